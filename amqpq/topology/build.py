@@ -1,0 +1,240 @@
+"""From a checked file to the `Topology`: defaults filled in, dead letters and targets resolved.
+
+It tolerates references to nowhere (lint reports them), so that every rule can look at the whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from amqpq.topology import document, model, versions
+from amqpq.topology.document import BindingPart, CheckPart, File, QueuePart, RoutePart
+from amqpq.topology.problems import Findings
+
+DEFAULT_DEAD_LETTER: Final = "{project}.dead"
+"""The queue generated where a file says nothing about dead letters."""
+
+DROPPED: Final = "none"
+"""What `dead_letter:` says where dead letters are dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a topology comes from."""
+
+    path: Path | None
+    base: Path
+    environment: str | None
+
+
+def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
+    """Make the topology a checked file describes."""
+    queues = _queues(file)
+    return model.Topology(
+        project=file.project,
+        path=origin.path,
+        base=origin.base,
+        environment=origin.environment,
+        requires=_requires(file),
+        broker=_broker(file.broker, origin.base),
+        exchanges={name: _exchange(name, part) for name, part in file.exchanges.items()},
+        queues=queues,
+        bindings=tuple(binding for part in file.bindings for binding in bindings_of(part, file, queues)),
+        routes=_routes(file, queues),
+        messages=_messages(file.messages),
+        replies=model.ReplyDefaults(
+            mode=cast("model.ReplyMode", file.replies.mode),
+            expires_seconds=file.replies.expires,
+            persistent=file.replies.persistent,
+        ),
+        security=_security(file),
+        checks=tuple(_check(part, str(findings.place(("checks", index)))) for index, part in enumerate(file.checks)),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- broker
+
+
+def _requires(file: File) -> model.Requires:
+    try:
+        return model.Requires(file.requires.rabbitmq, versions.lowest(file.requires.rabbitmq))
+    except ValueError:
+        return model.Requires()
+
+
+def _broker(part: document.BrokerPart, base: Path) -> model.Broker:
+    tls = part.tls
+    return model.Broker(
+        urls=tuple(part.url),
+        management=part.management,
+        tls=None
+        if tls is None
+        else model.Tls(
+            verify=tls.verify,
+            ca=None if tls.ca is None else base / tls.ca,
+            cert=None if tls.cert is None else base / tls.cert,
+            key=None if tls.key is None else base / tls.key,
+        ),
+        heartbeat_seconds=round(part.heartbeat),
+    )
+
+
+def _exchange(name: str, part: document.ExchangePart) -> model.Exchange:
+    return model.Exchange(
+        name=name,
+        type=cast("model.ExchangeType", part.type),
+        durable=part.durable,
+        auto_delete=part.auto_delete,
+        internal=part.internal,
+        unrouted=part.unrouted,
+        manage=part.manage,
+        extra_arguments=part.extra_arguments,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- queues
+
+
+def _queues(file: File) -> dict[str, model.Queue]:
+    default = DEFAULT_DEAD_LETTER.format(project=file.project)
+    targets = {part.queue for part in file.dead_letters.values()}
+    queues = {
+        name: _queue(name, part, _dead_letter(file, name, part, targets, default)) for name, part in file.queues.items()
+    }
+    used = {queue.dead_letter for queue in queues.values()} - {None}
+    for name in [*(part.queue for part in file.dead_letters.values()), default]:
+        if name not in queues and (name in targets or name in used):
+            queues[name] = model.Queue(name=name, generated=True)
+    return queues
+
+
+def _dead_letter(file: File, name: str, part: QueuePart, targets: set[str], default: str) -> str | None:
+    """Return the queue for the dead letters of a queue; one that takes dead letters has itself none, nor has a stream."""
+    if name in targets or name == default or part.type == "stream":
+        return None
+    if "dead_letter" not in part.model_fields_set:
+        return default
+    if part.dead_letter is None or part.dead_letter == DROPPED or part.dead_letter not in file.dead_letters:
+        return None
+    return file.dead_letters[part.dead_letter].queue
+
+
+def _queue(name: str, part: QueuePart, dead_letter: str | None) -> model.Queue:
+    limits, retention = part.limits, part.retention
+    return model.Queue(
+        name=name,
+        type=part.type,
+        durable=part.durable,
+        auto_delete=part.auto_delete,
+        max_priority=part.max_priority,
+        delivery_limit=part.delivery_limit,
+        single_active=part.single_active,
+        ttl_seconds=part.ttl,
+        expires_seconds=part.expires,
+        limits=model.Limits()
+        if limits is None
+        else model.Limits(limits.max_length, limits.max_length_bytes, limits.overflow),
+        retention=model.Retention()
+        if retention is None
+        else model.Retention(retention.max_age, retention.max_bytes, retention.segment),
+        dead_letter=dead_letter,
+        manage=part.manage,
+        extra_arguments=part.extra_arguments,
+    )
+
+
+def bindings_of(part: BindingPart, file: File, queues: dict[str, model.Queue]) -> list[model.Binding]:
+    """Return the bindings one entry stands for: one for each key."""
+    guessed = "exchange" if part.to not in queues and part.to in file.exchanges else "queue"
+    to_exchange = (part.as_ or guessed) == "exchange"
+    arguments: dict[str, Any] = {}
+    if part.headers is not None or part.match is not None:
+        arguments = {"x-match": part.match or "all", **(part.headers or {})}
+    return [
+        model.Binding(source=part.from_, target=part.to, key=key, to_exchange=to_exchange, arguments=arguments)
+        for key in part.keys or [""]
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------ tasks, messages
+
+
+def _routes(file: File, queues: dict[str, model.Queue]) -> tuple[model.Route, ...]:
+    """Return the routes; a file without any sends every task to the queue `default`, or to its only one."""
+    if file.routes:
+        return tuple(_route(pattern, part) for pattern, part in file.routes.items())
+    dead = {queue.dead_letter for queue in queues.values()}
+    candidates = [q.name for q in queues.values() if not q.generated and q.name not in dead and q.type != "stream"]
+    if "default" in candidates:
+        return (model.Route(pattern="*", key="default"),)
+    return (model.Route(pattern="*", key=candidates[0]),) if len(candidates) == 1 else ()
+
+
+def _route(pattern: str, part: RoutePart) -> model.Route:
+    return model.Route(
+        pattern=pattern,
+        exchange=part.exchange or "",
+        key=part.queue if part.queue is not None else part.key or "",
+        priority=part.priority,
+        expires_seconds=part.expires,
+        compression=None if part.compression == "none" else part.compression,
+        serializer=part.serializer,
+        reply=cast("model.ReplyMode | None", part.reply),
+    )
+
+
+def _messages(part: document.MessagesPart) -> model.MessageDefaults:
+    compression = part.compression
+    algorithm = None if compression is None or compression.algorithm == "none" else compression.algorithm
+    return model.MessageDefaults(
+        serializer=part.serializer,
+        accept=tuple(part.accept),
+        compression=algorithm,
+        compress_above=4096 if compression is None else compression.above,
+        max_size=part.max_size,
+        persistent=part.persistent,
+        confirm=part.confirm,
+        mandatory=part.mandatory,
+    )
+
+
+def _security(file: File) -> model.Security:
+    part = file.security
+    signing = None
+    if part.signing is not None:
+        signing = model.Signing(
+            algorithm=cast("Any", part.signing.algorithm),
+            key=part.signing.key if part.signing.key is not None else f"keys/{file.project}.pem",
+            key_id=part.signing.key_id or file.project,
+        )
+    return model.Security(
+        signing=signing,
+        trust={
+            key_id: model.Trust(trust.key, None if trust.may is None else tuple(trust.may))
+            for key_id, trust in part.trust.items()
+        },
+        require=effective_requirement(file),
+        replay_window_seconds=part.replay_window,
+    )
+
+
+def effective_requirement(file: File) -> Any:
+    """Return whether messages must be signed: as the file says, else yes unless signing is off."""
+    if file.security.require is not None:
+        return file.security.require
+    return "signed" if file.security.signing is not None else "optional"
+
+
+def _check(part: CheckPart, place: str) -> model.Check:
+    return model.Check(
+        task=part.publish.task,
+        arguments=part.publish.with_,
+        exchange=part.publish.exchange or "",
+        key=part.publish.key,
+        headers=part.publish.headers,
+        reaches=tuple(part.reaches),
+        exactly=part.exactly,
+        place=place,
+    )

@@ -1,0 +1,27 @@
+"""The rules that look at a topology as a whole: references, routing, what RabbitMQ accepts and what it makes of it.
+
+Each rule has a stable id (TOPnnn), a severity (error, warning, info) and a remedy. Errors are things the broker would refuse,
+silently ignore or silently drop, or that would leak a secret; `amqpq.topology.load` refuses a file that has one. Warnings and
+infos are for `amqpq topology lint`. Rules that depend on the broker's version use the lowest one in `requires`.
+"""
+
+from __future__ import annotations
+
+from amqpq.topology.lint import keys, names, queues, references, routing, secrets
+from amqpq.topology.lint.context import Context
+from amqpq.topology.lint.secrets import secrets_in_clear
+
+__all__ = ["Context", "run", "secrets_in_clear"]
+
+
+def run(context: Context) -> None:
+    """Run every rule; the findings collect what they find."""
+    secrets.check(context)
+    if any(len(path) == 1 for path in context.findings.unknown):
+        return  # a whole section is missing or unreadable: whatever refers to it would look wrong, too
+    names.check(context)
+    whole = references.check(context)
+    queues.check(context)
+    keys.check(context)
+    if whole:  # else many a route would seem to reach nobody
+        routing.check(context)

@@ -1,0 +1,353 @@
+"""A topology as values: what exists on the broker, which task travels which way, and the defaults of its messages.
+
+Nothing here reads a file, knows YAML or opens a connection; `amqpq.topology.loading` makes these values. All of them are
+frozen and can be pickled. Mappings keep the order of the file. A password never appears in a `repr`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from amqpq.errors import LocalError, NoRoute
+from amqpq.types import BindingSpec, Table
+
+Manage: TypeAlias = Literal["full", "verify", "external"]
+"""full: ours to declare; verify: must exist, never declared; external: taken as given, not even looked at."""
+
+ExchangeType: TypeAlias = Literal["direct", "topic", "fanout", "headers"]
+QueueType: TypeAlias = Literal["classic", "quorum", "stream"]
+ReplyMode: TypeAlias = Literal["task", "direct", "none"]
+
+Binding: TypeAlias = BindingSpec
+"""One binding of the file: one source, one target, one key."""
+
+ROUTING_KEY_LIMIT_BYTES: Final = 255
+"""A routing key is a short string on the wire (AMQP 0-9-1, section 4.2.5.3)."""
+
+DEFAULT_URL: Final = "amqp://guest:guest@localhost:5672/"
+
+_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^/@:]*):(?P<password>.*)@(?P<tail>[^@]*)", re.IGNORECASE)
+_FIELD = re.compile(r"\{([^{}]*)\}")
+
+
+def masked(url: str) -> str:
+    """Return `url` with its password replaced by `***`."""
+    return _PASSWORD.sub(r"\g<head>:***@\g<tail>", url)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+# ------------------------------------------------------------------------------------------------------------- broker
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How to trust a broker reached over amqps://. Paths are absolute."""
+
+    verify: Literal["peer", "none"] = "peer"
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Broker:
+    """Where the broker is. `urls` are the nodes of one cluster, with their passwords."""
+
+    urls: tuple[str, ...] = (DEFAULT_URL,)
+    management: str | None = None
+    tls: Tls | None = None
+    heartbeat_seconds: int = 30
+
+    def __repr__(self) -> str:
+        """Show everything but the passwords."""
+        urls = tuple(masked(url) for url in self.urls)
+        management = masked(self.management) if self.management else None
+        return (
+            f"Broker(urls={urls!r}, management={management!r}, tls={self.tls!r}, "
+            f"heartbeat_seconds={self.heartbeat_seconds!r})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Requires:
+    """The broker versions the file is written for, as its text, and the lowest of them as three numbers."""
+
+    rabbitmq: str = ">=3.10"
+    lowest: tuple[int, int, int] = (3, 10, 0)
+
+
+# -------------------------------------------------------------------------------------------------- broker's objects
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An exchange of the file. `unrouted` is its alternate exchange."""
+
+    name: str
+    type: ExchangeType = "direct"
+    durable: bool = True
+    auto_delete: bool = False
+    internal: bool = False
+    unrouted: str | None = None
+    manage: Manage = "full"
+    extra_arguments: Table = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a queue may hold; `overflow` says what happens to the rest. None is no limit, or the broker's default."""
+
+    max_length: int | None = None
+    max_length_bytes: int | None = None
+    overflow: Literal["drop-head", "reject-publish", "reject-publish-dlx"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long a stream keeps its messages."""
+
+    max_age: str | None = None
+    """As the broker writes it, `30D`."""
+    max_bytes: int | None = None
+    segment_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue of the file. `dead_letter` is the name of the queue its dead letters go to, None where they are dropped.
+
+    `generated` marks a dead-letter queue that the file did not write out.
+    """
+
+    name: str
+    type: QueueType = "classic"
+    durable: bool = True
+    auto_delete: bool = False
+    max_priority: int | None = None
+    delivery_limit: int | None = None
+    single_active: bool = False
+    ttl_seconds: float | None = None
+    expires_seconds: float | None = None
+    limits: Limits = field(default_factory=Limits)
+    retention: Retention = field(default_factory=Retention)
+    dead_letter: str | None = None
+    manage: Manage = "full"
+    extra_arguments: Table = field(default_factory=dict)
+    generated: bool = False
+
+
+# -------------------------------------------------------------------------------------------------------------- tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where tasks whose name matches `pattern` are published, and what their messages get there.
+
+    `exchange` is empty for the default exchange. None leaves a choice to the project's defaults (`compression`: the word
+    `default` does, None means uncompressed).
+    """
+
+    pattern: str
+    exchange: str = ""
+    key: str = ""
+    priority: int | None = None
+    expires_seconds: float | None = None
+    compression: str | None = "default"
+    serializer: str | None = None
+    reply: ReplyMode | None = None
+
+    def matches(self, task: str) -> bool:
+        """Whether the route is for this task name."""
+        return glob(self.pattern).fullmatch(task) is not None
+
+    def routing_key(self, task: str, kwargs: Mapping[str, Any] | None = None) -> str:
+        """Fill the key's template.
+
+        Args:
+            task: The task's name. `{task}` is what the pattern's `*` matched in it, or all of it.
+            kwargs: The call's keyword arguments, for the other fields. Text and whole numbers only.
+
+        Raises:
+            LocalError: A field is missing or cannot be part of a key, or the key is too long.
+        """
+        if "{" not in self.key:
+            return self.key
+        key = _FIELD.sub(lambda match: self._fill(match.group(1), task, kwargs or {}), self.key)
+        if len(key.encode()) > ROUTING_KEY_LIMIT_BYTES:
+            msg = f"the routing key of task '{task}' has more than {ROUTING_KEY_LIMIT_BYTES} bytes: '{key[:60]}...'"
+            raise LocalError(msg)
+        return key
+
+    def fields(self) -> tuple[str, ...]:
+        """The names the key's template needs, `task` among them."""
+        return tuple(dict.fromkeys(_FIELD.findall(self.key)))
+
+    def _fill(self, name: str, task: str, kwargs: Mapping[str, Any]) -> str:
+        if name == "task":
+            match = glob(self.pattern).fullmatch(task)
+            return match.group(1) if match is not None and match.groups() else task
+        if name not in kwargs:
+            msg = (
+                f"the route '{self.pattern}' needs a keyword argument '{name}' for its key '{self.key}', and the call of "
+                f"'{task}' has none{did_you_mean(name, kwargs)}; pass it by keyword"
+            )
+            raise LocalError(msg)
+        value = kwargs[name]
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            msg = (
+                f"the route '{self.pattern}' puts '{name}' into its key '{self.key}': that takes text or a whole number, "
+                f"not {value!r:.60}"
+            )
+            raise LocalError(msg)
+        return str(value)
+
+
+@lru_cache(maxsize=1024)
+def glob(pattern: str) -> re.Pattern[str]:
+    """Compile a task-name pattern: `*` is any text, dots included; every other character is itself."""
+    return re.compile("(.*)".join(re.escape(part) for part in pattern.split("*")), re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDefaults:
+    """What every message of the project gets unless its route, task or call says otherwise."""
+
+    serializer: str = "msgpack"
+    accept: tuple[str, ...] = ("msgpack", "json")
+    compression: str | None = None
+    compress_above: int = 4096
+    """Bytes; smaller bodies travel as they are."""
+    max_size: int = 16 * 1024 * 1024
+    """Bytes, before publishing and after decompressing."""
+    persistent: bool = True
+    confirm: bool = True
+    mandatory: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyDefaults:
+    """How results come back."""
+
+    mode: ReplyMode = "task"
+    expires_seconds: float = 86400.0
+    persistent: bool = True
+
+
+# ----------------------------------------------------------------------------------------------------------- security
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """The key this host signs with. `key` is a path or a reference (`env:NAME`, `file:PATH`), never the key itself."""
+
+    algorithm: Literal["ed25519", "hmac-sha256"]
+    key: str
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """A key whose signatures are accepted. `may` lists task-name patterns and the word `results`; None is everything."""
+
+    key: str
+    may: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """Signatures: made with what, accepted from whom. `signing` is None where it is switched off."""
+
+    signing: Signing | None = None
+    trust: Mapping[str, Trust] = field(default_factory=dict)
+    require: Literal["signed", "optional"] = "signed"
+    replay_window_seconds: float = 600.0
+
+
+# ------------------------------------------------------------------------------------------------------------- checks
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A unit test of the wiring: a message published like this reaches these queues (`exactly`: and no other)."""
+
+    task: str | None
+    arguments: Mapping[str, Any]
+    exchange: str
+    key: str
+    headers: Table
+    reaches: tuple[str, ...]
+    exactly: bool
+    place: str
+    """Where it stands, `file:line:column`."""
+
+
+# ----------------------------------------------------------------------------------------------------------- topology
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """One project's topology.
+
+    `path` is the (first) file it came from, None for a mapping; relative paths in it resolve from `base`.
+    """
+
+    project: str
+    path: Path | None
+    base: Path
+    requires: Requires = field(default_factory=Requires)
+    environment: str | None = None
+    broker: Broker = field(default_factory=Broker)
+    exchanges: Mapping[str, Exchange] = field(default_factory=dict)
+    queues: Mapping[str, Queue] = field(default_factory=dict)
+    bindings: tuple[Binding, ...] = ()
+    routes: tuple[Route, ...] = ()
+    messages: MessageDefaults = field(default_factory=MessageDefaults)
+    replies: ReplyDefaults = field(default_factory=ReplyDefaults)
+    security: Security = field(default_factory=Security)
+    checks: tuple[Check, ...] = ()
+
+    def route_for(self, task: str) -> Route:
+        """Find the route of a task: the one with exactly its name, else the first in file order whose pattern matches.
+
+        Raises:
+            NoRoute: There is none.
+        """
+        for route in self.routes:
+            if route.pattern == task:
+                return route
+        for route in self.routes:
+            if route.matches(task):
+                return route
+        known = ", ".join(f"'{route.pattern}'" for route in self.routes) or "none"
+        near = did_you_mean(task, [route.pattern for route in self.routes])
+        msg = (
+            f"no route matches the task '{task}'{near}; routes of project '{self.project}': {known}. "
+            "Add one under `routes:`, or name a queue in the call"
+        )
+        raise NoRoute(msg)
+
+    def dead_letter_of(self, queue: str) -> str | None:
+        """Return the queue that takes the dead letters of `queue`, or None where they are dropped.
+
+        Raises:
+            LocalError: The file has no such queue.
+        """
+        if queue not in self.queues:
+            msg = f"the topology has no queue '{queue}'{did_you_mean(queue, self.queues)}"
+            raise LocalError(msg)
+        return self.queues[queue].dead_letter
+
+    def is_dead_letter(self, queue: str) -> bool:
+        """Whether `queue` takes the dead letters of another queue."""
+        return any(other.dead_letter == queue for other in self.queues.values())

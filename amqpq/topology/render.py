@@ -1,0 +1,177 @@
+"""A topology as rows for people and as plain data for machines; passwords masked in both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from amqpq.topology.declarations import exchange_spec, queue_spec
+from amqpq.topology.model import Exchange, Queue, Route, Topology, masked
+from amqpq.topology.units import duration_text
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under a title; the first row names the columns."""
+
+    title: str
+    rows: tuple[tuple[str, ...], ...]
+
+    def lines(self) -> list[str]:
+        """Return the rows as aligned text."""
+        columns = max(len(row) for row in self.rows)
+        widths = [max(len(row[column]) for row in self.rows) for column in range(columns)]
+        return [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in self.rows
+        ]
+
+
+def tables(topology: Topology, *, generated: bool = False) -> list[Table]:
+    """Return exchanges, queues, bindings and routes as tables; `generated` adds what the file did not write out."""
+    queues = [queue for queue in topology.queues.values() if generated or not queue.generated]
+    found = [
+        Table("Exchanges", (("NAME", "TYPE", "PROPERTIES"), *(_exchange(x) for x in topology.exchanges.values()))),
+        Table(
+            "Queues",
+            (("NAME", "TYPE", "DEAD LETTERS", "PROPERTIES"), *(_queue(queue, generated=generated) for queue in queues)),
+        ),
+        Table("Bindings", (("FROM", "KEY", "TO"), *(_binding_rows(topology)))),
+        Table("Routes", (("TASK", "EXCHANGE", "KEY", "MESSAGES"), *(_route(route) for route in topology.routes))),
+    ]
+    return [table for table in found if len(table.rows) > 1]
+
+
+def facts(topology: Topology) -> dict[str, Any]:
+    """Return the topology as plain data, generated objects included."""
+    return {
+        "project": topology.project,
+        "file": None if topology.path is None else str(topology.path),
+        "environment": topology.environment,
+        "requires": {"rabbitmq": topology.requires.rabbitmq},
+        "broker": {
+            "urls": [masked(url) for url in topology.broker.urls],
+            "tls": None if topology.broker.tls is None else topology.broker.tls.verify,
+            "heartbeat_seconds": topology.broker.heartbeat_seconds,
+        },
+        "exchanges": [
+            {**_spec_facts(exchange_spec(x)), "type": x.type, "internal": x.internal, "manage": x.manage}
+            for x in topology.exchanges.values()
+        ],
+        "queues": [
+            {
+                **_spec_facts(queue_spec(queue)),
+                "type": queue.type,
+                "dead_letter": queue.dead_letter,
+                "manage": queue.manage,
+                "generated": queue.generated,
+            }
+            for queue in topology.queues.values()
+        ],
+        "bindings": [
+            {
+                "from": binding.source,
+                "to": binding.target,
+                "as": "exchange" if binding.to_exchange else "queue",
+                "key": binding.key,
+                "arguments": dict(binding.arguments),
+            }
+            for binding in topology.bindings
+        ],
+        "routes": [
+            {
+                "pattern": route.pattern,
+                "exchange": route.exchange,
+                "key": route.key,
+                "priority": route.priority,
+                "expires_seconds": route.expires_seconds,
+                "compression": route.compression,
+                "serializer": route.serializer,
+                "reply": route.reply,
+            }
+            for route in topology.routes
+        ],
+        "security": {
+            "signing": None if topology.security.signing is None else topology.security.signing.algorithm,
+            "key_id": None if topology.security.signing is None else topology.security.signing.key_id,
+            "require": topology.security.require,
+            "trust": {key_id: trust.may for key_id, trust in topology.security.trust.items()},
+        },
+    }
+
+
+def _spec_facts(spec: Any) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "durable": spec.durable,
+        "auto_delete": spec.auto_delete,
+        "arguments": dict(spec.arguments),
+    }
+
+
+def _exchange(exchange: Exchange) -> tuple[str, ...]:
+    words = _flags(exchange)
+    if exchange.internal:
+        words.append("internal")
+    if exchange.unrouted is not None:
+        words.append(f"unrouted: {exchange.unrouted}")
+    words += [f"{name}={value}" for name, value in exchange.extra_arguments.items()]
+    return exchange.name, exchange.type, ", ".join(words)
+
+
+def _queue(queue: Queue, *, generated: bool) -> tuple[str, ...]:
+    words = _flags(queue)
+    if queue.generated:
+        words.append("generated")
+    if generated:
+        words += [f"{name}={value}" for name, value in queue_spec(queue).arguments.items()]
+        return queue.name, queue.type, queue.dead_letter or "-", ", ".join(words)
+    limits, retention = queue.limits, queue.retention
+    named = {
+        "max_priority": queue.max_priority,
+        "delivery_limit": queue.delivery_limit,
+        "single_active": queue.single_active or None,
+        "ttl": None if queue.ttl_seconds is None else duration_text(queue.ttl_seconds),
+        "expires": None if queue.expires_seconds is None else duration_text(queue.expires_seconds),
+        "max_length": limits.max_length,
+        "max_length_bytes": limits.max_length_bytes,
+        "overflow": limits.overflow,
+        "max_age": retention.max_age,
+        "max_bytes": retention.max_bytes,
+        **queue.extra_arguments,
+    }
+    words += [f"{name}: {value}" for name, value in named.items() if value is not None]
+    return queue.name, queue.type, queue.dead_letter or "-", ", ".join(words)
+
+
+def _flags(thing: Exchange | Queue) -> list[str]:
+    words = []
+    if thing.manage != "full":
+        words.append(f"manage: {thing.manage}")
+    if not thing.durable:
+        words.append("transient")
+    if thing.auto_delete:
+        words.append("auto-delete")
+    return words
+
+
+def _binding_rows(topology: Topology) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for binding in topology.bindings:
+        match = binding.arguments.get("x-match")
+        headers = ", ".join(f"{name}={value!r}" for name, value in binding.arguments.items() if name != "x-match")
+        key = f"{match}: {headers or '-'}" if match is not None else binding.key or "-"
+        target = f"{binding.target} (exchange)" if binding.to_exchange else binding.target
+        rows.append((binding.source, key, target))
+    return rows
+
+
+def _route(route: Route) -> tuple[str, ...]:
+    named = {
+        "priority": route.priority,
+        "expires": None if route.expires_seconds is None else duration_text(route.expires_seconds),
+        "compression": None if route.compression == "default" else route.compression or "none",
+        "serializer": route.serializer,
+        "reply": route.reply,
+    }
+    words = ", ".join(f"{name}: {value}" for name, value in named.items() if value is not None)
+    return route.pattern, route.exchange or "(default)", route.key or "-", words

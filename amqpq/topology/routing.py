@@ -1,0 +1,247 @@
+"""Where a message goes: the routing of RabbitMQ, as a pure function of exchanges, queues and bindings.
+
+The rules, read in `rabbit_exchange`, `rabbit_exchange_type_topic`, `rabbit_exchange_type_headers` and held against a real
+broker by a generated test:
+
+* The default exchange (empty name) delivers to the queue whose name equals the routing key; so do its CC and BCC keys.
+* Every other exchange is put on a work-list; an exchange reached over a binding or as an alternate exchange joins the list,
+  each exchange once per message. A queue gets at most one copy, however many bindings led to it.
+* direct: binding key equals a routing key. fanout: always. topic: words between dots, `*` is one word (an empty one
+  too), `#` zero or more; wildcards inside a word are literal. The empty routing key has no word at all (`*` does not
+  match it).
+* headers: keys are ignored. `x-match` is all (default), any, all-with-x or any-with-x; without `-with-x` binding
+  arguments that begin with `x-` are skipped. A binding value of None asks for presence only. Values compare decoded:
+  1 is neither "1" nor true, text and bytes are alike; 1 is 1.0 in RabbitMQ 3.10, and is not from 4.0 on (measured on
+  3.10.8, 4.0.5, 4.3.6). `any` with nothing to compare matches nothing, `all` with nothing matches everything.
+* An alternate exchange takes a message when the exchange *itself* matched no binding, not where the bindings that
+  matched led nowhere. One that does not exist drops the message.
+* CC and BCC headers are further routing keys, for direct and topic exchanges alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from amqpq.errors import LocalError
+from amqpq.topology.declarations import exchange_spec, queue_spec
+from amqpq.topology.model import Topology, did_you_mean
+from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, Table
+
+DEFAULT_EXCHANGE: Final = ""
+
+STRICT_NUMBERS: Final = (3, 13, 0)
+"""From here on headers exchanges tell 1 from 1.0 (message containers; 3.13 itself was not measured)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where a message goes. `exchanges` are those it visited, in order; `steps` tells the way in sentences (if asked for)."""
+
+    queues: frozenset[str]
+    exchanges: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+
+
+class Router:
+    """Routes messages through a fixed set of exchanges, queues and bindings. Build another one after a change."""
+
+    def __init__(
+        self,
+        exchanges: Iterable[ExchangeSpec],
+        queues: Iterable[QueueSpec],
+        bindings: Iterable[BindingSpec],
+        *,
+        version: tuple[int, int, int] = (4, 0, 0),
+    ) -> None:
+        self._exchanges = {exchange.name: exchange for exchange in exchanges}
+        self._queues = frozenset(queue.name for queue in queues)
+        self._loose_numbers = version < STRICT_NUMBERS
+        self._bindings: dict[str, list[BindingSpec]] = {}
+        for binding in bindings:
+            self._bindings.setdefault(binding.source, []).append(binding)
+
+    def route(
+        self,
+        exchange: str,
+        key: str,
+        headers: Table | None = None,
+        cc: Sequence[str] = (),
+        *,
+        trace: bool = False,
+    ) -> Reach:
+        """Return where a message published to `exchange` with `key` goes.
+
+        Args:
+            exchange: The exchange; empty for the default one.
+            key: The routing key.
+            headers: The message's headers; lists under `CC` and `BCC` are further routing keys.
+            cc: Further routing keys, as a CC header would hold them.
+            trace: Also tell the way, in `steps`.
+
+        Raises:
+            LocalError: There is no such exchange (the broker would close the channel with 404).
+        """
+        table = headers or {}
+        keys = (key, *cc, *_listed(table, "CC"), *_listed(table, "BCC"))
+        if exchange == DEFAULT_EXCHANGE:
+            return self._default(keys, trace=trace)
+        if exchange not in self._exchanges:
+            msg = f"there is no exchange '{exchange}'{did_you_mean(exchange, self._exchanges)}"
+            raise LocalError(msg)
+        queues: dict[str, None] = {}
+        visited = [exchange]
+        steps: list[str] = []
+        for name in visited:  # grows while it is walked: this is the work-list
+            spec = self._exchanges[name]
+            matched = [b for b in self._bindings.get(name, ()) if self._matches(spec.type, b, keys, table)]
+            if trace:
+                steps.extend(_tell(spec, binding) for binding in matched)
+            targets = [(binding.target, binding.to_exchange) for binding in matched]
+            if not matched:
+                targets = self._alternate(spec, keys, steps if trace else None)
+            for target, to_exchange in targets:
+                if not to_exchange:
+                    if target in self._queues:
+                        queues[target] = None
+                elif target in self._exchanges and target not in visited:
+                    visited.append(target)
+        return Reach(frozenset(queues), tuple(visited), tuple(steps))
+
+    def _matches(self, exchange_type: str, binding: BindingSpec, keys: Sequence[str], headers: Table) -> bool:
+        if exchange_type == "fanout":
+            return True
+        if exchange_type == "direct":
+            return binding.key in keys
+        if exchange_type == "topic":
+            return any(topic_matches(binding.key, key) for key in keys)
+        if exchange_type == "headers":
+            return headers_match(binding.arguments, headers, loose_numbers=self._loose_numbers)
+        msg = f"exchanges of type '{exchange_type}' cannot be simulated; known are direct, topic, fanout, headers"
+        raise LocalError(msg)
+
+    def _default(self, keys: Sequence[str], *, trace: bool) -> Reach:
+        found = frozenset(key for key in keys if key in self._queues)
+        steps = tuple(
+            f"default exchange: key '{key}' is the name of queue '{key}'"
+            if key in found
+            else f"default exchange: there is no queue named '{key}'"
+            for key in dict.fromkeys(keys)
+        )
+        return Reach(found, (DEFAULT_EXCHANGE,), steps if trace else ())
+
+    def _alternate(self, spec: ExchangeSpec, keys: Sequence[str], steps: list[str] | None) -> list[tuple[str, bool]]:
+        """Return the alternate exchange as the only target of an exchange that matched nothing."""
+        alternate = spec.arguments.get("alternate-exchange")
+        words = ", ".join(f"'{key}'" for key in dict.fromkeys(keys))
+        text = f"{spec.type} exchange '{spec.name}': no binding matches {words}"
+        if alternate is None:
+            if steps is not None:
+                steps.append(f"{text}, and it has no alternate exchange")
+            return []
+        known = alternate in self._exchanges
+        if steps is not None:
+            steps.append(f"{text}; its alternate exchange '{alternate}' {'takes it' if known else 'does not exist'}")
+        return [(alternate, True)] if known else []
+
+
+def reach(
+    topology: Topology,
+    exchange: str,
+    key: str,
+    headers: Mapping[str, Any] | None = None,
+    cc: Sequence[str] = (),
+) -> Reach:
+    """Return where a message goes in `topology`, with the way in `steps`.
+
+    Raises:
+        LocalError: The topology has no such exchange.
+    """
+    return router(topology).route(exchange, key, headers, cc, trace=True)
+
+
+def router(topology: Topology) -> Router:
+    """Build the router of a topology; keep it where many messages are routed."""
+    return Router(
+        [exchange_spec(exchange) for exchange in topology.exchanges.values()],
+        [queue_spec(queue) for queue in topology.queues.values()],
+        topology.bindings,
+        version=topology.requires.lowest,
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- matching
+
+
+def topic_matches(pattern: str, key: str) -> bool:
+    """Whether a topic binding key matches a routing key."""
+    if pattern == "#":
+        return True
+    return _words_match(topic_words(pattern), topic_words(key))
+
+
+def topic_words(key: str) -> list[str]:
+    """Split a key as the broker does: the empty key has no words, every dot separates two (`a.` has an empty second)."""
+    return key.split(".") if key else []
+
+
+def _words_match(pattern: list[str], words: list[str]) -> bool:
+    """Match words one by one; on a mismatch let the last `#` take one word more (no exponential case)."""
+    position = word = 0
+    hash_at = resume = -1
+    while word < len(words):
+        if position < len(pattern) and pattern[position] == "#":
+            hash_at, resume = position, word
+            position += 1
+        elif position < len(pattern) and pattern[position] in {"*", words[word]}:
+            position += 1
+            word += 1
+        elif hash_at >= 0:
+            resume += 1
+            position, word = hash_at + 1, resume
+        else:
+            return False
+    return all(part == "#" for part in pattern[position:])
+
+
+def headers_match(arguments: Table, headers: Table, *, loose_numbers: bool = False) -> bool:
+    """Whether a headers binding matches a message's headers; `loose_numbers` takes 1 and 1.0 for the same."""
+    kind = arguments.get("x-match", "all")
+    with_x = kind in {"all-with-x", "any-with-x"}
+    wanted = [
+        (name, value)
+        for name, value in arguments.items()
+        if (name != "x-match" if with_x else not name.startswith("x-"))
+    ]
+    results = (
+        name in headers and (value is None or _same(value, headers[name], loose_numbers=loose_numbers))
+        for name, value in wanted
+    )
+    return any(results) if kind in {"any", "any-with-x"} else all(results)
+
+
+def _same(left: object, right: object, *, loose_numbers: bool) -> bool:
+    """Compare decoded values: booleans are no numbers, and text is the bytes it is written in."""
+    left, right = (value.encode() if isinstance(value, str) else value for value in (left, right))
+    if type(left) is type(right):
+        return left == right
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (left, right))
+    return loose_numbers and numbers and left == right
+
+
+def _listed(headers: Table, name: str) -> tuple[str, ...]:
+    value = headers.get(name)
+    return tuple(str(key) for key in value) if isinstance(value, list | tuple) else ()
+
+
+def _tell(spec: ExchangeSpec, binding: BindingSpec) -> str:
+    kind = "exchange" if binding.to_exchange else "queue"
+    if spec.type == "fanout":
+        how = "sends everything"
+    elif spec.type == "headers":
+        shown = ", ".join(f"{name}={value!r}" for name, value in binding.arguments.items())
+        how = f"headers match {{{shown}}}"
+    else:
+        how = f"binding '{binding.key}' matches"
+    return f"{spec.type} exchange '{spec.name}': {how} -> {kind} '{binding.target}'"

@@ -1,0 +1,48 @@
+"""Version requirements as `requires.rabbitmq` writes them: `>=3.10,<5`."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, TypeAlias
+
+Version: TypeAlias = tuple[int, int, int]
+
+OLDEST: Final[Version] = (3, 10, 0)
+"""The oldest RabbitMQ amqpq runs on."""
+
+_CLAUSE = re.compile(r"(>=|<=|==|>|<)\s*(\d+(?:\.\d+){0,2})")
+
+
+def lowest(requirement: str) -> Version:
+    """Return the lowest version a requirement allows, at least the oldest one amqpq runs on.
+
+    Raises:
+        ValueError: It is not a requirement, or allows nothing amqpq runs on.
+    """
+    low = OLDEST
+    high: Version | None = None
+    for clause in requirement.split(","):
+        match = _CLAUSE.fullmatch(clause.strip())
+        if match is None:
+            msg = f"'{requirement}' is not a version requirement; write e.g. '>=3.10' or '>=3.13,<5'"
+            raise ValueError(msg)
+        version = parse(match.group(2))
+        if match.group(1) in {">=", "==", ">"}:
+            low = max(low, version)
+        if match.group(1) in {"<=", "==", "<"}:
+            high = version if high is None else min(high, version)
+    if high is not None and high < low:
+        msg = f"'{requirement}' allows no RabbitMQ that amqpq runs on (3.10 and later)"
+        raise ValueError(msg)
+    return low
+
+
+def parse(text: str) -> Version:
+    """Read `4.1` as (4, 1, 0)."""
+    major, minor, patch = [*(int(part) for part in text.split(".")), 0, 0][:3]
+    return major, minor, patch
+
+
+def show(version: Version) -> str:
+    """Write (4, 1, 0) as `4.1`."""
+    return ".".join(str(part) for part in (version if version[2] else version[:2]))
