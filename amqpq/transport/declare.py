@@ -1,0 +1,357 @@
+"""Declares a topology on a broker, and checks that one is there; every problem reported, none of them the last.
+
+The broker answers a refused declaration by closing the channel, and names only the first difference it finds. So every object
+is declared on a channel of its own, several at a time, and an object that exists with other properties is asked again with the
+value the broker named, until it agrees: what had to be changed on the way is the whole list of differences. Asking cannot
+create anything, because the object exists.
+
+Idempotent: declaring what is already there the same way changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from amqpq.errors import (
+    AccessRefused,
+    ChannelClosed,
+    ConnectionLost,
+    ObjectNotFound,
+    OperationTimeout,
+    PreconditionFailed,
+    ResourceLocked,
+    TransportError,
+)
+from amqpq.topology.declarations import Declarations
+from amqpq.transport.interface import Channel, Flow, Pending
+from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
+
+Opener: TypeAlias = Callable[[], Channel]
+Kind: TypeAlias = Literal["exchange", "queue", "binding"]
+Spec: TypeAlias = "ExchangeSpec | QueueSpec | BindingSpec"
+Result: TypeAlias = Literal["created", "present", "bound", "failed"]
+Call: TypeAlias = Callable[[Channel], Pending[Any]]
+
+CHANNELS: Final = 16
+"""Channels used at a time: RabbitMQ declares about three times as fast on 16 channels as on one (measured)."""
+
+DIFFERENCES: Final = 24
+"""Questions asked at most about one object; no kind of queue has more properties that the broker compares."""
+
+_DIFFERENT = re.compile(
+    r"inequivalent arg '(?P<key>[^']+)' for (?P<kind>exchange|queue) '(?P<name>.*)' in vhost '(?P<vhost>.*)': "
+    r"received (?P<received>.+) but current is (?P<current>.+?)(?:;|$)",
+    re.DOTALL,
+)
+_INVALID = re.compile(
+    r"invalid arg '(?P<key>[^']+)' for (?P<kind>exchange|queue) '.*' in vhost '.*?'(?P<why>.*)", re.DOTALL
+)
+_TYPED = re.compile(r"the value '(?P<value>.*)' of type '(?P<type>[^']+)'|'(?P<bare>.*)'", re.DOTALL)
+_ABSENT: Final = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One property that the broker has otherwise than the file says; both as text, `none` where it is absent."""
+
+    key: str
+    broker: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of one object. `error` is set where it failed, with a sentence that holds the remedy."""
+
+    kind: Kind
+    name: str
+    result: Result
+    error: TransportError | None = None
+    differences: tuple[Difference, ...] = ()
+
+
+def apply(
+    opener: Opener, declarations: Declarations, *, on_step: Callable[[Applied], object] | None = None
+) -> Flow[tuple[Applied, ...]]:
+    """Declare everything: exchanges, queues, then bindings; look for what is expected to exist.
+
+    Args:
+        opener: Opens a channel.
+        declarations: What to declare, in this order.
+        on_step: Called with each object once it is settled.
+
+    Returns:
+        What became of every object, also of those that failed; `demand` raises where one did.
+
+    Raises:
+        ConnectionLost: The connection went away; what was declared stays declared.
+        OperationTimeout: The deadline passed; likewise.
+    """
+    applied: list[Applied] = []
+    stages: list[tuple[Sequence[Spec], Callable[[Spec, object], Flow[Applied]] | None]] = [
+        (declarations.expected_exchanges, None),
+        (declarations.exchanges, lambda spec, found: _settle(opener, spec, found)),
+        (declarations.expected_queues, None),
+        (declarations.queues, lambda spec, found: _settle(opener, spec, found)),
+    ]
+    for specs, settle in stages:
+        found = yield from _spread(opener, [_passive(spec) for spec in specs])
+        for spec, answer in zip(specs, found, strict=True):
+            step = _expected(spec, answer) if settle is None else (yield from settle(spec, answer))
+            applied.append(step)
+            if on_step is not None:
+                on_step(step)
+    answers = yield from _spread(opener, [_bind(spec) for spec in declarations.bindings])
+    for binding, answer in zip(declarations.bindings, answers, strict=True):
+        step = _bound(binding, answer)
+        applied.append(step)
+        if on_step is not None:
+            on_step(step)
+    return tuple(applied)
+
+
+def verify(
+    opener: Opener, declarations: Declarations, *, on_step: Callable[[Applied], object] | None = None
+) -> Flow[tuple[Applied, ...]]:
+    """Check that every exchange and queue exists, without creating one (bindings cannot be asked for over AMQP 0-9-1).
+
+    Raises:
+        ObjectNotFound: Some do not; all of them are listed, with the remedy.
+        AccessRefused: The user may not look.
+    """
+    specs: list[ExchangeSpec | QueueSpec] = [
+        *declarations.exchanges,
+        *declarations.expected_exchanges,
+        *declarations.queues,
+        *declarations.expected_queues,
+    ]
+    answers = yield from _spread(opener, [_passive(spec) for spec in specs])
+    applied = tuple(_expected(spec, answer) for spec, answer in zip(specs, answers, strict=True))
+    for step in applied:
+        if on_step is not None:
+            on_step(step)
+    missing = [step for step in applied if isinstance(step.error, ObjectNotFound)]
+    if missing:
+        names = ", ".join(f"{step.kind} '{step.name}'" for step in missing)
+        ours = {spec.name for spec in declarations.exchanges} | {spec.name for spec in declarations.queues}
+        remedies = []
+        if any(step.name in ours for step in missing):
+            remedies.append("`amqpq topology apply` creates what the topology file declares")
+        if any(step.name not in ours for step in missing):
+            remedies.append("what is under `manage: verify` its owner must create")
+        remedy = ", and ".join(remedies)
+        raise ObjectNotFound(f"missing on the broker: {names}; {remedy}")
+    demand(applied)
+    return applied
+
+
+def demand(applied: Sequence[Applied]) -> None:
+    """Raise where an object failed: one error of the first one's kind, with the sentences of all.
+
+    Raises:
+        TransportError: `PreconditionFailed`, `AccessRefused`, `ObjectNotFound` or `ResourceLocked`.
+    """
+    errors = [step.error for step in applied if step.error is not None]
+    if errors:
+        raise type(errors[0])("\n".join(str(error) for error in errors))
+
+
+# ------------------------------------------------------------------------------------------------------------ declaring
+
+
+def _spread(opener: Opener, calls: Sequence[Call]) -> Flow[list[object]]:
+    """Make calls on channels of their own, some at a time; answer with each one's result or refusal."""
+    answers: list[object] = []
+    for start in range(0, len(calls), CHANNELS):
+        channels: list[Channel] = []
+        under_way: list[Pending[Any]] = []
+        for call in calls[start : start + CHANNELS]:
+            channel = opener()
+            channels.append(channel)
+            under_way.append(call(channel))
+        for channel, pending in zip(channels, under_way, strict=True):
+            try:
+                answers.append((yield pending))
+            except TransportError as error:
+                if isinstance(error, ConnectionLost | OperationTimeout | ChannelClosed):
+                    raise
+                answers.append(error)  # and the broker has closed the channel
+            else:
+                channel.close()
+    return answers
+
+
+def _settle(opener: Opener, spec: Spec, found: object) -> Flow[Applied]:
+    """Declare one object, of which a passive declaration told whether it exists."""
+    if isinstance(found, TransportError) and not isinstance(found, ObjectNotFound | AccessRefused):
+        return _failed(spec, found)
+    (answer,) = yield from _spread(opener, [_active(spec)])
+    if isinstance(answer, PreconditionFailed) and _DIFFERENT.search(str(answer)):
+        differences = yield from _differences(opener, spec, answer)
+        return _failed(spec, answer, differences)
+    if isinstance(answer, TransportError):
+        return _failed(spec, answer)
+    return Applied(_kind(spec), _name(spec), "created" if isinstance(found, ObjectNotFound) else "present")
+
+
+def _differences(opener: Opener, spec: Spec, refusal: PreconditionFailed) -> Flow[tuple[Difference, ...]]:
+    """Find all differences: give in on each one the broker names, and ask again."""
+    differences: list[Difference] = []
+    wanted, answer = spec, cast("object", refusal)
+    for _ in range(DIFFERENCES):
+        match = _DIFFERENT.search(str(answer)) if isinstance(answer, PreconditionFailed) else None
+        if match is None or any(known.key == match["key"] for known in differences):
+            break
+        differences.append(Difference(match["key"], _shown(match["current"]), _shown(match["received"])))
+        wanted = _give_in(wanted, match["key"], match["current"])
+        (answer,) = yield from _spread(opener, [_active(wanted)])
+    return tuple(differences)
+
+
+def _give_in(spec: Spec, key: str, current: str) -> Spec:
+    """Return `spec` with the broker's value of one property."""
+    value = _value(current)
+    if key in {"durable", "auto_delete", "internal", "exclusive"}:
+        return cast("Spec", replace(cast("Any", spec), **{key: value is True}))
+    if key == "type":
+        return replace(cast("ExchangeSpec", spec), type=str(value))
+    arguments = {name: argument for name, argument in spec.arguments.items() if name != key}
+    if value is not None:
+        number = isinstance(spec.arguments.get(key), int) and isinstance(value, str) and value.lstrip("-").isdigit()
+        arguments[key] = int(str(value)) if number else value
+    return replace(spec, arguments=arguments)
+
+
+def _value(text: str) -> bool | int | str | None:
+    """Read a value as the broker writes it; without a type only booleans can be told from text."""
+    match = _TYPED.fullmatch(text.strip())
+    if match is None:
+        return None
+    if match["bare"] is not None:
+        return {"true": True, "false": False}.get(match["bare"], match["bare"])
+    if match["type"] == "bool":
+        return match["value"] == "true"
+    return match["value"] if match["type"] in {"longstr", "binary"} else int(match["value"])
+
+
+def _shown(text: str) -> str:
+    match = _TYPED.fullmatch(text.strip())
+    if match is None:
+        return _ABSENT
+    value = match["bare"] if match["bare"] is not None else match["value"]
+    return value if value != "" else "''"
+
+
+# --------------------------------------------------------------------------------------------------- what an answer means
+
+
+def _expected(spec: Spec, answer: object) -> Applied:
+    if isinstance(answer, TransportError):
+        return _failed(spec, answer)
+    return Applied(_kind(spec), _name(spec), "present")
+
+
+def _bound(spec: BindingSpec, answer: object) -> Applied:
+    if isinstance(answer, TransportError):
+        return _failed(spec, answer)
+    return Applied("binding", _name(spec), "bound")
+
+
+def _failed(spec: Spec, error: TransportError, differences: tuple[Difference, ...] = ()) -> Applied:
+    explained = _explained(spec, error, differences)
+    return Applied(_kind(spec), _name(spec), "failed", explained, differences)
+
+
+def _explained(spec: Spec, error: TransportError, differences: tuple[Difference, ...]) -> TransportError:
+    """Say what is wrong with this object, and what to do."""
+    kind, name = _kind(spec), _name(spec)
+    what = f"{kind} '{name}'"
+    if isinstance(error, PreconditionFailed) and differences:
+        values = ", ".join(f"{d.key} = {d.broker} (the file says {d.file})" for d in differences)
+        plural = "these cannot be changed" if len(differences) > 1 else "that cannot be changed"
+        return PreconditionFailed(
+            f"{what} exists with {values}; {plural} on an existing {kind}: write the broker's "
+            f"value{'s' if len(differences) > 1 else ''} into the file, or, if its {_contents(kind)} may go, "
+            f"delete it ({_deletion(kind, name, error)}) and apply again"
+        )
+    invalid = _INVALID.search(str(error)) if isinstance(error, PreconditionFailed) else None
+    if invalid is not None:
+        why = invalid["why"].lstrip(": ").strip()
+        return PreconditionFailed(
+            f"{what}: this broker does not take {invalid['key']} {why}; remove it from the file".strip()
+        )
+    if isinstance(error, AccessRefused):
+        return AccessRefused(f"{what}: {_bare(error)}; the user needs {_permission(kind)} permission for it")
+    if isinstance(error, ObjectNotFound):
+        remedy = "see what failed above" if kind == "binding" else "whoever owns it must create it (`manage: verify`)"
+        return ObjectNotFound(f"{what}: {_bare(error)}; {remedy}")
+    if isinstance(error, ResourceLocked):
+        return ResourceLocked(f"{what}: {_bare(error)}; another connection holds it exclusively, close that one first")
+    return type(error)(f"{what}: {_bare(error)}")
+
+
+def _bare(error: TransportError) -> str:
+    """Return the broker's own words, without a remedy that was put behind them for other occasions."""
+    return str(error).split("; ", 1)[0]
+
+
+def _contents(kind: Kind) -> str:
+    return "messages" if kind == "queue" else "bindings"
+
+
+def _deletion(kind: Kind, name: str, error: TransportError) -> str:
+    match = _DIFFERENT.search(str(error))
+    vhost = match["vhost"] if match is not None else "/"
+    if kind == "queue":
+        return f"`rabbitmqctl delete_queue {'' if vhost == '/' else f'-p {shlex.quote(vhost)} '}{shlex.quote(name)}`"
+    where = "" if vhost == "/" else f"--vhost={shlex.quote(vhost)} "
+    return f"`rabbitmqadmin {where}delete exchange name={shlex.quote(name)}`"
+
+
+def _permission(kind: Kind) -> str:
+    return "configure" if kind != "binding" else "write on the target and read on the source as"
+
+
+def _passive(spec: Spec) -> Call:
+    if isinstance(spec, ExchangeSpec):
+        return lambda channel: channel.declare_exchange(spec, passive=True)
+    return lambda channel: channel.declare_queue(cast("QueueSpec", spec), passive=True)
+
+
+def _active(spec: Spec) -> Call:
+    if isinstance(spec, ExchangeSpec):
+        return lambda channel: channel.declare_exchange(spec)
+    return lambda channel: channel.declare_queue(cast("QueueSpec", spec))
+
+
+def _bind(spec: BindingSpec) -> Call:
+    return lambda channel: channel.bind(spec)
+
+
+def _kind(spec: Spec) -> Kind:
+    if isinstance(spec, BindingSpec):
+        return "binding"
+    return "exchange" if isinstance(spec, ExchangeSpec) else "queue"
+
+
+def _name(spec: Spec) -> str:
+    if isinstance(spec, BindingSpec):
+        return describe_binding(spec)
+    return spec.name
+
+
+def describe_binding(spec: BindingSpec) -> str:
+    """Write a binding in the file's short form."""
+    inside = ", ".join(_inside(spec))
+    return f"{spec.source}{f'[{inside}]' if inside else ''} -> {spec.target}"
+
+
+def _inside(spec: BindingSpec) -> Iterator[str]:
+    if spec.key:
+        yield spec.key
+    for name, value in spec.arguments.items():
+        yield f"{name}={value!r}"

@@ -1,0 +1,332 @@
+"""Field tables and basic properties: AMQP 0-9-1's typed values as RabbitMQ reads and writes them.
+
+The type letters are those of RabbitMQ's errata (https://www.rabbitmq.com/amqp-0-9-1-errata, section 3), which differ
+from the specification's. A value goes out with the letter of its Python type and comes back as the same type: `bytes`
+as `x`, text as `S`, so that neither turns into the other. Pure: no socket, no driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from struct import Struct, unpack_from
+from typing import Any
+
+from amqpq.errors import NotSerializable
+from amqpq.types import Properties, Table
+
+SHORT_STRING_LIMIT = 255
+"""Bytes: names, keys and the text properties carry one octet of length."""
+
+_TEXT, _BYTES, _TABLE, _TIME, _DECIMAL, _VOID = b"SxFTDV"
+
+_u32 = Struct(">I").pack
+_u64 = Struct(">Q").pack
+_header = Struct(">HHQH").pack
+_tag_i32 = Struct(">ci").pack
+_tag_i64 = Struct(">cq").pack
+_tag_f64 = Struct(">cd").pack
+_tag_u32 = Struct(">cI").pack
+_octets = [bytes([number]) for number in range(256)]
+
+
+def short_string(text: str, what: str) -> bytes:
+    """Encode `text` with its length; `what` names it where it is too long.
+
+    `surrogateescape` in both directions: a name that another client wrote in another encoding can be echoed unharmed.
+    """
+    data = text.encode("utf-8", "surrogateescape")
+    if len(data) > SHORT_STRING_LIMIT:
+        message = f"{what} is {len(data)} bytes long; AMQP allows 255: {text[:60]!r}..."
+        raise NotSerializable(message)
+    return _octets[len(data)] + data
+
+
+# ------------------------------------------------------------------------------------------------------- writing tables
+
+
+def encode_table(table: Table) -> bytes:
+    """Encode a field table with its length.
+
+    Raises:
+        NotSerializable: A value has no AMQP type, or a key is too long; the message names the key.
+    """
+    if not table:
+        return b"\0\0\0\0"
+    parts: list[bytes] = []
+    add = parts.append
+    for key, value in table.items():
+        name = key.encode("utf-8", "surrogateescape")
+        if len(name) > SHORT_STRING_LIMIT:
+            message = f"the header name {key[:60]!r}... is {len(name)} bytes long; AMQP allows 255"
+            raise NotSerializable(message)
+        add(_octets[len(name)])
+        add(name)
+        if type(value) is str:  # by far the most frequent
+            data = value.encode("utf-8", "surrogateescape")
+            add(_tag_u32(b"S", len(data)))
+            add(data)
+        else:
+            try:
+                _encode_value(value, add)
+            except NotSerializable as error:
+                message = f"header {key!r}: {error}"
+                raise NotSerializable(message) from None
+    data = b"".join(parts)
+    return _u32(len(data)) + data
+
+
+def _encode_value(value: Any, add: Callable[[bytes], None]) -> None:
+    if value is None:
+        add(b"V")
+    elif isinstance(value, str):
+        data = value.encode("utf-8", "surrogateescape")
+        add(_tag_u32(b"S", len(data)))
+        add(data)
+    elif isinstance(value, bool):
+        add(b"t\1" if value else b"t\0")
+    elif isinstance(value, int):
+        add(_encode_int(value))
+    elif isinstance(value, float):
+        add(_tag_f64(b"d", value))
+    elif isinstance(value, (bytes, bytearray, memoryview)):
+        data = bytes(value)
+        add(_tag_u32(b"x", len(data)))
+        add(data)
+    elif isinstance(value, datetime):
+        add(b"T" + _u64(_epoch(value)))
+    elif isinstance(value, Mapping):
+        add(b"F" + encode_table(value))
+    elif isinstance(value, (list, tuple)):
+        parts: list[bytes] = []
+        for item in value:
+            _encode_value(item, parts.append)
+        data = b"".join(parts)
+        add(_tag_u32(b"A", len(data)))
+        add(data)
+    else:
+        message = f"a {type(value).__name__} has no AMQP type; use text, numbers, bytes, lists or dicts"
+        raise NotSerializable(message)
+
+
+def _encode_int(value: int) -> bytes:
+    if value.bit_length() < 32:  # noqa: PLR2004 - the sign takes one
+        return _tag_i32(b"I", value)
+    if value.bit_length() < 64:  # noqa: PLR2004
+        return _tag_i64(b"l", value)
+    message = f"the integer {str(value)[:30]} does not fit into 64 bits; send it as text"
+    raise NotSerializable(message)
+
+
+def _epoch(moment: datetime) -> int:
+    """Whole seconds since the epoch; a datetime without a zone is taken as UTC."""
+    seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    if seconds < 0:
+        message = f"{moment.isoformat()} is before 1970, which an AMQP timestamp cannot say; send it as text"
+        raise NotSerializable(message)
+    return seconds
+
+
+# ------------------------------------------------------------------------------------------------------- reading tables
+
+
+def decode_table(data: bytes, position: int) -> tuple[dict[str, Any], int]:
+    """Decode the table at `position`; answer it and the position behind it."""
+    (size,) = unpack_from(">I", data, position)
+    position += 4
+    end = position + size
+    table: dict[str, Any] = {}
+    while position < end:
+        start = position + 1
+        position = start + data[position]
+        key = str(data[start:position], "utf-8", "surrogateescape")
+        if data[position] == _TEXT:  # by far the most frequent
+            (length,) = unpack_from(">I", data, position + 1)
+            position += 5
+            table[key] = _text(data[position : position + length])
+            position += length
+        else:
+            table[key], position = _decode_value(data, position)
+    return table, end
+
+
+def _text(data: bytes) -> str | bytes:
+    """Text where it is text: other clients write bytes under the same letter."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+_FIXED: Mapping[int, tuple[Callable[..., tuple[Any, ...]], int]] = {
+    ord(letter): (Struct(">" + form).unpack_from, Struct(">" + form).size)
+    for letter, form in (
+        ("t", "?"), ("b", "b"), ("B", "B"), ("s", "h"), ("U", "h"), ("u", "H"), ("I", "i"), ("i", "I"),
+        ("l", "q"), ("L", "q"), ("f", "f"), ("d", "d"),
+    )
+}  # fmt: skip
+
+
+def _decode_value(data: bytes, position: int) -> tuple[Any, int]:
+    letter = data[position]
+    position += 1
+    fixed = _FIXED.get(letter)
+    if fixed is not None:
+        return fixed[0](data, position)[0], position + fixed[1]
+    if letter == _VOID:
+        return None, position
+    if letter == _TABLE:
+        return decode_table(data, position)
+    if letter == _TIME:
+        (seconds,) = unpack_from(">Q", data, position)
+        return _moment(seconds), position + 8
+    if letter == _DECIMAL:
+        scale, number = unpack_from(">Bi", data, position)
+        return Decimal(number).scaleb(-scale), position + 5
+    if letter not in b"SxA":
+        message = f"unknown field type {letter:#04x}"
+        raise ValueError(message)
+    (length,) = unpack_from(">I", data, position)
+    position += 4
+    end = position + length
+    if letter == _TEXT:
+        return _text(data[position:end]), end
+    if letter == _BYTES:
+        return data[position:end], end
+    items = []
+    while position < end:
+        item, position = _decode_value(data, position)
+        items.append(item)
+    return items, end
+
+
+def _moment(seconds: int) -> datetime | int:
+    """A datetime, or the bare number where it is beyond what a datetime can hold (some clients write milliseconds)."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return seconds
+
+
+# ----------------------------------------------------------------------------------------------------- basic properties
+
+
+def encode_header(properties: Properties, body_size: int) -> bytes:  # noqa: C901, PLR0912 - one branch per property, on the publish path
+    """Encode the payload of a content header frame (class 60): the body's size, then what properties are present."""
+    flags = 0
+    parts: list[bytes] = []
+    add = parts.append
+    if properties.content_type is not None:
+        flags |= 0x8000
+        add(short_string(properties.content_type, "the content type"))
+    if properties.content_encoding is not None:
+        flags |= 0x4000
+        add(short_string(properties.content_encoding, "the content encoding"))
+    if properties.headers:
+        flags |= 0x2000
+        add(encode_table(properties.headers))
+    if properties.delivery_mode is not None:
+        flags |= 0x1000
+        add(_octet(properties.delivery_mode, "the delivery mode"))
+    if properties.priority is not None:
+        flags |= 0x0800
+        add(_octet(properties.priority, "the priority"))
+    if properties.correlation_id is not None:
+        flags |= 0x0400
+        add(short_string(properties.correlation_id, "the correlation id"))
+    if properties.reply_to is not None:
+        flags |= 0x0200
+        add(short_string(properties.reply_to, "the reply-to address"))
+    if properties.expiration is not None:
+        flags |= 0x0100
+        add(short_string(str(properties.expiration), "the expiration"))
+    if properties.message_id is not None:
+        flags |= 0x0080
+        add(short_string(properties.message_id, "the message id"))
+    if properties.timestamp is not None:
+        flags |= 0x0040
+        add(_long(properties.timestamp, "the timestamp"))
+    if properties.type is not None:
+        flags |= 0x0020
+        add(short_string(properties.type, "the type"))
+    if properties.user_id is not None:
+        flags |= 0x0010
+        add(short_string(properties.user_id, "the user id"))
+    if properties.app_id is not None:
+        flags |= 0x0008
+        add(short_string(properties.app_id, "the application id"))
+    return _header(60, 0, body_size, flags) + b"".join(parts)
+
+
+def _octet(number: int, what: str) -> bytes:
+    if not 0 <= number <= SHORT_STRING_LIMIT:
+        raise NotSerializable(f"{what} must be from 0 to 255, not {number}")
+    return _octets[number]
+
+
+def _long(number: int, what: str) -> bytes:
+    if number < 0 or number.bit_length() > 64:  # noqa: PLR2004 - the field's width
+        raise NotSerializable(f"{what} must be from 0 to {2**64 - 1}, not {number}")
+    return _u64(number)
+
+
+def decode_header(data: bytes, position: int) -> tuple[int, Properties]:  # noqa: C901, PLR0912, PLR0915 - one branch per property, on the consume path
+    """Decode the payload of a content header frame; answer the body's size and the properties."""
+    _, _, size, flags = unpack_from(">HHQH", data, position)
+    position += 14
+    content_type = content_encoding = correlation_id = reply_to = expiration = message_id = None
+    delivery_mode = priority = timestamp = kind = user_id = app_id = None
+    headers: dict[str, Any] = {}
+    if flags & 0x8000:
+        start = position + 1
+        position = start + data[position]
+        content_type = str(data[start:position], "utf-8", "surrogateescape")
+    if flags & 0x4000:
+        start = position + 1
+        position = start + data[position]
+        content_encoding = str(data[start:position], "utf-8", "surrogateescape")
+    if flags & 0x2000:
+        headers, position = decode_table(data, position)
+    if flags & 0x1000:
+        delivery_mode = data[position]
+        position += 1
+    if flags & 0x0800:
+        priority = data[position]
+        position += 1
+    if flags & 0x0400:
+        start = position + 1
+        position = start + data[position]
+        correlation_id = str(data[start:position], "utf-8", "surrogateescape")
+    if flags & 0x0200:
+        start = position + 1
+        position = start + data[position]
+        reply_to = str(data[start:position], "utf-8", "surrogateescape")
+    if flags & 0x0100:
+        start = position + 1
+        position = start + data[position]
+        text = data[start:position]
+        expiration = int(text) if text.isdigit() else None
+    if flags & 0x0080:
+        start = position + 1
+        position = start + data[position]
+        message_id = str(data[start:position], "utf-8", "surrogateescape")
+    if flags & 0x0040:
+        (timestamp,) = unpack_from(">Q", data, position)
+        position += 8
+    if flags & 0x0020:
+        start = position + 1
+        position = start + data[position]
+        kind = str(data[start:position], "utf-8", "surrogateescape")
+    if flags & 0x0010:
+        start = position + 1
+        position = start + data[position]
+        user_id = str(data[start:position], "utf-8", "surrogateescape")
+    if flags & 0x0008:
+        start = position + 1
+        position = start + data[position]
+        app_id = str(data[start:position], "utf-8", "surrogateescape")
+    return size, Properties(
+        content_type, content_encoding, headers, delivery_mode, priority, correlation_id, reply_to, expiration,
+        message_id, timestamp, kind, user_id, app_id,
+    )  # fmt: skip

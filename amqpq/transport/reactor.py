@@ -1,0 +1,365 @@
+"""The I/O thread of one blocking connection: it alone reads the socket, and it flushes what could not be sent at once.
+
+Who writes: the calling thread, directly, under a lock, as long as nothing waits in the buffer: a publish then costs one
+system call and no change of thread. The socket is non-blocking; what the kernel does not take goes into the buffer, and
+the I/O thread sends it on as room appears. So no caller can be caught inside a write for ever, whatever the broker does
+(RabbitMQ stops reading from publishers under a memory or disk alarm, and for moments under flow control). The buffer is
+bounded: `wait_for_room` holds callers back above `BUFFER_LIMIT_BYTES`.
+
+What is sent from the I/O thread itself (acks and results from callbacks), or with `lazy`, is collected and leaves in
+one write at the end of the turn.
+
+Why a thread may not write while another reads, with TLS: an OpenSSL connection is one object and not safe for that, so
+there the read takes the same lock. Reads never block, so nobody waits.
+
+Heartbeats: one is sent when nothing else left for half the interval; nothing received for two intervals means that the
+peer is gone (https://www.rabbitmq.com/docs/heartbeats).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias
+
+from amqpq.log import TRANSPORT
+
+logger = logging.getLogger(TRANSPORT)
+
+BUFFER_LIMIT_BYTES = 8 * 1024 * 1024
+"""Callers wait above this: enough for a long fat network (100 ms at 640 Mbit/s), small beside a message of 16 MiB."""
+STALL_SECONDS = 5.0
+"""How long a caller waits for a full buffer to move at all; RabbitMQ's flow control pauses for well under a second."""
+READ_MIN_BYTES = 16 * 1024
+READ_MAX_BYTES = 256 * 1024
+"""A read asks for twice as much when it was filled: 9 us a delivery with 256 KiB, 45 us with py-amqp's own reads."""
+WRITE_PIECE_BYTES = 256 * 1024
+
+Socket: TypeAlias = "socket.socket | ssl.SSLSocket"
+
+_TRY_LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Reactor:
+    """Owns a connected socket, and a thread.
+
+    Args:
+        sock: Connected, handshake done.
+        on_data: Called on the I/O thread with what arrived; an exception from it ends the connection.
+        on_end: Called once on the I/O thread when the connection has ended, with what ended it, or None after `stop`.
+        heartbeat_seconds: Negotiated interval; 0 is off.
+        name: For the thread.
+    """
+
+    def __init__(
+        self,
+        sock: Socket,
+        on_data: Callable[[bytes], None],
+        on_end: Callable[[Exception | None], None],
+        *,
+        heartbeat_seconds: float,
+        heartbeat: bytes,
+        name: str,
+    ) -> None:
+        sock.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        self._sock = sock
+        self._tls = isinstance(sock, ssl.SSLSocket)
+        self._on_data = on_data
+        self._on_end = on_end
+        self._heartbeat_seconds = heartbeat_seconds
+        self._heartbeat = heartbeat
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._out: deque[bytes | memoryview] = deque()
+        self._out_bytes = 0
+        self._taken_bytes = 0  # by the kernel since the beginning: whether a full buffer moves
+        self._calls: deque[Callable[[], object]] = deque()
+        self._awake = False  # a wake-up byte is under way
+        self._stopping = False
+        self._broken: Exception | None = None
+        self._ended = False
+        self._deadline: float | None = None
+        self._last_sent = self._last_received = time.monotonic()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)  # noqa: FBT003
+        self._wake_out.setblocking(False)  # noqa: FBT003
+        self._read_bytes = READ_MIN_BYTES
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._ident = -1
+
+    def start(self) -> None:
+        """Start the I/O thread."""
+        self._thread.start()
+
+    @property
+    def on_own_thread(self) -> bool:
+        """Whether the caller is the I/O thread."""
+        return threading.get_ident() == self._ident
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a caller should wait for room before it sends more."""
+        return self._out_bytes > BUFFER_LIMIT_BYTES
+
+    # ---------------------------------------------------------------------------------------------- from any thread
+
+    def send(self, data: bytes, *, lazy: bool = False) -> None:
+        """Send `data` after everything sent before; never blocks. After the end of the connection it does nothing.
+
+        Args:
+            data: Whole frames.
+            lazy: It may wait for the I/O thread's next turn, to leave together with others.
+        """
+        own = threading.get_ident() == self._ident
+        with self._lock:
+            if self._ended:
+                return
+            if self._out or lazy or own:
+                self._out.append(data)
+                self._out_bytes += len(data)
+            else:
+                sent = self._try_send(data)
+                if sent == len(data):
+                    return
+                rest = memoryview(data)[sent:]
+                self._out.append(rest)
+                self._out_bytes += len(rest)
+        if not own:
+            self._wake()
+
+    def wait_for_room(self, *, patient: bool) -> bool:
+        """Wait until the buffer is under its limit; False where it did not move for `STALL_SECONDS`.
+
+        On the I/O thread it answers True at once: nobody else could make room, and what callbacks send is bounded by
+        what was delivered.
+
+        Args:
+            patient: Wait at all.
+        """
+        if self.on_own_thread:
+            return True
+        with self._room:
+            while self._out_bytes > BUFFER_LIMIT_BYTES and not self._ended:
+                before = self._taken_bytes
+                if not patient:
+                    return False
+                self._room.wait(STALL_SECONDS)
+                if self._taken_bytes == before and self._out_bytes > BUFFER_LIMIT_BYTES and not self._ended:
+                    return False
+        return True
+
+    def call_soon(self, callback: Callable[[], object]) -> bool:
+        """Run `callback` on the I/O thread, after those asked for before; False where the thread has ended."""
+        with self._lock:
+            if self._ended:
+                return False
+            self._calls.append(callback)
+        if threading.get_ident() != self._ident:
+            self._wake()
+        return True
+
+    def stop(self) -> None:
+        """End the connection once what was sent before has left; from any thread."""
+        self._stopping = True
+        self._wake()
+
+    def stop_after(self, seconds: float) -> None:
+        """End the connection in `seconds` at the latest, whatever waits in the buffer."""
+        self._deadline = time.monotonic() + seconds
+        self._wake()
+
+    def abandon(self) -> None:
+        """Forget the connection in a forked child: close our copy of the descriptors and send nothing.
+
+        The parent's threads do not exist here, so its locks may be held for ever: they are replaced.
+        """
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._ended = True
+        self._out.clear()
+        self._calls.clear()
+        self._ident = -1
+        for end in (self._sock, self._wake_in, self._wake_out):
+            with contextlib.suppress(OSError):  # the child has no use for them either way
+                end.close()
+
+    def _wake(self) -> None:
+        if self._awake:
+            return
+        self._awake = True
+        with contextlib.suppress(OSError):  # full (it wakes anyway) or closed (nobody is left to wake)
+            self._wake_out.send(b"\0")
+
+    def _try_send(self, data: bytes | memoryview) -> int:
+        """Send what the kernel takes now; the lock is held. A broken socket is noted for the I/O thread to end on."""
+        try:
+            sent = self._sock.send(data)
+        except _TRY_LATER:
+            return 0
+        except (OSError, ValueError) as error:  # ValueError: a TLS socket that was shut down underneath
+            self._broken = self._broken or _as_os_error(error)
+            return 0
+        self._taken_bytes += sent
+        self._last_sent = time.monotonic()
+        return sent
+
+    # -------------------------------------------------------------------------------------------- on the I/O thread
+
+    def _run(self) -> None:
+        self._ident = threading.get_ident()
+        reason: Exception | None = None
+        try:
+            self._turn_until_end()
+        except Exception as error:  # noqa: BLE001 - whatever ended the connection is the reason handed on
+            reason = error
+        with self._room:
+            self._ended = True
+            self._out.clear()
+            self._out_bytes = 0
+            self._room.notify_all()
+            calls = list(self._calls)
+            self._calls.clear()
+        for end in (self._sock, self._wake_in, self._wake_out):
+            with contextlib.suppress(OSError):  # it is gone already, which is all that closing is for
+                end.close()
+        for callback in calls:
+            self._guarded(callback)
+        self._guarded(lambda: self._on_end(reason))
+
+    def _turn_until_end(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            key = selector.register(self._sock, selectors.EVENT_READ)
+            selector.register(self._wake_in, selectors.EVENT_READ)
+            wake_fd = self._wake_in.fileno()
+            watching = selectors.EVENT_READ
+            while True:
+                readable = False
+                for ready, _ in selector.select(self._patience()):
+                    if ready.fd == wake_fd:
+                        self._woken()
+                    else:
+                        readable = True
+                if readable or self._tls:
+                    self._read()
+                while self._calls:
+                    self._guarded(self._calls.popleft())
+                waiting = self._flush()
+                if self._broken is not None:
+                    self._read_last_words()
+                    raise self._broken
+                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if waiting else 0)
+                if wanted != watching:
+                    selector.modify(key.fileobj, wanted)
+                    watching = wanted
+                if self._stopping and not waiting:
+                    return
+                self._check_time(readable=readable)
+
+    def _woken(self) -> None:
+        self._awake = False  # before reading: who comes now writes another byte
+        with contextlib.suppress(BlockingIOError):
+            self._wake_in.recv(4096)
+
+    def _read(self) -> None:
+        """Read until the kernel, and the TLS library, have nothing more at the moment."""
+        while True:
+            try:
+                if self._tls:
+                    with self._lock:
+                        data = self._sock.recv(self._read_bytes)
+                else:
+                    data = self._sock.recv(self._read_bytes)
+            except _TRY_LATER:
+                return
+            if not data:
+                raise ConnectionResetError("the broker closed the socket")
+            self._last_received = time.monotonic()
+            size = len(data)
+            self._on_data(data)
+            if self._stopping:  # what follows a goodbye is not for us
+                return
+            if size == self._read_bytes:
+                self._read_bytes = min(size * 2, READ_MAX_BYTES)
+            elif not self._tls:  # a plain socket that filled less than asked is empty
+                if size * 8 < self._read_bytes and self._read_bytes > READ_MIN_BYTES:
+                    self._read_bytes //= 2
+                return
+
+    def _read_last_words(self) -> None:
+        """A write failed: what the broker said before it closed (connection.close) may still be unread."""
+        with contextlib.suppress(OSError):  # then there are no last words
+            self._read()
+
+    def _flush(self) -> bool:
+        """Send what waits; answer whether something is left."""
+        if not self._out:
+            return False
+        with self._lock:
+            out = self._out
+            while out:
+                data = out.popleft()
+                if out and len(data) < WRITE_PIECE_BYTES:
+                    pieces, size = [data], len(data)
+                    while out and size < WRITE_PIECE_BYTES:
+                        pieces.append(out.popleft())
+                        size += len(pieces[-1])
+                    data = b"".join(pieces)
+                sent = self._try_send(data)
+                self._out_bytes -= sent
+                if sent < len(data):
+                    out.appendleft(memoryview(data)[sent:])
+                    if sent == 0:
+                        break
+            if self._out_bytes <= BUFFER_LIMIT_BYTES:
+                self._room.notify_all()
+            return bool(out)
+
+    def _patience(self) -> float | None:
+        """How long to sleep when nothing happens, seconds."""
+        if self._calls:
+            return 0
+        moments = [] if self._deadline is None else [self._deadline]
+        if self._heartbeat_seconds:
+            moments += (
+                self._last_sent + self._heartbeat_seconds / 2,
+                self._last_received + self._heartbeat_seconds * 2,
+            )
+        return max(min(moments) - time.monotonic(), 0) if moments else None
+
+    def _check_time(self, *, readable: bool) -> None:
+        now = time.monotonic()
+        if self._deadline is not None and now >= self._deadline:
+            raise TimeoutError("the broker did not answer our goodbye")
+        interval = self._heartbeat_seconds
+        if not interval:
+            return
+        # A turn in which something was readable proves nothing is lost; and a process that was suspended must first
+        # read what lies in the socket before it judges.
+        if not readable and now - self._last_received > interval * 2:
+            raise TimeoutError(
+                f"nothing was heard from the broker for {now - self._last_received:.1f} s (heartbeat {interval:g} s)"
+            )
+        if now - self._last_sent >= interval / 2:
+            if self._out:  # the broker does not read; one more heartbeat would not help
+                self._last_sent = now
+            else:
+                self.send(self._heartbeat)
+                self._flush()
+
+    def _guarded(self, callback: Callable[[], object]) -> None:
+        """Run foreign code: an error in it must not end the connection of everyone else."""
+        try:
+            callback()
+        except Exception:
+            logger.exception("a callback on the connection's thread failed")
+
+
+def _as_os_error(error: Exception) -> OSError:
+    return error if isinstance(error, OSError) else ConnectionResetError(str(error))

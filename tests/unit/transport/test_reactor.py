@@ -1,0 +1,236 @@
+"""The I/O thread over a socket pair: order, back-pressure, heartbeats, ends. No broker."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from amqpq.transport import reactor as reactor_module
+from amqpq.transport.reactor import Reactor
+
+DEADLINE_SECONDS = 10.0
+
+
+class Peer:
+    """The other end of a reactor's socket, and what the reactor told."""
+
+    def __init__(self) -> None:
+        self.end, other = socket.socketpair()
+        self.end.settimeout(DEADLINE_SECONDS)
+        self.other = other
+        self.data: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        self.on_data: Callable[[bytes], None] = self.data.put
+
+    def reactor(self, heartbeat_seconds: float = 0) -> Reactor:
+        """Start a reactor on the other end."""
+        reactor = Reactor(
+            self.other, lambda data: self.on_data(data), self.ended.put,
+            heartbeat_seconds=heartbeat_seconds, heartbeat=b"beat", name="reactor under test",
+        )  # fmt: skip
+        reactor.start()
+        return reactor
+
+    def read(self, count: int) -> bytes:
+        """Read exactly so much."""
+        data = b""
+        while len(data) < count:
+            piece = self.end.recv(count - len(data))
+            assert piece, "the reactor closed"
+            data += piece
+        return data
+
+    def why(self) -> Exception | None:
+        """Wait for the end, and return what ended it."""
+        return self.ended.get(timeout=DEADLINE_SECONDS)
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    """A peer; closed at the end."""
+    peer = Peer()
+    yield peer
+    peer.end.close()
+    peer.other.close()
+
+
+def test_what_arrives_is_handed_on(peer: Peer) -> None:
+    """Bytes from the peer reach on_data on the I/O thread."""
+    names: list[str] = []
+    peer.on_data = lambda data: (names.append(threading.current_thread().name), peer.data.put(data))[1]
+    peer.reactor()
+    peer.end.sendall(b"hello")
+    assert peer.data.get(timeout=DEADLINE_SECONDS) == b"hello"
+    assert names == ["reactor under test"]
+
+
+def test_what_is_sent_arrives_in_order_whoever_sends(peer: Peer) -> None:
+    """Direct, lazy and large sends leave in the order of the calls, although the kernel takes them in pieces."""
+    reactor = peer.reactor()
+    pieces = [bytes([65 + number % 26]) * (1 if number % 3 else 100_000) for number in range(60)]
+
+    def send() -> None:
+        for number, piece in enumerate(pieces):
+            reactor.send(piece, lazy=number % 2 == 0)
+
+    threading.Thread(target=send).start()
+    assert peer.read(sum(map(len, pieces))) == b"".join(pieces)
+
+
+def test_threads_do_not_tear_each_others_frames(peer: Peer) -> None:
+    """Each send arrives whole between those of other threads."""
+    reactor = peer.reactor()
+    threads = [
+        threading.Thread(target=lambda mark=mark: [reactor.send(mark * 1000) for _ in range(50)])  # type: ignore[misc]
+        for mark in (b"a", b"b", b"c")
+    ]
+    for thread in threads:
+        thread.start()
+    data = peer.read(150_000)
+    runs = [data[start : start + 1000] for start in range(0, len(data), 1000)]
+    assert all(run == run[:1] * 1000 for run in runs)
+    assert sorted(run[:1] for run in runs) == [b"a"] * 50 + [b"b"] * 50 + [b"c"] * 50
+
+
+def test_a_caller_waits_while_the_buffer_is_full_and_goes_on(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the limit a caller is held back until the peer reads; memory stays bounded, nothing is lost."""
+    monkeypatch.setattr(reactor_module, "BUFFER_LIMIT_BYTES", 1_000_000)
+    reactor = peer.reactor()
+    sent = 0
+    highest = 0
+
+    def publish() -> None:
+        nonlocal sent, highest
+        for _ in range(100):
+            assert reactor.wait_for_room(patient=True)
+            reactor.send(b"x" * 100_000)
+            sent += 1
+            highest = max(highest, reactor._out_bytes)
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    assert len(peer.read(10_000_000)) == 10_000_000
+    publisher.join(DEADLINE_SECONDS)
+    assert sent == 100
+    assert highest <= 1_100_000
+
+
+def test_a_caller_does_not_wait_for_a_peer_that_reads_nothing(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A buffer that does not move lets nobody wait for ever; nor does an impatient caller wait at all."""
+    monkeypatch.setattr(reactor_module, "BUFFER_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(reactor_module, "STALL_SECONDS", 0.05)
+    reactor = peer.reactor()
+    reactor.send(b"x" * 5_000_000)
+    assert reactor.crowded
+    assert not reactor.wait_for_room(patient=False)
+    assert not reactor.wait_for_room(patient=True)
+
+
+def test_who_waits_for_room_is_let_go_at_the_end(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the connection frees a waiting caller at once."""
+    monkeypatch.setattr(reactor_module, "BUFFER_LIMIT_BYTES", 1000)
+    reactor = peer.reactor()
+    reactor.send(b"x" * 5_000_000)
+    waiting = threading.Thread(target=lambda: reactor.wait_for_room(patient=True))
+    waiting.start()
+    peer.end.close()
+    assert isinstance(peer.why(), OSError)
+    waiting.join(DEADLINE_SECONDS)
+    assert not waiting.is_alive()
+
+
+def test_sends_of_callbacks_leave_together(peer: Peer) -> None:
+    """What the I/O thread sends while it handles one piece of data goes out in one write, in order."""
+    writes: list[bytes] = []
+    reactor = peer.reactor()
+    real_send = reactor._try_send
+    reactor._try_send = lambda data: (writes.append(bytes(data)), real_send(data))[1]  # type: ignore[method-assign]
+    peer.on_data = lambda _: [reactor.send(b"%d," % number) for number in range(100)] and None
+    peer.end.sendall(b"go")
+    expected = b"".join(b"%d," % number for number in range(100))
+    assert peer.read(len(expected)) == expected
+    assert writes == [expected]
+
+
+def test_a_silent_peer_is_gone_after_two_heartbeats(peer: Peer) -> None:
+    """Nothing received for two intervals ends the connection, and says how long nothing was heard."""
+    peer.reactor(heartbeat_seconds=0.1)
+    error = peer.why()
+    assert isinstance(error, TimeoutError)
+    assert "nothing was heard from the broker" in str(error)
+
+
+def test_an_idle_connection_sends_heartbeats(peer: Peer) -> None:
+    """When nothing else leaves, heartbeats do; a peer that sends any byte is alive."""
+    peer.reactor(heartbeat_seconds=0.2)
+    for _ in range(5):
+        assert peer.read(4) == b"beat"
+        peer.end.sendall(b".")
+    assert peer.ended.empty()
+
+
+def test_stopping_sends_what_was_asked_for_before(peer: Peer) -> None:
+    """stop ends the connection after the buffer has left; the reason is none."""
+    reactor = peer.reactor()
+    reactor.send(b"x" * 3_000_000)
+    reactor.stop()
+    assert peer.read(3_000_000) == b"x" * 3_000_000
+    assert peer.why() is None
+    assert peer.end.recv(1) == b""
+
+
+def test_a_goodbye_is_not_waited_for_for_ever(peer: Peer) -> None:
+    """stop_after ends the connection although the peer reads nothing."""
+    reactor = peer.reactor()
+    reactor.send(b"x" * 5_000_000)
+    reactor.stop_after(0.05)
+    assert isinstance(peer.why(), TimeoutError)
+
+
+def test_the_last_words_of_a_peer_are_read(peer: Peer) -> None:
+    """A write that fails does not hide what the peer said before it closed."""
+    reactor = peer.reactor()
+    seen = threading.Event()
+    gate = threading.Event()
+    reactor.call_soon(lambda: (seen.set(), gate.wait(DEADLINE_SECONDS)))  # hold the thread: nothing is read meanwhile
+    assert seen.wait(DEADLINE_SECONDS)
+    peer.end.sendall(b"closing because of you")
+    peer.end.shutdown(socket.SHUT_RDWR)
+    reactor.send(b"too late")
+    gate.set()
+    assert peer.data.get(timeout=DEADLINE_SECONDS) == b"closing because of you"
+    assert isinstance(peer.why(), OSError)
+
+
+def test_an_error_in_on_data_ends_the_connection_with_it(peer: Peer) -> None:
+    """A violation of the protocol is the reason of the end."""
+
+    def refuse(_: bytes) -> None:
+        raise ValueError("nonsense")
+
+    peer.on_data = refuse
+    peer.reactor()
+    peer.end.sendall(b"x")
+    assert str(peer.why()) == "nonsense"
+
+
+def test_callbacks_run_in_order_on_the_thread_and_may_fail(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    """call_soon keeps the order; an exception is logged and does not stop the others; after the end it says no."""
+    reactor = peer.reactor()
+    done = threading.Event()
+    heard: list[tuple[int, bool]] = []
+    for number in range(5):
+        reactor.call_soon(lambda number=number: heard.append((number, reactor.on_own_thread)))  # type: ignore[misc]
+    reactor.call_soon(lambda: 1 / 0)
+    reactor.call_soon(done.set)
+    assert done.wait(DEADLINE_SECONDS)
+    assert heard == [(number, True) for number in range(5)]
+    assert "ZeroDivisionError" in caplog.text
+    reactor.stop()
+    assert peer.why() is None
+    assert not reactor.call_soon(done.set)
+    reactor.send(b"into nothing")
