@@ -1,0 +1,220 @@
+"""Which declarations the in-memory broker takes, and RabbitMQ's words for those it does not. Pure.
+
+Values and equivalence follow `rabbit_amqqueue` and `rabbit_exchange`: a value that makes no sense is a 406, and so is a
+second declaration that differs. An argument that the broker knows but this model does not honour is refused with
+`NotBuiltYet`: a test that passes because an argument was ignored is worse than none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from amqpq.errors import NotBuiltYet
+from amqpq.testing.memory.values import PRECONDITION_FAILED, Limits, Refused
+from amqpq.types import ExchangeSpec, QueueSpec, Table
+
+EXCHANGE_TYPES = frozenset({"direct", "topic", "fanout", "headers"})
+_MAX_PRIORITY = 255
+_ABSENT = object()
+
+
+def _whole(minimum: int) -> Callable[[Any], str | None]:
+    def check(value: Any) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            return f"{{unacceptable_type,{type(value).__name__}}}"
+        return None if value >= minimum else f"{{value_not_in_range,{value}}}"
+
+    return check
+
+
+def _one_of(*choices: str) -> Callable[[Any], str | None]:
+    def check(value: Any) -> str | None:
+        return None if value in choices else f"{{value_not_allowed,{value}}}"
+
+    return check
+
+
+def _text(value: Any) -> str | None:
+    return None if isinstance(value, str) else f"{{unacceptable_type,{type(value).__name__}}}"
+
+
+def _flag(value: Any) -> str | None:
+    return None if isinstance(value, bool) else f"{{unacceptable_type,{type(value).__name__}}}"
+
+
+def _priority(value: Any) -> str | None:
+    problem = _whole(0)(value)
+    return problem or (None if value <= _MAX_PRIORITY else f"{{max_value_exceeded,{value}}}")
+
+
+_COMMON: Mapping[str, Callable[[Any], str | None]] = {
+    "x-queue-type": _one_of("classic", "quorum"),
+    "x-message-ttl": _whole(0),
+    "x-expires": _whole(1),
+    "x-max-length": _whole(0),
+    "x-max-length-bytes": _whole(0),
+    "x-dead-letter-exchange": _text,
+    "x-dead-letter-routing-key": _text,
+    "x-single-active-consumer": _flag,
+    "x-queue-leader-locator": _one_of("client-local", "balanced"),  # one node: every placement is kept
+}
+_CLASSIC: Mapping[str, Callable[[Any], str | None]] = {
+    **_COMMON,
+    "x-overflow": _one_of("drop-head", "reject-publish", "reject-publish-dlx"),
+    "x-max-priority": _priority,
+    "x-queue-mode": _one_of("default", "lazy"),  # where bodies are kept; a model has one place
+    "x-queue-version": _whole(1),
+}
+_QUORUM: Mapping[str, Callable[[Any], str | None]] = {
+    **_COMMON,
+    "x-overflow": _one_of("drop-head", "reject-publish"),
+    "x-delivery-limit": _whole(0),
+    "x-quorum-initial-group-size": _whole(1),
+    "x-dead-letter-strategy": _one_of("at-most-once"),
+}
+
+
+def read_queue(spec: QueueSpec, vhost: str) -> Limits:
+    """Check a declaration and read its arguments.
+
+    Raises:
+        Refused: RabbitMQ would answer 406.
+        NotBuiltYet: RabbitMQ would take it, but the model does not honour it.
+    """
+    arguments = spec.arguments
+    kind = arguments.get("x-queue-type", "classic")
+    if kind == "stream":
+        raise NotBuiltYet("not built yet: the in-memory broker has no streams")
+    checks = _QUORUM if kind == "quorum" else _CLASSIC
+    for name, value in arguments.items():
+        if name == "x-dead-letter-strategy" and value == "at-least-once":
+            raise NotBuiltYet(f"not built yet: the in-memory broker does not model x-dead-letter-strategy {value}")
+        if name not in checks:
+            if name in _CLASSIC or name in _QUORUM:
+                text = (
+                    f"invalid arg '{name}' for queue '{spec.name}' in vhost '{vhost}' of queue type rabbit_{kind}_queue"
+                )
+                raise Refused(PRECONDITION_FAILED, text)
+            raise NotBuiltYet(f"not built yet: the in-memory broker does not model the queue argument {name}")
+        problem = checks[name](value)
+        if problem is not None:
+            text = f"invalid arg '{name}' for queue '{spec.name}' in vhost '{vhost}': {problem}"
+            raise Refused(PRECONDITION_FAILED, text)
+    if "x-dead-letter-routing-key" in arguments and "x-dead-letter-exchange" not in arguments:
+        text = (
+            f"invalid arg 'x-dead-letter-routing-key' for queue '{spec.name}' in vhost '{vhost}': "
+            "routing_key_but_no_dlx_defined"
+        )
+        raise Refused(PRECONDITION_FAILED, text)
+    if kind == "quorum":
+        _check_quorum(spec, vhost)
+    return Limits(
+        quorum=kind == "quorum",
+        ttl_seconds=_seconds(arguments.get("x-message-ttl")),
+        expires_seconds=_seconds(arguments.get("x-expires")),
+        max_length=arguments.get("x-max-length"),
+        max_bytes=arguments.get("x-max-length-bytes"),
+        overflow=arguments.get("x-overflow", "drop-head"),
+        dead_exchange=arguments.get("x-dead-letter-exchange"),
+        dead_key=arguments.get("x-dead-letter-routing-key"),
+        max_priority=arguments.get("x-max-priority", 0),
+        delivery_limit=arguments.get("x-delivery-limit"),
+        single_active=arguments.get("x-single-active-consumer", False),
+        arguments=dict(arguments),
+    )
+
+
+def _check_quorum(spec: QueueSpec, vhost: str) -> None:
+    wrong = "non-durable" if not spec.durable else "exclusive-owner" if spec.exclusive else ""
+    wrong = wrong or ("auto-delete" if spec.auto_delete else "")
+    if wrong:
+        text = f"invalid property '{wrong}' for queue '{spec.name}' in vhost '{vhost}'"
+        raise Refused(PRECONDITION_FAILED, text)
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def check_exchange(spec: ExchangeSpec) -> None:
+    """Check an exchange's type and arguments.
+
+    Raises:
+        Refused: RabbitMQ would answer 406.
+        NotBuiltYet: The model has no such type or argument.
+    """
+    if spec.type not in EXCHANGE_TYPES:
+        raise NotBuiltYet(f"not built yet: the in-memory broker has no exchanges of type {spec.type!r}")
+    for name, value in spec.arguments.items():
+        if name != "alternate-exchange":
+            raise NotBuiltYet(f"not built yet: the in-memory broker does not model the exchange argument {name}")
+        if not isinstance(value, str):
+            raise Refused(PRECONDITION_FAILED, f"invalid arg 'alternate-exchange' for exchange '{spec.name}'")
+
+
+def same_queue(wanted: QueueSpec, current: QueueSpec, vhost: str) -> None:
+    """Compare a second declaration of a queue with the first.
+
+    Raises:
+        Refused: They differ; the first difference is named with both values.
+    """
+    where = f"for queue '{current.name}' in vhost '{vhost}'"
+    _same_flag("durable", where, wanted.durable, current.durable)
+    _same_flag("auto_delete", where, wanted.auto_delete, current.auto_delete)
+    left, right = _with_type(wanted.arguments), _with_type(current.arguments)
+    for name in dict.fromkeys((*_CLASSIC, *_QUORUM)):
+        _same_argument(name, where, left, right)
+
+
+def same_exchange(wanted: ExchangeSpec, current: ExchangeSpec, vhost: str) -> None:
+    """Compare a second declaration of an exchange with the first.
+
+    Raises:
+        Refused: They differ; the first difference is named with both values.
+    """
+    where = f"for exchange '{current.name}' in vhost '{vhost}'"
+    if wanted.type != current.type:
+        _differ("type", where, f"'{wanted.type}'", f"'{current.type}'")
+    for name in ("durable", "auto_delete", "internal"):
+        _same_flag(name, where, getattr(wanted, name), getattr(current, name))
+    _same_argument("alternate-exchange", where, wanted.arguments, current.arguments)
+
+
+def _with_type(arguments: Table) -> Table:
+    """A missing `x-queue-type` means classic."""
+    return {"x-queue-type": "classic", **arguments}
+
+
+def _same_flag(name: str, where: str, wanted: bool, current: bool) -> None:  # noqa: FBT001 - two values of one kind
+    if wanted != current:
+        _differ(name, where, f"'{str(wanted).lower()}'", f"'{str(current).lower()}'")
+
+
+def _same_argument(name: str, where: str, wanted: Table, current: Table) -> None:
+    left, right = wanted.get(name, _ABSENT), current.get(name, _ABSENT)
+    if left is right or (type(left) is type(right) and left == right):
+        return
+    if left is _ABSENT:
+        _differ(name, where, "none", f"the value '{_shown(right)}' of type '{_kind(right)}'")
+    if right is _ABSENT:
+        _differ(name, where, f"the value '{_shown(left)}' of type '{_kind(left)}'", "none")
+    _differ(name, where, f"'{_shown(left)}'", f"'{_shown(right)}'")
+
+
+def _differ(name: str, where: str, received: str, current: str) -> None:
+    raise Refused(
+        PRECONDITION_FAILED, f"inequivalent arg '{name}' {where}: received {received} but current is {current}"
+    )
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        return "signedint" if -0x80000000 <= value <= 0x7FFFFFFF else "long"  # noqa: PLR2004 - 32 bits
+    return "longstr" if isinstance(value, str) else type(value).__name__

@@ -1,0 +1,124 @@
+"""A bad network on purpose: a TCP proxy before the broker that can cut, stall and cut up what passes.
+
+A transport is only as good as its worst moment on the wire, and a broker on the same machine has no bad moments. Tests
+connect through a `Proxy` and say when the network breaks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+CHUNK_BYTES = 65536
+
+
+class Proxy:
+    """Forwards TCP connections to one address until it is told to misbehave.
+
+    Args:
+        host: Where the broker listens.
+        port: Its port.
+        piece_bytes: The most bytes handed to the client in one piece; small values split frames anywhere.
+    """
+
+    def __init__(self, host: str, port: int, *, piece_bytes: int = CHUNK_BYTES) -> None:
+        self._target = (host, port)
+        self._piece_bytes = piece_bytes
+        self._lock = threading.Lock()
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._refusing = False
+        self._closed = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host, self.port = self._listener.getsockname()[:2]
+        threading.Thread(target=self._accept, name=f"proxy-{self.port}", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def connections(self) -> int:
+        """How many connections pass through right now."""
+        with self._lock:
+            return len(self._pairs)
+
+    def cut(self) -> None:
+        """Break every connection that passes through now; new ones are let in."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, set()
+        for pair in pairs:
+            _break(*pair)
+
+    def refuse(self, *, refusing: bool = True) -> None:
+        """Break every new connection at once, as a broker that is starting does; or stop doing so."""
+        self._refusing = refusing
+
+    def stall(self) -> None:
+        """Stop forwarding without closing: a peer that went away without a word."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """Forward again, beginning with what was held back."""
+        self._flowing.set()
+
+    def close(self) -> None:
+        """Break everything and stop listening."""
+        self._closed = True
+        self._listener.close()
+        self.cut()
+        self._flowing.set()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed: the proxy's end
+                return
+            if self._refusing:
+                client.close()
+                continue
+            try:
+                server = socket.create_connection(self._target, timeout=10)
+            except OSError:  # the broker is away: the client sees its connection break
+                client.close()
+                continue
+            for end in (client, server):
+                end.settimeout(None)
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            pair = (client, server)
+            with self._lock:
+                self._pairs.add(pair)
+            if self._closed:
+                self.cut()
+                return
+            for source, target, piece in ((client, server, CHUNK_BYTES), (server, client, self._piece_bytes)):
+                threading.Thread(target=self._pump, args=(source, target, piece, pair), daemon=True).start()
+
+    def _pump(
+        self, source: socket.socket, target: socket.socket, piece_bytes: int, pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        try:
+            while data := source.recv(CHUNK_BYTES):
+                self._flowing.wait()
+                for start in range(0, len(data), piece_bytes):
+                    target.sendall(data[start : start + piece_bytes])
+        except OSError:  # one side went away: so does the other
+            pass
+        finally:
+            with self._lock:
+                self._pairs.discard(pair)
+            _break(*pair)
+
+
+def _break(*ends: socket.socket) -> None:
+    for end in ends:
+        with contextlib.suppress(OSError):  # already gone
+            end.shutdown(socket.SHUT_RDWR)
+        end.close()
