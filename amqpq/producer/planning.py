@@ -1,0 +1,292 @@
+"""From a call to what is published: envelope, route, encoding, reply queue. No I/O; the clock and the id are given.
+
+Of an option that several say, the call's word counts before the task's, the task's before the route's, the route's before
+the project's (`messages:` and `replies:` of the topology).
+
+Expiry is said twice: in a signed header, which the worker checks, and as the message's TTL, with which the broker takes the
+message out of the queue. Where a reply is expected the TTL is longer by `replies.expires`: a worker that comes late
+still finds the message and answers EXPIRED, and the broker is only the backstop. A reply queue that waits is idle, so it
+lives for `expires` (as long as its task may wait) and `replies.expires` more.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from amqpq.errors import LocalError, NoRoute
+from amqpq.lifecycle import DIRECT_REPLY_QUEUE, MAX_EXPIRES_MS, reply_queue, reply_queue_name
+from amqpq.message.codec import Codec, Encoding
+from amqpq.message.envelope import TaskEnvelope
+from amqpq.producer.options import PLAIN, CallOptions, check_priority, compression_word
+from amqpq.task import Request, TaskOptions, check_reply_mode, did_you_mean
+from amqpq.types import Publication, QueueSpec
+
+if TYPE_CHECKING:
+    from amqpq.topology.model import Route, Topology
+
+_KEYLESS: Final = frozenset({"fanout", "headers"})
+"""Exchange types that do not look at the routing key."""
+
+NO_OPTIONS: Final = TaskOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A task to send: its name, its arguments, the options of the call and those of the task where its code is here."""
+
+    task: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    options: CallOptions = PLAIN
+    task_options: TaskOptions = NO_OPTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do for one call: the message, and the queue to declare before it is published."""
+
+    task: str
+    task_id: str
+    publication: Publication
+    mode: str
+    """Reply mode: task, direct or none."""
+    reply_queue: QueueSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    exchange: str
+    key: str
+    route: Route | None
+
+
+class Planner:
+    """Makes plans for one application.
+
+    Args:
+        topology: Where things go.
+        codec: How they are written; it signs, so the clock it was made with counts too.
+        clock: Seconds since the epoch.
+        new_id: Makes task ids.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        codec: Codec,
+        *,
+        clock: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: str(uuid4()),
+    ) -> None:
+        self._topology = topology
+        self._codec = codec
+        self._clock = clock
+        self._new_id = new_id
+        self._routes: dict[str, Route] = {}
+        self._origin = (0, "")
+
+    def plan(self, call: Call, parent: Request | None = None) -> Plan:
+        """Decide everything about a call.
+
+        Args:
+            call: What is to be sent.
+            parent: The task that sends it, where one does.
+
+        Raises:
+            LocalError: It cannot be sent as asked: no route, no such queue, arguments that cannot be written, too large.
+        """
+        options, task_options = call.options, call.task_options
+        _check_arguments(call)
+        target = self._target(call)
+        route = target.route
+        mode = self._mode(options, task_options, route)
+        task_id = options.task_id or self._new_id()
+        priority = options.priority if options.priority is not None else task_options.priority
+        if priority is None and route is not None:
+            priority = route.priority
+        if priority is not None:
+            check_priority(priority)
+        expires_seconds, expires_text = self._expiry(options, task_options, route)
+        envelope = TaskEnvelope(
+            id=task_id,
+            task=call.task,
+            args=call.args,
+            kwargs=call.kwargs,
+            root_id=options.root_id or (parent.root_id or parent.id if parent is not None else None) or task_id,
+            parent_id=options.parent_id or (parent.id if parent is not None else None),
+            group=options.group_id,
+            expires=expires_text,
+            origin=self.origin,
+            shadow=options.shadow,
+            ignore_result=mode == "none",
+            reply_to=_reply_to(mode, task_id),
+            priority=priority,
+            headers=options.headers,
+        )
+        encoding = self._encoding(options, task_options, route, self._ttl_ms(expires_seconds, mode))
+        body, properties = self._codec.encode_task(
+            envelope, exchange=target.exchange, key=target.key, encoding=encoding
+        )
+        replies_ms = int((self._topology.replies.expires_seconds + (expires_seconds or 0.0)) * 1000)
+        return Plan(
+            task=call.task,
+            task_id=task_id,
+            publication=Publication(target.exchange, target.key, body, properties),
+            mode=mode,
+            reply_queue=reply_queue(task_id, expires_ms=replies_ms) if mode == "task" else None,
+        )
+
+    @property
+    def origin(self) -> str:
+        """Who sends, as Celery writes it: `gen<pid>@<host>`."""
+        pid = os.getpid()
+        if self._origin[0] != pid:
+            self._origin = (pid, f"gen{pid}@{socket.gethostname()}")
+        return self._origin[1]
+
+    # ---------------------------------------------------------------------------------------------------------- where
+
+    def _target(self, call: Call) -> _Target:
+        options = call.options
+        if options.queue is not None:
+            return _Target("", self._queue(options.queue), self._route_or_none(call.task))
+        if options.exchange is None:
+            route = self._route(call.task)
+            key = options.routing_key if options.routing_key is not None else route.routing_key(call.task, call.kwargs)
+            return _Target(route.exchange, key, route)
+        key = self._key(options.exchange, options.routing_key)
+        return _Target(options.exchange, key, self._route_or_none(call.task))
+
+    def _route(self, task: str) -> Route:
+        route = self._routes.get(task)
+        if route is None:
+            # Bounded by the number of task names a program uses; looking a route up walks all patterns.
+            route = self._routes[task] = self._topology.route_for(task)
+        return route
+
+    def _route_or_none(self, task: str) -> Route | None:
+        try:
+            return self._route(task)
+        except NoRoute:
+            return None
+
+    def _queue(self, name: str) -> str:
+        queues = self._topology.queues
+        if name not in queues:
+            hint = did_you_mean(name, tuple(queues)) or f"; it has {', '.join(sorted(queues)) or 'none'}"
+            message = f"queue={name!r}: the topology of project {self._topology.project!r} has no such queue{hint}"
+            raise LocalError(message)
+        return name
+
+    def _key(self, name: str, key: str | None) -> str:
+        exchanges = self._topology.exchanges
+        if name and name not in exchanges and not name.startswith("amq."):
+            hint = did_you_mean(name, tuple(exchanges)) or f"; it has {', '.join(sorted(exchanges)) or 'none'}"
+            message = (
+                f"exchange={name!r}: the topology of project {self._topology.project!r} has no such exchange{hint}"
+            )
+            raise LocalError(message)
+        keyless = name in exchanges and exchanges[name].type in _KEYLESS
+        if key is None and not keyless:
+            message = f"exchange={name!r} needs a routing_key= too; only fanout and headers exchanges do without"
+            raise LocalError(message)
+        return key or ""
+
+    # ------------------------------------------------------------------------------------------------------------ how
+
+    def _mode(self, options: CallOptions, task_options: TaskOptions, route: Route | None) -> str:
+        if options.reply is not None:
+            return options.reply
+        if options.ignore_result:
+            return "none"
+        if options.ignore_result is None and task_options.ignore_result:
+            return "none"
+        mode = task_options.reply or (route.reply if route is not None else None) or self._topology.replies.mode
+        if options.ignore_result is False and mode == "none":
+            message = (
+                "ignore_result=False asks for a result, but the route says `reply: none`; say reply='task' in the call"
+            )
+            raise LocalError(message)
+        return check_reply_mode(mode)
+
+    def _encoding(
+        self, options: CallOptions, task_options: TaskOptions, route: Route | None, ttl_ms: int | None
+    ) -> Encoding:
+        serializer = options.serializer or task_options.serializer or (route.serializer if route is not None else None)
+        persistent = self._topology.messages.persistent
+        compression = options.compression or compression_word(task_options.compression)
+        if compression is None and route is not None and route.compression != "default":
+            compression = route.compression or "none"
+        return Encoding(
+            serializer=serializer, compression=compression or "default", persistent=persistent, ttl_ms=ttl_ms
+        )
+
+    def _expiry(
+        self, options: CallOptions, task_options: TaskOptions, route: Route | None
+    ) -> tuple[float | None, str | None]:
+        """Return the seconds until the task expires, and the moment as ISO 8601 in UTC."""
+        given = options.expires if options.expires is not None else task_options.expires
+        if given is None and route is not None:
+            given = route.expires_seconds
+        if given is None:
+            return None, None
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        moment = _moment(given, now)
+        if moment <= now:
+            message = f"expires={given!r} is already past; a task sent with it could never run"
+            raise LocalError(message)
+        return (moment - now).total_seconds(), moment.isoformat()
+
+    def _ttl_ms(self, expires_seconds: float | None, mode: str) -> int | None:
+        if expires_seconds is None:
+            return None
+        seconds = expires_seconds + (self._topology.replies.expires_seconds if mode != "none" else 0.0)
+        ttl_ms = max(int(seconds * 1000), 1)
+        # Beyond what the broker takes, the signed header alone decides; a shorter TTL would end the task too early.
+        return ttl_ms if ttl_ms <= MAX_EXPIRES_MS else None
+
+
+def _reply_to(mode: str, task_id: str) -> str | None:
+    if mode == "none":
+        return None
+    return DIRECT_REPLY_QUEUE if mode == "direct" else reply_queue_name(task_id)
+
+
+def _moment(given: object, now: datetime) -> datetime:
+    if isinstance(given, datetime):
+        if given.tzinfo is None:
+            message = f"expires={given!r} has no time zone, so it could mean two moments; use datetime.now(UTC) + ..."
+            raise LocalError(message)
+        return given.astimezone(UTC)
+    if isinstance(given, timedelta):
+        return now + given
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        message = f"expires={given!r} is neither seconds nor a timedelta nor a datetime"
+        raise LocalError(message)
+    try:
+        return now + timedelta(seconds=given)
+    except (OverflowError, ValueError) as error:
+        message = f"expires={given!r} is beyond what a date can hold"
+        raise LocalError(message) from error
+
+
+def _check_arguments(call: Call) -> None:
+    task: object = call.task
+    if not isinstance(task, str) or not task:
+        message = f"a task is named by a non-empty text, not by {task!r}"
+        raise LocalError(message)
+    args: object = call.args
+    kwargs: object = call.kwargs
+    if not isinstance(args, list | tuple):
+        message = f"args={call.args!r:.80} is not a list or tuple; a single argument is written args=[value]"
+        raise LocalError(message)
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+        message = f"kwargs={call.kwargs!r:.80} is not a mapping from names to values"
+        raise LocalError(message)

@@ -1,0 +1,289 @@
+"""Flows that publish: one call, or a batch of them.
+
+The reply queue is declared first and the task published behind it on the same channel, without waiting in between: the
+broker handles a channel's requests in order, and a refused declaration closes the channel, so that the message behind it is
+not taken. If the message is then refused, its reply queue is deleted again. Where nobody knows whether it was taken, the
+queue stays: its worker may answer, and the id in the error fetches that.
+
+A broker under alarm stops reading from connections that publish (https://www.rabbitmq.com/docs/alarms). Once it has said
+so, nothing is written any more: the flow asks for something that leaves no trace and waits for the answer, which comes when
+the broker reads again. So `Blocked` means "not sent". The exception is a message that was already written when the broker
+said it, mostly the first one under the alarm; it is `BlockedInDoubt`, because the broker takes it when the alarm ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from amqpq import log
+from amqpq.errors import (
+    AmqpqError,
+    Blocked,
+    ChannelClosed,
+    ConnectionLost,
+    Nacked,
+    OperationTimeout,
+    OutcomeUnknown,
+    PublishError,
+    TransportError,
+    Unroutable,
+)
+from amqpq.producer.planning import Plan
+from amqpq.replies.direct import Slot
+from amqpq.replies.mailbox import ignore
+from amqpq.replies.session import Lane, Session
+from amqpq.transport.interface import Channel, Connection, Flow, Pending
+from amqpq.types import Fate, Outcome
+
+logger = log.logger(log.PRODUCER)
+
+BATCH_LANES = 16
+"""Channels that declare the reply queues of a batch: 3 to 5 times what one does (measured)."""
+
+BATCH_CHUNK = 500
+"""Messages of a batch under way at a time; bounds what waits in buffers and for confirms."""
+
+
+class BlockedInDoubt(Blocked, OutcomeUnknown):
+    """The broker blocked publishers just after this message was written: it may take it when the alarm ends."""
+
+
+@dataclass(slots=True)
+class Sending:
+    """One call on its way, over all attempts."""
+
+    plan: Plan
+    slot: Slot | None = None
+    """Where its direct reply will arrive."""
+    written: bool = False
+    """Whether an attempt wrote it and never learnt what became of it."""
+    done: bool = False
+    """Whether the broker confirmed it."""
+    error: AmqpqError | None = None
+    """Why it was refused for good."""
+
+
+def submit(session: Session, sending: Sending) -> Flow[None]:
+    """Publish one call and wait for the confirm.
+
+    Raises:
+        Unroutable, Nacked: The broker refused it; its reply queue is gone again.
+        Blocked: The broker blocked publishers until the deadline.
+        OutcomeUnknown: The channel went away, or the deadline passed, before the confirm.
+        ConnectionLost, ChannelClosed: It was not sent.
+    """
+    yield from _until_unblocked(session.connection, sending)
+    plan = sending.plan
+    if sending.slot is not None:
+        channel = session.direct.expect(sending.slot)
+        yield from _publish(session.connection, channel, sending)
+        return
+    lane = session.take()
+    clean = False
+    try:
+        declared = lane.channel.declare_queue(plan.reply_queue) if plan.reply_queue is not None else None
+        yield from _publish(session.connection, lane.channel, sending, declared)
+        clean = True
+    except (Unroutable, Nacked):
+        if plan.reply_queue is not None:
+            clean = yield from _delete_queues([lane], [sending])
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            _withdraw([lane], [sending])
+        raise
+    finally:
+        session.give(lane, clean=clean)
+
+
+def _publish(
+    connection: Connection, channel: Channel, sending: Sending, declared: Pending[Any] | None = None
+) -> Flow[None]:
+    pending = channel.publish((sending.plan.publication,))
+    try:
+        if declared is not None:
+            ignore(pending)
+            try:
+                yield declared
+            except (ConnectionLost, ChannelClosed):
+                # Not the declaration's fault. The message was behind it, and its own answer says how far it came.
+                outcomes = yield pending
+            except OperationTimeout:
+                raise
+            except TransportError as error:
+                queue = sending.plan.reply_queue
+                error.add_note(f"while declaring the reply queue {queue.name if queue is not None else ''}")
+                raise
+        outcomes = yield pending
+    except OperationTimeout:
+        sending.written = True
+        raise _unconfirmed(connection, sending) from None
+    except PublishError as error:
+        error.message_id = sending.plan.task_id
+        raise
+    verdict(sending, outcomes[0])
+    if sending.error is not None:
+        raise sending.error
+    if not sending.done:
+        raise unknown(sending, outcomes[0].reason)
+
+
+def _until_unblocked(connection: Connection, sending: Sending) -> Flow[None]:
+    reason = connection.blocked
+    if reason is None:
+        return
+    try:
+        # Opening and closing a channel needs no permission and leaves nothing; a broker that blocks does not answer it.
+        yield connection.channel().close()
+    except OperationTimeout:
+        message = (
+            f"task {_named(sending.plan)} was not sent: the broker blocks publishers ({connection.blocked or reason}) and "
+            "did not unblock before the deadline; it does when memory or disk is free again"
+        )
+        raise Blocked(message, message_id=sending.plan.task_id) from None
+
+
+def _unconfirmed(connection: Connection, sending: Sending) -> PublishError:
+    """Return the error of a message that was written and not answered before the deadline."""
+    plan = sending.plan
+    if connection.blocked is None:
+        return unknown(sending, "no confirm before the deadline")
+    message = (
+        f"task {_named(plan)}: the broker blocks publishers ({connection.blocked}), and said so just after the message was "
+        "written; it may take the message when the alarm ends"
+    )
+    return BlockedInDoubt(message, message_id=plan.task_id)
+
+
+def verdict(sending: Sending, outcome: Outcome) -> None:
+    """Note what the broker said about a message; an unknown fate leaves it undecided."""
+    plan = sending.plan
+    publication = plan.publication
+    target = f"exchange {publication.exchange!r} with key {publication.routing_key!r}"
+    if outcome.fate is Fate.CONFIRMED:
+        sending.done = True
+    elif outcome.fate is Fate.UNKNOWN:
+        sending.written = True
+    elif outcome.fate is Fate.RETURNED:
+        if publication.exchange:
+            remedy = "`amqpq topology apply` declares what the file says, `amqpq topology route` shows where it leads"
+        else:
+            target = f"queue {publication.routing_key!r}"
+            remedy = "the queue is missing: `amqpq topology apply` creates what the file declares"
+        message = (
+            f"task {_named(plan)} went to {target}, which reaches no queue ({outcome.reason or 'returned'}); {remedy}"
+        )
+        sending.error = Unroutable(message, message_id=plan.task_id)
+    elif outcome.fate is Fate.NACKED:
+        said = f": {outcome.reason}" if outcome.reason else ""
+        message = (
+            f"the broker refused task {_named(plan)} at {target}{said}; a queue there is full and rejects (x-overflow), "
+            "or the broker has an internal error: see its log"
+        )
+        sending.error = Nacked(message, message_id=plan.task_id)
+
+
+def unknown(sending: Sending, reason: str) -> OutcomeUnknown:
+    """Return the error of a message of which nobody knows whether the broker took it."""
+    plan = sending.plan
+    fetch = "; if it was, AsyncResult(id) fetches its result" if plan.mode == "task" else ""
+    message = f"nobody knows whether the broker took task {_named(plan)} ({reason or 'the channel went away'}){fetch}"
+    return OutcomeUnknown(message, message_id=plan.task_id)
+
+
+def _named(plan: Plan) -> str:
+    return f"{plan.task}[{plan.task_id}]"
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+
+
+def submit_batch(session: Session, sendings: Sequence[Sending]) -> Flow[None]:
+    """Publish many calls, in order; what becomes of each is noted in it. May be run again for those undecided.
+
+    Raises:
+        Blocked: The broker blocked publishers until the deadline, and nothing of the current chunk was sent.
+        ConnectionLost, ChannelClosed, OutcomeUnknown: Some are undecided.
+    """
+    for start in range(0, len(sendings), BATCH_CHUNK):
+        chunk = [each for each in sendings[start : start + BATCH_CHUNK] if not each.done and each.error is None]
+        if chunk:
+            yield from _until_unblocked(session.connection, chunk[0])
+            yield from _submit_chunk(session, chunk)
+
+
+def _submit_chunk(session: Session, chunk: Sequence[Sending]) -> Flow[None]:
+    with_queue = [each for each in chunk if each.plan.reply_queue is not None]
+    lanes = [session.take() for _ in range(min(BATCH_LANES, len(with_queue)) or 1)]
+    clean = False
+    try:
+        declared = [
+            lanes[number % len(lanes)].channel.declare_queue(each.plan.reply_queue)
+            for number, each in enumerate(with_queue)
+            if each.plan.reply_queue is not None
+        ]
+        for pending in declared:
+            ignore(pending)
+        for pending in declared:
+            yield pending
+        # One channel per kind of reply, so that messages reach each queue in the order of the batch.
+        yield from _publish_chunk(session.connection, lanes[0].channel, [each for each in chunk if each.slot is None])
+        direct = [each for each in chunk if each.slot is not None]
+        channels = [session.direct.expect(each.slot) for each in direct if each.slot is not None]
+        if channels:
+            yield from _publish_chunk(session.connection, channels[-1], direct)
+        clean = yield from _delete_queues(lanes, [each for each in with_queue if each.error is not None])
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            _withdraw(lanes, with_queue)
+        raise
+    finally:
+        for lane in lanes:
+            session.give(lane, clean=clean)
+
+
+def _withdraw(lanes: Sequence[Lane], sendings: Sequence[Sending]) -> None:
+    """Delete the reply queues of calls whose caller was cancelled or interrupted: nobody will ever ask for the results."""
+    for number, each in enumerate(sendings):
+        if each.plan.reply_queue is not None and not each.done:
+            # On the lane that declared it, so that it comes after the declaration.
+            ignore(lanes[number % len(lanes)].channel.delete_queue(each.plan.reply_queue.name))
+
+
+def _publish_chunk(connection: Connection, channel: Channel, sendings: Sequence[Sending]) -> Flow[None]:
+    if not sendings:
+        return
+    pending = channel.publish([each.plan.publication for each in sendings])
+    try:
+        outcomes = yield pending
+    except OperationTimeout:
+        for each in sendings:
+            each.written = True
+            each.error = _unconfirmed(connection, each)
+        raise
+    for each, outcome in zip(sendings, outcomes, strict=True):
+        verdict(each, outcome)
+    undecided = [each for each in sendings if not each.done and each.error is None]
+    if undecided:
+        raise unknown(undecided[0], "the channel went away during a batch")
+
+
+def _delete_queues(lanes: Sequence[Lane], sendings: Sequence[Sending]) -> Flow[bool]:
+    """Delete the reply queues of messages that were refused; say whether the lanes are still good."""
+    deleted = [
+        lanes[number % len(lanes)].channel.delete_queue(each.plan.reply_queue.name)
+        for number, each in enumerate(sendings)
+        if each.plan.reply_queue is not None
+    ]
+    for pending in deleted:
+        ignore(pending)
+    try:
+        for pending in deleted:
+            yield pending
+    except TransportError as error:
+        # The message's own error is what the caller needs; the queue goes with its x-expires.
+        logger.warning("the reply queue of a message that was refused could not be deleted: %s", error)
+        return False
+    return True

@@ -1,0 +1,278 @@
+"""What a task is: a name, a function and options. Nothing here sends, and nothing here knows a broker.
+
+`amqpq.app` and `amqpq.aioapp` derive the tasks that people call `delay` on; a worker needs only what is here. While a task
+runs, the worker sets `current_request`: the task (and whatever it calls) reads its own id from it, reports progress through
+its `report` hook, and messages published meanwhile name it as their parent.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
+
+from amqpq import lifecycle
+from amqpq.errors import ConfigurationError, LocalError, NotBuiltYet
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The message a worker is running right now, as the task sees it (`self.request`).
+
+    `report(state, meta)` publishes an intermediate state; it is None outside a worker, where nobody listens.
+    """
+
+    id: str | None = None
+    task: str = ""
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    retries: int = 0
+    eta: str | None = None
+    expires: str | None = None
+    timelimit: tuple[float | None, float | None] = (None, None)
+    origin: str = ""
+    shadow: str | None = None
+    ignore_result: bool = False
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    priority: int | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    hostname: str = ""
+    """The worker's name, `name@host`."""
+    delivery_info: Mapping[str, Any] = field(default_factory=dict)
+    """`exchange`, `routing_key`, `redelivered`, `queue` of the delivery."""
+    report: Callable[[str, object], None] | None = None
+
+    @property
+    def called_directly(self) -> bool:
+        """Whether the function was called as a function and not by a worker."""
+        return self.id is None
+
+
+current_request: ContextVar[Request | None] = ContextVar("amqpq.current_request", default=None)
+"""The message that this thread or coroutine is running; None outside a task."""
+
+_DIRECT = Request()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """The options of `@app.task(...)`. None means: as the route or the project says.
+
+    `expires` is in seconds from publishing; `serializer` and `compression` are the topology's words.
+    """
+
+    bind: bool = False
+    serializer: str | None = None
+    compression: str | None = None
+    priority: int | None = None
+    expires: float | None = None
+    reply: str | None = None
+    ignore_result: bool = False
+    track_started: bool = False
+
+
+TASK_OPTIONS: tuple[str, ...] = ("name", *(option.name for option in fields(TaskOptions)), "acks_late")
+
+_LATER: Mapping[str, str] = {
+    "max_retries": "retries",
+    "default_retry_delay": "retries",
+    "autoretry_for": "retries",
+    "dont_autoretry_for": "retries",
+    "retry_for": "retries",
+    "retry_backoff": "retries",
+    "retry_backoff_max": "retries",
+    "retry_jitter": "retries",
+    "retry_kwargs": "retries",
+    "time_limit": "time limits",
+    "soft_time_limit": "time limits",
+    "rate_limit": "rate limits",
+    "base": "task base classes",
+    "on_success": "task hooks",
+    "on_failure": "task hooks",
+    "on_retry": "task hooks",
+    "acks_on_failure_or_timeout": "early acknowledgement",
+    "reject_on_worker_lost": "early acknowledgement",
+}
+"""Celery's task options whose machinery is not there yet."""
+
+REPLY_MODES: tuple[str, ...] = ("task", "direct", "none")
+
+
+def check_reply_mode(mode: object) -> str:
+    """Return `mode` if it is a built reply mode; raise `LocalError` otherwise."""
+    if mode == "client":
+        message = "not built yet: reply mode 'client'; use 'task', 'direct' or 'none'"
+        raise NotBuiltYet(message)
+    if not isinstance(mode, str) or mode not in REPLY_MODES:
+        message = f"reply={mode!r} is not a reply mode; use 'task', 'direct' or 'none'"
+        raise LocalError(message)
+    return mode
+
+
+def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str:
+    """Return ` (did you mean 'x'?)`, or nothing where nothing is close."""
+    close = get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def task_options(given: Mapping[str, Any]) -> TaskOptions:
+    """Check the options of a task decorator, `name` excepted.
+
+    Raises:
+        NotBuiltYet: An option of a later stage.
+        ConfigurationError: An unknown option, or a value that is out of range.
+    """
+    values = dict(given)
+    for option in values:
+        if option in _LATER:
+            message = f"not built yet: task option {option!r} ({_LATER[option]})"
+            raise NotBuiltYet(message)
+        if option not in TASK_OPTIONS:
+            message = f"unknown task option {option!r}{did_you_mean(option, TASK_OPTIONS)}"
+            raise ConfigurationError(message)
+    if values.pop("acks_late", True) is not True:
+        message = "not built yet: task option 'acks_late=False'; amqpq acknowledges late, always"
+        raise NotBuiltYet(message)
+    options = TaskOptions(**values)
+    if options.reply is not None:
+        check_reply_mode(options.reply)
+        if options.ignore_result and options.reply != "none":
+            message = f"ignore_result=True and reply={options.reply!r} contradict each other; drop one of them"
+            raise ConfigurationError(message)
+    if options.expires is not None and options.expires <= 0:
+        message = f"expires={options.expires!r} is not a positive number of seconds"
+        raise ConfigurationError(message)
+    return options
+
+
+class Task(Generic[P, R]):
+    """A function with a name that producers and workers share. Calling it runs the function, here and now.
+
+    ::
+
+        @app.task
+        def add(x: int, y: int) -> int:
+            return x + y
+
+        add(2, 3)          # 5, here
+        add.delay(2, 3)    # on a worker
+    """
+
+    def __init__(self, name: str, function: Callable[..., R], options: TaskOptions) -> None:
+        self.name = name
+        self.function = function
+        self.options = options
+        functools.update_wrapper(self, function)
+        self._signature, self._fewest, self._most = _shape(function, bound=options.bind)
+
+    def __repr__(self) -> str:
+        """Show the kind and the name."""
+        return f"<{type(self).__name__} {self.name}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function in this thread, with the task itself as first argument where it was made with `bind=True`."""
+        if self.options.bind:
+            return self.function(self, *args, **kwargs)
+        return self.function(*args, **kwargs)
+
+    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Check that the function takes these arguments, so that a slip is found by the caller and not by the worker.
+
+        Raises:
+            TypeError: It does not; the message names the task.
+        """
+        if not kwargs and self._fewest <= len(args) <= self._most:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            message = f"{self.name}{self._signature}: {error}"
+            raise TypeError(message) from None
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is `async def`: then calling the task returns a coroutine."""
+        return inspect.iscoroutinefunction(self.function)
+
+    @property
+    def request(self) -> Request:
+        """The message that is being run; an empty one outside a worker."""
+        return current_request.get() or _DIRECT
+
+    def update_state(self, *, state: str = lifecycle.State.PROGRESS, meta: object = None) -> None:
+        """Tell the caller how far this task is; the newest state replaces the one before.
+
+        Outside a worker, where nobody waits, this does nothing.
+
+        Args:
+            state: PROGRESS, or a word of your own.
+            meta: What `AsyncResult.result` and `get(on_state=...)` show: plain data, as the serializer takes it.
+
+        Raises:
+            LocalError: A state that only a worker may report.
+        """
+        if not lifecycle.is_reportable(state):
+            message = f"state {state!r} is the worker's to report; use PROGRESS or a word of your own"
+            raise LocalError(message)
+        report = self.request.report
+        if report is not None:
+            report(str(state), meta)
+
+    def retry(self, *_args: object, **_options: object) -> NoReturn:
+        """Not built yet."""
+        message = "not built yet: retry(); raise the error, and it goes to the dead letter of the queue"
+        raise NotBuiltYet(message)
+
+
+def _shape(function: Callable[..., Any], *, bound: bool) -> tuple[inspect.Signature, int, int]:
+    """Return the signature a caller sees, and the fewest and the most positional arguments it takes without keywords.
+
+    Where keyword arguments are required, no number of positional ones will do: the fewest is then more than the most.
+    """
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    if bound:
+        if not parameters or parameters[0].kind not in _POSITIONAL:
+            message = f"bind=True: {function!r} has no first parameter to take the task"
+            raise ConfigurationError(message)
+        parameters = parameters[1:]
+        signature = signature.replace(parameters=parameters)
+    positional = [each for each in parameters if each.kind in _POSITIONAL]
+    fewest = sum(1 for each in positional if each.default is each.empty)
+    most = sys.maxsize if any(each.kind is each.VAR_POSITIONAL for each in parameters) else len(positional)
+    if any(each.kind is each.KEYWORD_ONLY and each.default is each.empty for each in parameters):
+        return signature, 1, 0
+    return signature, fewest, most
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def default_name(function: Callable[..., Any]) -> str:
+    """Return `module.function`, as Celery names tasks; for a script (`__main__`) its file's stem stands for the module.
+
+    Raises:
+        ConfigurationError: The function has no name of its own (a lambda, a partial).
+    """
+    name = getattr(function, "__name__", "")
+    if not name or name == "<lambda>":
+        message = f"{function!r} has no name of its own; pass name='...'"
+        raise ConfigurationError(message)
+    module = getattr(function, "__module__", None) or "__main__"
+    if module == "__main__":
+        file = getattr(sys.modules.get("__main__"), "__file__", None)
+        module = pathlib.PurePath(file).stem if file else "__main__"
+    return f"{module}.{name}"
