@@ -1,0 +1,11 @@
+"""The worker: takes deliveries, has them run where they can do no harm, and settles them one way or another.
+
+The process that owns the connection runs no user code in the prefork pool, and the threads that own it run none in any.
+Read `settle` for what becomes of a delivery, `loop` for the life of a worker, `pools` for where tasks run.
+"""
+
+from amqpq.worker.loop import ExitCode
+from amqpq.worker.plan import WorkerPlan
+from amqpq.worker.run import run
+
+__all__ = ["ExitCode", "WorkerPlan", "run"]

@@ -1,0 +1,130 @@
+"""Copies of a message that a worker publishes instead of it: a dead letter with its evidence, another try after a crash.
+
+Pure. The body and the sender's headers stay as they are, so the signature of the original still proves who wrote it.
+Some properties must not be copied, because RabbitMQ acts on them:
+
+* `expiration`: the copy would expire in the dead-letter queue, and the evidence with it. The signed `expires` stays.
+* `user_id`: the broker closes the channel (406) unless it is the user of the publishing connection
+  (https://www.rabbitmq.com/docs/validated-user-id). It is kept as a header.
+* the headers `CC` and `BCC`: the copy would go there too (https://www.rabbitmq.com/docs/sender-selected).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from amqpq.types import PERSISTENT, Delivery, Properties, Publication, Table
+
+CRASHES: Final = "amqpq-crashes"
+CAUSE: Final = "amqpq-cause"
+FIRST_FAILED: Final = "amqpq-first-failed"
+USER_ID: Final = "amqpq-user-id"
+
+HEADERS_BYTES: Final = 100_000
+"""Headers travel in one frame, and a frame is 128 KiB at most by default; this leaves room for the properties."""
+TRACEBACK_BYTES: Final = 16_384
+REASON_CHARACTERS: Final = 1_000
+
+_ACTED_UPON: Final = frozenset({"CC", "BCC"})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where it happened: the machine and the worker's name."""
+
+    host: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Why a message is a dead letter. `attempts` counts this one; `failed_at` is seconds since the epoch."""
+
+    cause: str
+    reason: str
+    traceback: str
+    attempts: int
+    failed_at: float
+
+
+def crashes_of(properties: Properties) -> int:
+    """Read how many children this message has killed; anything odd in that header is none."""
+    count = properties.headers.get(CRASHES)
+    return count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else 0
+
+
+def dead_letter(delivery: Delivery, *, queue: str, target: str, place: Place, evidence: Evidence) -> Publication:
+    """Return the dead letter of a delivery.
+
+    Args:
+        delivery: As it came.
+        queue: The queue it came from.
+        target: The dead-letter queue.
+        place: Where it failed.
+        evidence: Why.
+    """
+    when = datetime.fromtimestamp(evidence.failed_at, UTC).isoformat(timespec="milliseconds")
+    kept = _kept(delivery.properties)
+    first = kept.get(FIRST_FAILED)
+    headers = {
+        **kept,
+        CAUSE: evidence.cause,
+        "amqpq-reason": evidence.reason[:REASON_CHARACTERS],
+        "amqpq-host": place.host,
+        "amqpq-worker": place.worker,
+        "amqpq-queue": queue,
+        "amqpq-exchange": delivery.exchange,
+        "amqpq-key": delivery.routing_key,
+        "amqpq-attempts": evidence.attempts,
+        FIRST_FAILED: first if isinstance(first, str) else when,
+        "amqpq-last-failed": when,
+    }
+    headers.pop("amqpq-traceback", None)
+    room = min(TRACEBACK_BYTES, HEADERS_BYTES - _size(headers))
+    if evidence.traceback and room > 0:
+        headers["amqpq-traceback"] = _last_bytes(evidence.traceback, room)
+    return _copy(delivery, target, headers)
+
+
+def another_try(delivery: Delivery, *, queue: str, crashes: int) -> Publication:
+    """Return the message for its own queue again, with one crash more.
+
+    The expiry of its queue starts anew with the copy; the signed `expires` does not.
+    """
+    publication = _copy(delivery, queue, {**_kept(delivery.properties), CRASHES: crashes})
+    expiration = delivery.properties.expiration
+    return replace(publication, properties=replace(publication.properties, expiration=expiration))
+
+
+def _kept(properties: Properties) -> dict[str, Any]:
+    headers = {name: value for name, value in properties.headers.items() if name not in _ACTED_UPON}
+    if properties.user_id is not None:
+        headers[USER_ID] = properties.user_id
+    return headers
+
+
+def _copy(delivery: Delivery, queue: str, headers: Table) -> Publication:
+    properties = replace(
+        delivery.properties, headers=headers, expiration=None, user_id=None, delivery_mode=PERSISTENT
+    )
+    return Publication(exchange="", routing_key=queue, body=delivery.body, properties=properties, mandatory=True)
+
+
+def _last_bytes(text: str, limit: int) -> str:
+    """Keep the end of a traceback: that is where the error is."""
+    encoded = text.encode(errors="replace")
+    return text if len(encoded) <= limit else encoded[-limit:].decode(errors="ignore")
+
+
+def _size(value: object) -> int:
+    """Estimate, from above, what a header value takes on the wire, bytes."""
+    if isinstance(value, Mapping):
+        return 8 + sum(_size(name) + _size(item) for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return 8 + sum(_size(item) for item in value)
+    if isinstance(value, str):
+        return 8 + len(value.encode(errors="replace"))
+    return 8 + len(value) if isinstance(value, bytes) else 16

@@ -1,0 +1,295 @@
+"""One delivery to one outcome: check, decode, look up, run, encode the result. Runs where user code runs, in every pool.
+
+Nothing raised here leaves here: whatever happens is an outcome that the worker's loop can settle. Verification comes before
+decompression and decoding (the codec's business), and an answer goes only to an address that was verified: a refused
+message is never answered, since whoever forged it chose its reply address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import time
+import traceback as tracebacks
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final
+
+from amqpq import task as task_module
+from amqpq.clock import SYSTEM_CLOCK, Clock
+from amqpq.errors import ExpiredMessage, LocalError, RemoteMessageError, Undecodable, UnregisteredTask
+from amqpq.lifecycle import State
+from amqpq.message import Encoding, ResultEnvelope, TaskEnvelope
+from amqpq.message import failure
+from amqpq.message.wire import ROUTE
+from amqpq.task import Request, Task, current_request
+from amqpq.topology import reach
+from amqpq.worker.host import Host
+from amqpq.worker.settle import Happened
+from amqpq.worker.work import DECODING, RUNNING, Finished, Reply, Work
+
+TRACEBACK_CHARACTERS: Final = 65_536
+"""Enough for any traceback that somebody reads; a runaway one must not make the result too large to publish."""
+
+_OURS: Final = frozenset({__file__, task_module.__file__})
+"""Frames of these files stand above the user's in every traceback and say nothing."""
+
+
+class NotBuiltYetHere(RemoteMessageError):
+    """The message asks for something that this version cannot honour, so it was not run."""
+
+    cause = "unsupported"
+
+
+class Executor:
+    """Runs deliveries one at a time, on the thread that calls it.
+
+    Args:
+        host: The application.
+        worker: The worker's name, `name@host`.
+        clock: For expiry and run times.
+        mark: Told the number of the delivery and how far it is (`work.DECODING`, `work.RUNNING`): what is known of it
+            when this process dies.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        worker: str,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        mark: Callable[[int, int], object] | None = None,
+    ) -> None:
+        self._codec = host.codec
+        self._registry = host.registry
+        self._worker = worker
+        self._clock = clock
+        self._mark = mark or _no_mark
+        self._reply_encodings: dict[str | None, Encoding] = {}
+        self._topology = host.topology
+        self._persistent_replies = host.topology.replies.persistent
+
+    def run(self, work: Work, report: Callable[[Reply], object]) -> Finished:
+        """Run one delivery.
+
+        Args:
+            work: The delivery.
+            report: Publishes a state on the way; called on this thread, or on one that the task started.
+
+        Returns:
+            What became of it, with the reply ready to publish.
+        """
+        self._mark(work.number, DECODING)
+        try:
+            envelope = self._codec.decode_task(
+                work.body, work.properties, arrived=self._arrived(work)
+            )
+        except RemoteMessageError as error:
+            return Finished(work.number, Happened.REFUSED, cause=error.cause, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - a bug of ours must park the message that shows it, not kill the child
+            return Finished(
+                work.number,
+                Happened.REFUSED,
+                cause="internal-error",
+                reason=f"{type(error).__name__}: {error}",
+                traceback="".join(tracebacks.format_exception(error)),
+            )
+        task = self._registry.get(envelope.task)
+        refusal = self._refusal(envelope, task)
+        if refusal is not None or task is None:
+            return self._refused(work, envelope, refusal or UnregisteredTask())
+        self._mark(work.number, RUNNING)
+        return self._run(work, envelope, task, report)
+
+    # ------------------------------------------------------------------------------------------------ before it runs
+
+    def _arrived(self, work: Work) -> tuple[str, str] | None:
+        """Return how the message came, to be held against the route it was signed for; None where that would mislead.
+
+        The broker rewrites both when it dead-letters. And what was put back into its own queue (after a crash, or from
+        the dead letters) came through the default exchange: that is fine if its signed route leads to this queue anyway.
+        """
+        if self._topology.is_dead_letter(work.queue):
+            return None
+        signed_for = work.properties.headers.get(ROUTE)
+        if (work.exchange, work.routing_key) != ("", work.queue) or not isinstance(signed_for, str):
+            return work.exchange, work.routing_key
+        exchange, _, key = signed_for.partition("/")
+        exchange = exchange.replace("%2F", "/").replace("%25", "%")
+        if (exchange, key) == ("", work.queue):
+            return work.exchange, work.routing_key
+        try:
+            reached = reach(self._topology, exchange, key, work.properties.headers).queues
+        except LocalError:  # an exchange that this topology does not have
+            return work.exchange, work.routing_key
+        return None if work.queue in reached else (work.exchange, work.routing_key)
+
+    def _refusal(self, envelope: TaskEnvelope, task: Task[..., Any] | None) -> RemoteMessageError | None:
+        if task is None:
+            return UnregisteredTask(self._registry.explain_missing(envelope.task))
+        try:
+            if envelope.expires is not None and _moment(envelope.expires, "expires") <= self._clock.time():
+                return ExpiredMessage(f"it expired at {envelope.expires}")
+            if envelope.eta is not None and _moment(envelope.eta, "eta") > self._clock.time():
+                return NotBuiltYetHere(f"not built yet: countdown and eta (this task is not due before {envelope.eta})")
+        except Undecodable as error:
+            return error
+        return _unsupported(envelope)
+
+    def _refused(self, work: Work, envelope: TaskEnvelope, error: RemoteMessageError) -> Finished:
+        expired = isinstance(error, ExpiredMessage)
+        state = State.EXPIRED if expired else State.FAILURE
+        return Finished(
+            work.number,
+            Happened.EXPIRED if expired else Happened.REFUSED,
+            task=envelope.task,
+            reply=self._answer(work, envelope, state, failure.describe(error)),
+            cause=error.cause,
+            reason=str(error),
+        )
+
+    # --------------------------------------------------------------------------------------------------- the function
+
+    def _run(
+        self, work: Work, envelope: TaskEnvelope, task: Task[..., Any], report: Callable[[Reply], object]
+    ) -> Finished:
+        def tell(state: str, meta: object) -> None:
+            reply = self._answer_or_raise(work, envelope, state, meta)
+            if reply is not None:
+                report(reply)
+
+        token = current_request.set(self._request(work, envelope, tell))
+        began = time.perf_counter()
+        try:
+            if task.options.track_started:
+                tell(State.STARTED, {"hostname": self._worker, "pid": os.getpid()})
+            result = task(*envelope.args, **envelope.kwargs)
+            if inspect.iscoroutine(result):
+                result = _finish(result)
+            seconds = time.perf_counter() - began
+            reply = self._answer_or_raise(work, envelope, State.SUCCESS, result)
+        except BaseException as error:  # noqa: BLE001 - SystemExit and CancelledError end the task, never the worker
+            return self._failed(work, envelope, error, time.perf_counter() - began)
+        finally:
+            current_request.reset(token)
+        return Finished(work.number, Happened.SUCCEEDED, envelope.task, seconds, reply)
+
+    def _failed(self, work: Work, envelope: TaskEnvelope, error: BaseException, seconds: float) -> Finished:
+        text = _traceback_text(error)
+        return Finished(
+            work.number,
+            Happened.FAILED,
+            envelope.task,
+            seconds,
+            self._answer(work, envelope, State.FAILURE, failure.describe(error), text),
+            "failed",
+            f"{type(error).__name__}: {error}",
+            text,
+        )
+
+    def _request(self, work: Work, envelope: TaskEnvelope, tell: Callable[[str, object], None]) -> Request:
+        return Request(
+            id=envelope.id,
+            task=envelope.task,
+            args=tuple(envelope.args),
+            kwargs=envelope.kwargs,
+            root_id=envelope.root_id,
+            parent_id=envelope.parent_id,
+            group=envelope.group,
+            retries=envelope.retries,
+            eta=envelope.eta,
+            expires=envelope.expires,
+            timelimit=envelope.timelimit,
+            origin=envelope.origin,
+            shadow=envelope.shadow,
+            ignore_result=envelope.ignore_result,
+            reply_to=envelope.reply_to,
+            correlation_id=envelope.correlation_id,
+            priority=envelope.priority,
+            headers=envelope.headers,
+            hostname=self._worker,
+            delivery_info={
+                "exchange": work.exchange,
+                "routing_key": work.routing_key,
+                "redelivered": work.redelivered,
+                "queue": work.queue,
+            },
+            report=tell,
+        )
+
+    # ------------------------------------------------------------------------------------------------------ the answer
+
+    def _answer(
+        self, work: Work, envelope: TaskEnvelope, status: str, result: object, traceback: str | None = None
+    ) -> Reply | None:
+        """Encode an answer that is ours to make; one that cannot be encoded says so instead."""
+        try:
+            return self._answer_or_raise(work, envelope, status, result, traceback)
+        except LocalError as error:
+            return self._answer_or_raise(work, envelope, status, failure.describe(error))
+
+    def _answer_or_raise(
+        self, work: Work, envelope: TaskEnvelope, status: str, result: object, traceback: str | None = None
+    ) -> Reply | None:
+        if envelope.reply_to is None or envelope.ignore_result:
+            return None
+        body, properties = self._codec.encode_result(
+            ResultEnvelope(envelope.id, str(status), result, traceback),
+            reply_to=envelope.reply_to,
+            encoding=self._encoding(work),
+            correlation_id=envelope.correlation_id or envelope.id,
+        )
+        return Reply(envelope.reply_to, body, properties)
+
+    def _encoding(self, work: Work) -> Encoding:
+        """Answer in the format of the question: whoever wrote it can read it (a Celery producer accepts JSON only)."""
+        content_type = work.properties.content_type
+        encoding = self._reply_encodings.get(content_type)
+        if encoding is None:
+            serializer = self._codec.task_facts(work.properties).serializer
+            encoding = Encoding(
+                # Never pickle: a caller that sends pickles has not said that it loads ours.
+                serializer=None if serializer == "pickle" else serializer,
+                persistent=self._persistent_replies,
+            )
+            self._reply_encodings[content_type] = encoding
+        return encoding
+
+
+def _no_mark(_number: int, _stage: int) -> None:
+    return
+
+
+def _moment(text: str, header: str) -> float:
+    """Return an ISO 8601 time as seconds since the epoch; one without an offset is UTC, as Celery writes it."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except (ValueError, TypeError) as error:
+        raise Undecodable(f"the header {header!r} is not an ISO 8601 time: {text!r}") from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _unsupported(envelope: TaskEnvelope) -> NotBuiltYetHere | None:
+    """Refuse what would silently be left out: running such a task would look like success."""
+    wanted = [name for name, follow_up in envelope.embed.items() if follow_up]
+    if any(limit is not None for limit in envelope.timelimit):
+        wanted.append("timelimit")
+    return NotBuiltYetHere(f"not built yet: {', '.join(wanted)}") if wanted else None
+
+
+def _finish(coroutine: Coroutine[Any, Any, Any]) -> object:
+    return asyncio.run(coroutine)
+
+
+def _traceback_text(error: BaseException) -> str:
+    """Format the traceback, beginning with the first frame that is the user's."""
+    top: TracebackType | None = error.__traceback__
+    while top is not None and top.tb_frame.f_code.co_filename in _OURS:
+        top = top.tb_next
+    try:
+        text = "".join(tracebacks.format_exception(type(error), error, top))
+    except Exception as second:  # noqa: BLE001 - an error whose __str__ raises is still an error to report
+        text = f"{type(error).__name__} (its text cannot be shown: {type(second).__name__})\n"
+    return text[-TRACEBACK_CHARACTERS:]

@@ -1,0 +1,220 @@
+"""The worker's subscriptions: one tap per queue, opened again whenever it ends. No deaf worker.
+
+Everything that can end a subscription arrives as one event, the end of its tap: a cancel by the broker, a channel error, a
+lost connection. Then there are two ways on: the tap is opened again (at once after a reconnect, else after a growing pause),
+or the worker ends with an error, because a queue that stays missing for `MISSING_SECONDS` will not come by itself.
+
+Believing that one consumes is not consuming. A watchdog compares what should be with what is: a queue without a tap, a
+subscription without an answer, and, asked from the broker, a queue without a consumer.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from amqpq.consumer import Tap
+from amqpq.errors import AccessRefused, AmqpqError, ConnectionLost, ObjectNotFound
+from amqpq.log import WORKER
+from amqpq.transport.interface import Channel, Connection, Pending
+from amqpq.types import Delivery, QueueSpec, QueueState
+from amqpq.worker.lane import Lane
+from amqpq.worker.reactor import Reactor, Timer
+
+logger = logging.getLogger(WORKER)
+
+PAUSE_SECONDS: Final = 0.5
+"""Before a tap that ended is opened again; doubles while it keeps ending."""
+LONGEST_PAUSE_SECONDS: Final = 10.0
+MISSING_SECONDS: Final = 60.0
+"""How long a queue may be missing (its node may be restarting) before the worker gives up."""
+WATCH_SECONDS: Final = 30.0
+DEAF_COUNT: Final = 2
+"""Observations in a row without a consumer: a quorum queue may answer 0 once while it changes its leader."""
+
+
+class Owner(Protocol):
+    """The loop, as its intake sees it."""
+
+    def delivered(self, tap: Tap, delivery: Delivery) -> None:
+        """A message came."""
+
+    def orphaned(self, tap: Tap) -> None:
+        """The deliveries of this tap are the broker's again."""
+
+    def consuming(self) -> None:
+        """Every queue is consumed."""
+
+    def starved(self, reason: str) -> None:
+        """A queue cannot be consumed, and will not be."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """What is known of one queue's subscription."""
+
+    queue: str
+    tap: Tap | None = None
+    timer: Timer | None = None
+    failures: int = 0
+    missing_since: float | None = None
+    silent: int = 0
+
+
+class Intake:
+    """Keeps every queue consumed.
+
+    Args:
+        queues: Their names.
+        prefetch: Of each of them.
+        lane: The connection.
+        owner: Gets the deliveries.
+        reactor: The loop's.
+    """
+
+    def __init__(self, queues: Sequence[str], prefetch: int, lane: Lane, owner: Owner, reactor: Reactor) -> None:
+        self._lines = {queue: _Line(queue) for queue in queues}
+        self._prefetch = prefetch
+        self._lane = lane
+        self._owner = owner
+        self._reactor = reactor
+        self._over = False
+        self._asks_broker = True
+        self._timer: Timer | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every queue is consumed right now."""
+        return all(line.tap is not None and line.tap.consuming for line in self._lines.values())
+
+    def open(self) -> None:
+        """Subscribe wherever there is no subscription; once at the start, and after each reconnect."""
+        if self._over:
+            return
+        for line in self._lines.values():
+            self._open(line)
+        if self._timer is None:
+            self._timer = self._reactor.call_later(WATCH_SECONDS, self._watch)
+
+    def cancel(self) -> None:
+        """Stop all deliveries, for good; what is here can still be settled."""
+        self._over = True
+        for line in self._lines.values():
+            if line.timer is not None:
+                line.timer.cancel()
+            if line.tap is not None:
+                line.tap.cancel()
+
+    # --------------------------------------------------------------------------------------------------- what taps say
+
+    def delivered(self, tap: Tap, delivery: Delivery) -> None:
+        """Pass a message on."""
+        self._owner.delivered(tap, delivery)
+
+    def subscribed(self, tap: Tap) -> None:
+        """Note that a queue is consumed."""
+        line = self._lines[tap.queue]
+        if line.tap is not tap:
+            return
+        if line.failures:
+            logger.info("consuming %s again", tap.queue, extra={"amqpq_queue": tap.queue})
+        line.failures = 0
+        line.missing_since = None
+        if self.complete:
+            self._owner.consuming()
+
+    def ended(self, tap: Tap, reason: AmqpqError | None) -> None:
+        """Open the tap again, or give up."""
+        self._owner.orphaned(tap)
+        line = self._lines[tap.queue]
+        if self._over or line.tap is not tap:
+            return
+        line.tap = None
+        line.failures += 1
+        if isinstance(reason, ConnectionLost):
+            return  # the next connection brings the next tap
+        pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(line.failures - 1, 10))
+        pause *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
+        if isinstance(reason, (ObjectNotFound, AccessRefused)) and self._given_up(line, reason):
+            return
+        remedy = "; `amqpq topology apply` creates it" if isinstance(reason, ObjectNotFound) else ""
+        logger.warning(
+            "not consuming %s: %s%s; trying again in %.1f s",
+            tap.queue, reason or "the broker cancelled the consumer", remedy, pause, extra={"amqpq_queue": tap.queue},
+        )  # fmt: skip
+        line.timer = self._reactor.call_later(pause, lambda: self._reopen(line))
+
+    # --------------------------------------------------------------------------------------------------------- the rest
+
+    def _open(self, line: _Line) -> None:
+        connection = self._lane.connection
+        if connection is None or self._over or line.tap is not None:
+            return
+        if line.timer is not None:
+            line.timer.cancel()
+            line.timer = None
+        line.silent = 0
+        tap = line.tap = Tap(line.queue, self._prefetch, self, self._reactor.post)
+        tap.open(connection)
+
+    def _reopen(self, line: _Line) -> None:
+        line.timer = None
+        self._open(line)
+
+    def _given_up(self, line: _Line, reason: AmqpqError) -> bool:
+        now = self._reactor.monotonic()
+        if line.missing_since is None:
+            line.missing_since = now
+        if now - line.missing_since < MISSING_SECONDS:
+            return False
+        self._owner.starved(f"queue {line.queue!r} cannot be consumed since {MISSING_SECONDS:g} s: {reason}")
+        return True
+
+    def _watch(self) -> None:
+        if self._over:
+            return
+        self._timer = self._reactor.call_later(WATCH_SECONDS, self._watch)
+        connection = self._lane.connection
+        if connection is None:
+            return
+        for line in self._lines.values():
+            if line.tap is None:
+                if line.timer is None:
+                    self._open(line)
+            elif not line.tap.consuming:
+                self._suspect(line, "has not answered our subscription")
+            elif self._asks_broker:
+                self._ask(line, line.tap, connection)
+
+    def _ask(self, line: _Line, tap: Tap, connection: Connection) -> None:
+        """Ask on a channel of its own: a refusal must not cost the subscription."""
+        channel = connection.channel()
+        answer: Pending[QueueState] = channel.declare_queue(QueueSpec(line.queue), passive=True)
+        answer.add_done_callback(lambda done: self._reactor.post(self._told, (line, tap, channel, done)))
+
+    def _told(self, told: tuple[_Line, Tap, Channel, Pending[Any]]) -> None:
+        line, tap, channel, answer = told
+        error = answer.exception()
+        if isinstance(error, AccessRefused):
+            # 4.2.6 and 4.3.0 want the configure permission for a passive declaration (release notes), which a worker
+            # need not have. What is left of the watchdog does without.
+            self._asks_broker = False
+            return
+        if error is not None:
+            return
+        channel.close()
+        if line.tap is not tap or not tap.consuming:
+            return
+        if answer.result().consumers:
+            line.silent = 0
+        else:
+            self._suspect(line, "has no consumer, says the broker")
+
+    def _suspect(self, line: _Line, what: str) -> None:
+        line.silent += 1
+        if line.silent >= DEAF_COUNT and line.tap is not None:
+            logger.error("queue %s %s; subscribing again", line.queue, what, extra={"amqpq_queue": line.queue})
+            line.tap.close()

@@ -1,0 +1,197 @@
+"""The deliveries that this worker answers for: from arrival until the broker has heard how they ended.
+
+Each is a `Job`. Its number is ours and never used twice; its delivery tag belongs to the tap it came from and dies with it.
+
+Handing over. When a connection is lost, the broker requeues what we hold and delivers it again, often to us, while its task
+still runs here. So a job outlives its tap (it is then an *orphan*), and a redelivery of the same message is given to the job
+that already runs it, instead of running it twice. A job that ended while nobody could be told is remembered for a while, and
+so are those acknowledged just before the end, since the broker may not have read that: their redelivery is acknowledged and
+not run. The same message means: the same queue, id, signature and body, and marked as redelivered by the broker. It does
+not help against a redelivery to another worker; a task under late acknowledgement has to bear that.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from amqpq.consumer import Tap
+from amqpq.types import Delivery
+from amqpq.worker.deadletter import CRASHES, crashes_of
+from amqpq.worker.settle import End, Step
+from amqpq.worker.work import Finished, Work
+
+DOUBTFUL_SECONDS: Final = 300.0
+"""How long the end of a job is remembered whose acknowledgement may not have arrived."""
+RECENT_SECONDS: Final = 10.0
+"""Acknowledgements younger than this when the connection ends may not have been read by the broker."""
+RECENT_COUNT: Final = 512
+"""How many of those are remembered; more cannot be on their way at once with any sensible prefetch."""
+
+Print: TypeAlias = tuple[str, str, str, object, int, int]
+"""What makes two deliveries the same message: queue, id, signature (or else the timestamp), crashes, size and hash of body."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One delivery and what is being done about it. `tap` is None once its connection is gone."""
+
+    number: int
+    delivery: Delivery
+    queue: str
+    tap: Tap | None
+    id: str
+    task: str
+    crashes: int
+    finished: Finished | None = None
+    end: End | None = None
+    steps: tuple[Step, ...] = ()
+    """What is still to be confirmed before the end."""
+    copied: bool = False
+    """A copy of it went back to its queue; that copy looks the same and must run."""
+    under_way: set[Step] = field(default_factory=set)
+    """Those of them that are published and not yet answered, or wait for another try."""
+    failures: int = 0
+    """Publications in a row that the broker did not take."""
+
+    def work(self) -> Work:
+        """Return what a pool needs of it."""
+        delivery = self.delivery
+        return Work(
+            self.number,
+            self.queue,
+            delivery.body,
+            delivery.properties,
+            delivery.exchange,
+            delivery.routing_key,
+            delivery.redelivered,
+            self.crashes > 0,
+        )
+
+
+def print_of(queue: str, delivery: Delivery) -> Print:
+    """Return what identifies the message of a delivery."""
+    properties = delivery.properties
+    headers = properties.headers
+    body = delivery.body
+    mark = headers.get("amqpq-sig") or properties.timestamp
+    return (queue, str(headers.get("id")), str(mark), headers.get(CRASHES), len(body), hash(body))
+
+
+class Jobs:
+    """All jobs, by number, and the memory of those that ended in doubt.
+
+    Args:
+        monotonic: Seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._jobs: dict[int, Job] = {}
+        self._last_number = 0
+        self._orphans: dict[Print, Job] = {}
+        self._recent: dict[Tap, deque[tuple[float, Print]]] = {}
+        self._doubtful: OrderedDict[Print, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many are not ended."""
+        return len(self._jobs)
+
+    def __repr__(self) -> str:
+        """Show the counts."""
+        return f"<{len(self._jobs)} jobs, {len(self._orphans)} orphans, {len(self._doubtful)} ended in doubt>"
+
+    def all(self) -> list[Job]:
+        """Return those that are not ended, oldest first."""
+        return list(self._jobs.values())
+
+    def get(self, number: int) -> Job | None:
+        """Return the job of that number, if it is not ended."""
+        return self._jobs.get(number)
+
+    def open(self, tap: Tap, delivery: Delivery) -> Job:
+        """Make a job of a delivery."""
+        self._last_number += 1
+        properties = delivery.properties
+        headers = properties.headers
+        job = Job(
+            self._last_number,
+            delivery,
+            tap.queue,
+            tap,
+            str(headers.get("id") or properties.correlation_id or ""),
+            str(headers.get("task") or ""),
+            crashes_of(properties),
+        )
+        self._jobs[job.number] = job
+        return job
+
+    def adopt(self, tap: Tap, delivery: Delivery) -> Job | None:
+        """Give a redelivery to the orphan that runs the same message; None where there is none."""
+        if not self._orphans:
+            return None
+        job = self._orphans.pop(print_of(tap.queue, delivery), None)
+        if job is not None:
+            job.tap = tap
+            job.delivery = delivery
+        return job
+
+    def ended_before(self, tap: Tap, delivery: Delivery) -> bool:
+        """Whether this redelivery is of a job that ended here, its acknowledgement lost. True once per end."""
+        doubtful = self._doubtful
+        if not doubtful:
+            return False
+        since = doubtful.pop(print_of(tap.queue, delivery), None)
+        return since is not None and self._monotonic() - since < DOUBTFUL_SECONDS
+
+    def close(self, job: Job) -> None:
+        """Forget a job that has ended; remember how, where its acknowledgement may not arrive."""
+        self._jobs.pop(job.number, None)
+        if job.end is not End.ACK or job.copied:
+            self._forget_orphan(job)
+            return
+        tap = job.tap
+        if tap is None:
+            self._forget_orphan(job)
+            self._doubt(print_of(job.queue, job.delivery))
+            return
+        recent = self._recent.get(tap)
+        if recent is None:
+            recent = self._recent[tap] = deque(maxlen=RECENT_COUNT)
+        recent.append((self._monotonic(), print_of(job.queue, job.delivery)))
+
+    def forget(self, job: Job) -> None:
+        """Drop a job without an end: it goes back to the broker, or is there already."""
+        self._jobs.pop(job.number, None)
+        self._forget_orphan(job)
+
+    def orphan(self, tap: Tap) -> list[Job]:
+        """Note that a tap is gone; return the jobs that came from it, now without one."""
+        jobs = [job for job in self._jobs.values() if job.tap is tap]
+        for job in jobs:
+            job.tap = None
+            self._orphans[print_of(job.queue, job.delivery)] = job
+        now = self._monotonic()
+        for when, fingerprint in self._recent.pop(tap, ()):
+            if now - when < RECENT_SECONDS:
+                self._doubt(fingerprint)
+        return jobs
+
+    def orphans(self) -> Iterable[Job]:
+        """Return the jobs whose delivery is back at the broker."""
+        return list(self._orphans.values())
+
+    def _doubt(self, fingerprint: Print) -> None:
+        now = self._monotonic()
+        self._doubtful[fingerprint] = now
+        self._doubtful.move_to_end(fingerprint)
+        while self._doubtful and now - next(iter(self._doubtful.values())) > DOUBTFUL_SECONDS:
+            self._doubtful.popitem(last=False)
+
+    def _forget_orphan(self, job: Job) -> None:
+        if job.tap is None and self._orphans:
+            fingerprint = print_of(job.queue, job.delivery)
+            if self._orphans.get(fingerprint) is job:
+                del self._orphans[fingerprint]

@@ -1,0 +1,127 @@
+"""What a worker is asked to do, checked before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from amqpq.errors import ConfigurationError, NotBuiltYet
+from amqpq.topology import Topology
+
+POOLS: Final = ("prefork", "threads", "solo")
+LATER_POOLS: Final = ("gevent", "eventlet", "asyncio")
+PREFETCH_MULTIPLIER: Final = 4
+"""Deliveries held per task that can run, as in Celery. It hides the way to the broker and back behind running tasks; more
+would keep from other workers what this one cannot begin. For tasks of under a millisecond `--prefetch` 10 to 50 times the
+concurrency pays (they go to children in batches); for tasks of minutes, `--prefetch` equal to the concurrency."""
+SHUTDOWN_TIMEOUT_SECONDS: Final = 60.0
+"""Between the first signal and giving up on running tasks; below the 90 s after which systemd kills."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """A worker, as it was asked for.
+
+    `name` is complete (`w1@host`), `queues` exist in the topology, `prefetch` is per queue. `reference` is where children
+    find the application, `module:attribute`; `settings` are attributes set on it there. `apply` declares the topology first.
+    """
+
+    reference: str
+    queues: tuple[str, ...]
+    pool: str = "prefork"
+    concurrency: int = 1
+    prefetch: int = PREFETCH_MULTIPLIER
+    name: str = ""
+    shutdown_timeout_seconds: float = SHUTDOWN_TIMEOUT_SECONDS
+    log_level: str = "info"
+    apply: bool = False
+    settings: tuple[tuple[str, Any], ...] = ()
+
+
+def choose_pool(name: str) -> str:
+    """Return the pool of that name.
+
+    Raises:
+        NotBuiltYet: It is to come.
+        ConfigurationError: There is none.
+    """
+    if name in POOLS:
+        return name
+    if name in LATER_POOLS:
+        raise NotBuiltYet(f"-P {name}: not built yet; use {', '.join(POOLS)}")
+    raise ConfigurationError(f"-P {name}: there is no such pool{_meant(name, POOLS)}; use {', '.join(POOLS)}")
+
+
+def choose_concurrency(pool: str, wanted: int | None) -> int:
+    """Return how many tasks run at a time; by default one per CPU, and one in solo.
+
+    Raises:
+        ConfigurationError: The pool cannot do that.
+    """
+    if wanted is not None and wanted < 1:
+        raise ConfigurationError(f"-c {wanted}: at least one task must be able to run")
+    if pool == "solo":
+        if wanted is not None and wanted != 1:
+            raise ConfigurationError(f"-c {wanted}: the solo pool runs one task at a time; use -P threads or prefork")
+        return 1
+    return wanted or _cpus()
+
+
+def choose_prefetch(wanted: int | None, concurrency: int) -> int:
+    """Return how many deliveries of each queue are held unacknowledged at most.
+
+    Raises:
+        ConfigurationError: It would be unbounded, or larger than AMQP can say.
+    """
+    if wanted is None:
+        return concurrency * PREFETCH_MULTIPLIER
+    if not 1 <= wanted <= 65_535:
+        raise ConfigurationError(
+            f"--prefetch {wanted}: from 1 to 65535; 0 would mean unlimited, and memory has to have a bound"
+        )
+    return wanted
+
+
+def choose_queues(topology: Topology, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the queues to consume; by default all of the topology but dead letters.
+
+    Raises:
+        ConfigurationError: One does not exist, or there is none.
+    """
+    if not wanted:
+        every = tuple(name for name in topology.queues if not topology.is_dead_letter(name))
+        if not every:
+            raise ConfigurationError(f"project {topology.project!r} has no queue to consume; add one under `queues:`")
+        return every
+    for name in wanted:
+        if name not in topology.queues:
+            known = ", ".join(topology.queues)
+            raise ConfigurationError(f"-Q {name}: the topology has no such queue{_meant(name, topology.queues)}; it has {known}")
+    return tuple(dict.fromkeys(wanted))
+
+
+def worker_name(pattern: str | None, pid: int | None = None) -> str:
+    """Return the worker's name: `%h` is the host with its domain, `%n` the host without, `%d` the domain, `%p` the pid."""
+    host = socket.gethostname()
+    short, _, domain = host.partition(".")
+    values = {"%h": host, "%n": short, "%d": domain, "%p": str(os.getpid() if pid is None else pid), "%%": "%"}
+    name = pattern or "amqpq@%h"
+    for mark, value in values.items():
+        name = name.replace(mark, value)
+    return name if "@" in name else f"{name}@{host}"
+
+
+def _cpus() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+def _meant(word: str, known: Sequence[str] | Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,1 @@
+"""Where tasks run: `processes` (prefork), `threads`, and `threads` again on the main thread (solo)."""

@@ -1,0 +1,220 @@
+"""A child of the prefork pool: reads works, runs them on its main thread, writes outcomes.
+
+Two threads, two sockets. The main thread reads works and runs them, so user code has the main thread, as it would have in a
+program of its own. The control thread sleeps on the second socket and acts while user code runs:
+
+* its end (the parent is gone, even by `kill -9`): the child and its process group end at once, because the broker has
+  given its tasks to others already. No orphan works on.
+* a recall: what waits here behind the running task goes back to the parent, and what is done but not sent is sent. So a
+  short task never waits behind a long one while other children are idle.
+
+Outcomes are sent when nothing waits any more, when several have gathered, or when one is older than `HOLD_SECONDS` and a
+task ends; if a task turns out long, the parent's recall flushes them. So a busy child writes once per batch, and an
+outcome is never stuck behind a slow task.
+
+The number of the running work stands on the notice board, shared memory that the parent reads when this process is dead.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from functools import partial
+from typing import Any, Final
+
+from amqpq.errors import AmqpqError
+from amqpq.worker import logs
+from amqpq.worker.execute import Executor
+from amqpq.worker.host import load_host
+from amqpq.worker.pools import wire
+from amqpq.worker.work import Finished, Reply, Report, Work
+
+HOLD_SECONDS: Final = 0.002
+"""How long an outcome may wait for company while short tasks follow one another."""
+HOLD_COUNT: Final = 16
+READ_BYTES: Final = 262_144
+
+
+class Child:
+    """The life of one child."""
+
+    def __init__(self, works: socket.socket, control: socket.socket, board: mmap.mmap) -> None:
+        self._works = works
+        self._control = control
+        self._board = board
+        self._unframer = wire.Unframer()
+        # Both threads take from this deque, from either end, one atomic operation at a time: an entry goes to one of them.
+        self._waiting: deque[tuple[int, Work]] = deque()
+        self._received = 0
+        self._recalled = 0
+        self._reading = threading.Lock()
+        self._done: list[tuple[Any, ...]] = []
+        self._held_since = 0.0
+        self._sending = threading.Lock()
+
+    def live(self) -> None:
+        """Load the application, say so, and work until the parent hangs up."""
+        init = self._first_frame()
+        if init is None:
+            return
+        logs.configure(init.log_level)
+        try:
+            executor = Executor(load_host(init.reference, init.settings), init.worker, mark=self._mark)
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises at import is the parent's to report
+            self._send([wire.Unfit(_why(error))])
+            return
+        threading.Thread(target=self._obey, name="amqpq-control", daemon=True).start()
+        self._send([wire.Ready()])
+        self._work(executor)
+
+    def _work(self, executor: Executor) -> None:
+        while True:
+            try:
+                index, work = self._waiting.popleft()
+            except IndexError:
+                self._flush()
+                if not self._receive():
+                    return
+                continue
+            if index <= self._recalled:
+                self._send([wire.HandedBack((work.number,), recalled=False)])
+                continue
+            self._note(executor.run(work, partial(self._report, work.number)))
+
+    # ------------------------------------------------------------------------------------------------------- reading
+
+    def _first_frame(self) -> wire.Init | None:
+        while True:
+            data = self._works.recv(READ_BYTES)
+            if not data:
+                return None
+            messages = self._unframer.feed(data)
+            if messages:
+                init: wire.Init = messages[0]
+                self._accept(messages[1:])
+                return init
+
+    def _receive(self) -> bool:
+        """Wait for more works; False when the parent has hung up."""
+        with self._reading:
+            self._mark(0, 0)
+            data = self._works.recv(READ_BYTES)
+            if not data:
+                return False
+            self._accept(self._unframer.feed(data))
+        return True
+
+    def _accept(self, messages: list[Any]) -> None:
+        for values in messages:
+            self._received += 1
+            self._waiting.append((self._received, wire.unpack_work(values)))
+
+    # ------------------------------------------------------------------------------------------------------- writing
+
+    def _note(self, finished: Finished) -> None:
+        now = time.perf_counter()
+        packed = wire.pack_finished(finished)
+        with self._sending:
+            if not self._done:
+                self._held_since = now
+            self._done.append(packed)
+        if len(self._done) >= HOLD_COUNT or now - self._held_since > HOLD_SECONDS:
+            self._flush()
+
+    def _report(self, number: int, reply: Reply) -> None:
+        self._send([wire.pack_report(Report(number, reply))])
+
+    def _flush(self) -> None:
+        if self._done:
+            self._send([])
+
+    def _send(self, messages: list[Any]) -> None:
+        """Send what is done, then `messages`; from either thread."""
+        with self._sending:
+            done, self._done = self._done, []
+            batch = [*done, *messages]
+            if batch:
+                self._works.sendall(wire.frame(batch))
+
+    def _mark(self, number: int, stage: int) -> None:
+        wire.BOARD.pack_into(self._board, 0, number, stage)
+
+    # ------------------------------------------------------------------------------------------------ the second thread
+
+    def _obey(self) -> None:
+        buffer = bytearray()
+        while True:
+            try:
+                data = self._control.recv(READ_BYTES)
+            except OSError:
+                data = b""
+            if not data:
+                _end_now()
+            buffer += data
+            while len(buffer) >= wire.CONTROL.size:
+                (count,) = wire.CONTROL.unpack_from(buffer)
+                del buffer[: wire.CONTROL.size]
+                self._hand_back(count)
+
+    def _hand_back(self, count: int) -> None:
+        """Return what is not begun of the first `count` works. The main thread returns what it meets of them later.
+
+        The parent sends no more works before it has the answer, so everything that waits here is among them.
+        """
+        self._recalled = max(self._recalled, count)
+        if self._reading.acquire(blocking=False):
+            # The main thread runs user code; what the parent sent meanwhile still lies in the socket.
+            try:
+                self._drain_socket()
+            finally:
+                self._reading.release()
+        returned: list[int] = []
+        while True:
+            try:
+                returned.append(self._waiting.pop()[1].number)
+            except IndexError:
+                break
+        self._send([wire.HandedBack(tuple(reversed(returned)), recalled=True)])
+
+    def _drain_socket(self) -> None:
+        while True:
+            try:
+                data = self._works.recv(READ_BYTES, socket.MSG_DONTWAIT)
+            except (BlockingIOError, InterruptedError):
+                return
+            if not data:
+                return
+            self._accept(self._unframer.feed(data))
+
+
+def _end_now() -> None:
+    """End this process and what its tasks started. The parent is gone; nobody would hear how a task ends."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, AmqpqError):
+        return f"{type(error).__name__}: {error}"
+    return "".join(traceback.format_exception(error))
+
+
+def main() -> None:
+    """Run as `python -c "...; main()" works_fd control_fd board_fd` (see `processes`)."""
+    # Signals of a terminal or a service manager go to the whole group; only the parent decides what they mean.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    works_fd, control_fd, board_fd = (int(argument) for argument in sys.argv[-3:])
+    del sys.argv[1:]
+    board = mmap.mmap(board_fd, wire.BOARD.size)
+    Child(socket.socket(fileno=works_fd), socket.socket(fileno=control_fd), board).live()
+    logging.shutdown()

@@ -1,0 +1,73 @@
+"""What the loop knows of a pool: five verbs, and the six things a pool tells the loop.
+
+A pool takes what it can run (`offer`) from the works that wait, and reports through `Listener`, always on the loop's thread.
+It never touches the broker, and it forgets a work in the moment it reports it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from amqpq.worker.work import Finished, Report, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A child died. `number` is the work it ran (None: none), `stage` how far it was, `how` the death in words.
+
+    `others` are works it held besides: not begun, or done but not yet reported. They may run again.
+    """
+
+    number: int | None
+    stage: int
+    how: str
+    others: tuple[int, ...] = ()
+
+
+class Listener(Protocol):
+    """The loop, as a pool sees it."""
+
+    def pool_ready(self) -> None:
+        """The pool is complete for the first time."""
+
+    def pool_failed(self, reason: str) -> None:
+        """The pool cannot be kept up: the application does not load, or children die faster than they start."""
+
+    def finished(self, outcomes: Sequence[Finished]) -> None:
+        """These works are done."""
+
+    def reported(self, report: Report) -> None:
+        """A running task told its state."""
+
+    def handed_back(self, numbers: Sequence[int]) -> None:
+        """These works were not begun and will not be."""
+
+    def crashed(self, crash: Crash) -> None:
+        """A child died of something; the pool replaces it."""
+
+
+class Pool(Protocol):
+    """Runs works. Everything is called on the loop's thread."""
+
+    name: str
+
+    def start(self, listener: Listener) -> None:
+        """Begin to start; `pool_ready` or `pool_failed` follows."""
+
+    def offer(self, waiting: deque[Work]) -> None:
+        """Take from the left of `waiting` what can be run now, and perhaps a little more."""
+
+    def recall(self) -> None:
+        """Hand back what is not begun; `handed_back` follows."""
+
+    def kill(self) -> None:
+        """End everything at once, as far as that is possible; nothing is reported any more."""
+
+    def stop(self) -> None:
+        """End an idle pool; returns when it is gone."""
+
+    def describe(self) -> str:
+        """Name the pool and its size for the banner, `prefork, 4 processes`."""

@@ -1,0 +1,405 @@
+"""The prefork pool: children that run tasks, each on a socket of its own; the parent owns them and never waits for them.
+
+A child is a fresh interpreter (`python -c`), not a fork: the parent has threads and a TLS connection, and neither survives
+a fork. It is started without `multiprocessing`, which would run the program's main module once more in each child, and
+whose children may not have children of their own.
+
+How works are spread (`shares` is the pure part). Each idle child gets one before any gets two. A child gets more than one
+only if tasks have been short lately: as many as it should finish in `PIPELINE_SECONDS`, at most `PIPELINE_COUNT`. So ten
+waiting no-op tasks cost one write, and a task that takes a second has nobody behind it. Averages err; a child that has not
+been heard of for `SILENCE_SECONDS` while works wait behind the running one is asked for them back, and they go to others.
+
+A work that has killed a child before runs alone: nothing else is with its child, so nothing else dies with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from amqpq.log import WORKER
+from amqpq.worker.pools import wire
+from amqpq.worker.pools.interface import Crash, Listener
+from amqpq.worker.reactor import Reactor, Timer
+from amqpq.worker.work import Finished, Work
+
+logger = logging.getLogger(WORKER)
+
+PIPELINE_COUNT: Final = 16
+PIPELINE_SECONDS: Final = 0.005
+OVERHEAD_SECONDS: Final = 0.0002
+"""What a task costs besides its function: checking, decoding, encoding, signing (Ed25519: 120 us of it)."""
+SILENCE_SECONDS: Final = 0.02
+AVERAGE_WEIGHT: Final = 0.1
+"""Of the newest run time in the moving average."""
+STOP_SECONDS: Final = 3.0
+"""For idle children to run their exit handlers."""
+WATCH_SECONDS: Final = 1.0
+"""How often children are looked after that died without closing their socket (a grandchild may hold it open)."""
+YOUNG_SECONDS: Final = 5.0
+"""A child that dies sooner counts as one that cannot live."""
+FAILED_STARTS: Final = 5
+"""Children in a row that cannot live before the pool gives up."""
+READ_BYTES: Final = 262_144
+
+_BOOT = "import sys; sys.path[:] = {path!r}; from amqpq.worker.pools.child import main; main()"
+
+
+def shares(loads: Sequence[int], waiting: int, depth: int) -> list[int]:
+    """Spread `waiting` works over children.
+
+    Args:
+        loads: How many works each child has.
+        waiting: How many there are to give.
+        depth: How many a child may have.
+
+    Returns:
+        How many each child gets: always to the least loaded first, so nobody gets a second before all have one.
+    """
+    given = [0] * len(loads)
+    for level in range(depth):
+        for child, load in enumerate(loads):
+            if waiting == 0:
+                return given
+            if load + given[child] == level:
+                given[child] += 1
+                waiting -= 1
+    return given
+
+
+@dataclass(frozen=True, slots=True)
+class ChildPlan:
+    """What every child is told: the application, settings for it, the worker's name, the log level."""
+
+    reference: str
+    worker: str
+    log_level: str = "info"
+    settings: tuple[tuple[str, Any], ...] = ()
+
+
+class Child:
+    """One child, as the parent sees it. All sockets are non-blocking on this side."""
+
+    def __init__(self, plan: ChildPlan, now: float) -> None:
+        self.works, theirs = socket.socketpair()
+        self.control, their_control = socket.socketpair()
+        with theirs, their_control, tempfile.TemporaryFile() as board:
+            board.truncate(wire.BOARD.size)
+            self.board = mmap.mmap(board.fileno(), wire.BOARD.size)
+            inherited = (theirs.fileno(), their_control.fileno(), board.fileno())
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT.format(path=sys.path), *map(str, inherited)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=inherited,
+                process_group=0,
+            )
+        self.works.setblocking(False)
+        self.control.setblocking(False)
+        self.unframer = wire.Unframer()
+        self.unsent = bytearray()
+        self.watched_for_room: bool | None = None
+        self.held: dict[int, Work] = {}
+        self.sent = 0
+        self.born = self.heard = now
+        self.ready = False
+        self.alone = False
+        self.recalling = False
+        self.why_unfit = ""
+        self.queue_messages([wire.Init(plan.reference, dict(plan.settings), plan.worker, plan.log_level)])
+
+    def queue_messages(self, messages: Sequence[Any]) -> None:
+        """Line up one frame."""
+        self.unsent += wire.frame(messages)
+
+    def give(self, works: Sequence[Work], now: float) -> None:
+        """Line up works as one frame."""
+        if not self.held:
+            self.heard = now
+        for work in works:
+            self.held[work.number] = work
+        self.sent += len(works)
+        self.alone = works[0].alone
+        self.queue_messages([wire.pack_work(work) for work in works])
+
+    def recall(self) -> None:
+        """Ask for what it has not begun."""
+        if not self.recalling:
+            try:
+                self.control.send(wire.CONTROL.pack(self.sent))
+            except OSError:
+                return  # it is dying: what it holds comes back another way
+            self.recalling = True
+
+    def close(self) -> None:
+        """Let go of the sockets and the board."""
+        self.works.close()
+        self.control.close()
+        self.board.close()
+
+
+class ProcessPool:
+    """`prefork`: a number of child processes.
+
+    Args:
+        plan: What the children are told.
+        count: How many.
+        reactor: The loop's.
+    """
+
+    name = "prefork"
+
+    def __init__(self, plan: ChildPlan, count: int, reactor: Reactor) -> None:
+        self._plan = plan
+        self._count = count
+        self._reactor = reactor
+        self._children: list[Child] = []
+        self._average_seconds = PIPELINE_SECONDS
+        self._failures = 0
+        self._announced = False
+        self._over = False
+        self._silence: Timer | None = None
+        self._listener: Listener
+
+    def describe(self) -> str:
+        """Name the pool and its size."""
+        return f"prefork, {self._count} process{'es' if self._count != 1 else ''}"
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process ids of the children."""
+        return tuple(child.process.pid for child in self._children)
+
+    def start(self, listener: Listener) -> None:
+        """Start every child; they load the application at the same time."""
+        self._listener = listener
+        for _ in range(self._count):
+            self._spawn()
+        self._reactor.call_later(WATCH_SECONDS, self._watch)
+
+    def offer(self, waiting: deque[Work]) -> None:
+        """Give waiting works to children."""
+        if not waiting or self._over:
+            return
+        now = self._reactor.monotonic()
+        while waiting and waiting[0].alone:
+            idle = next((child for child in self._children if child.ready and not child.held), None)
+            if idle is None:
+                return
+            self._give(idle, [waiting.popleft()], now)
+        able = [child for child in self._children if self._takes_more(child, now)]
+        several = next((index for index, work in enumerate(waiting) if work.alone), len(waiting))
+        for child, share in zip(able, shares([len(c.held) for c in able], several, self.depth), strict=True):
+            if share:
+                self._give(child, [waiting.popleft() for _ in range(share)], now)
+
+    @property
+    def depth(self) -> int:
+        """How many works a child may hold, by how long tasks have taken lately."""
+        expected = int(PIPELINE_SECONDS / (self._average_seconds + OVERHEAD_SECONDS))
+        return max(1, min(PIPELINE_COUNT, expected))
+
+    def recall(self) -> None:
+        """Ask every child for what it has not begun."""
+        for child in self._children:
+            if len(child.held) > 1 or (child.held and child.unsent):
+                child.recall()
+
+    def kill(self) -> None:
+        """Kill every child, and what its tasks started."""
+        self._over = True
+        for child in self._children:
+            self._kill(child)
+        for child in self._children:
+            child.process.wait()
+            self._release(child)
+        self._children.clear()
+
+    def stop(self) -> None:
+        """Hang up; children run their exit handlers, and are killed if that takes too long."""
+        self._over = True
+        deadline = time.monotonic() + STOP_SECONDS
+        for child in self._children:
+            self._reactor.unwatch(child.works)
+            child.works.shutdown(socket.SHUT_WR)
+        for child in self._children:
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                logger.warning("child %d did not end within %g s; killing it", child.process.pid, STOP_SECONDS)
+                self._kill(child)
+                child.process.wait()
+            child.close()
+        self._children.clear()
+
+    # -------------------------------------------------------------------------------------------------------- children
+
+    def _spawn(self) -> None:
+        child = Child(self._plan, self._reactor.monotonic())
+        self._children.append(child)
+        self._flush(child)
+
+    def _takes_more(self, child: Child, now: float) -> bool:
+        if not child.ready or child.alone or child.recalling:
+            return False
+        return not child.held or now - child.heard < SILENCE_SECONDS
+
+    def _give(self, child: Child, works: list[Work], now: float) -> None:
+        child.give(works, now)
+        self._flush(child)
+        if len(child.held) > 1 and self._silence is None:
+            self._silence = self._reactor.call_later(SILENCE_SECONDS, self._break_silence)
+
+    def _flush(self, child: Child) -> None:
+        """Write what the socket takes; the rest goes when it can."""
+        try:
+            sent = child.works.send(child.unsent)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            child.unsent.clear()  # it is dying; reading says so next
+            sent = 0
+        del child.unsent[:sent]
+        if child.watched_for_room is not bool(child.unsent):
+            child.watched_for_room = bool(child.unsent)
+            self._reactor.watch(child.works, lambda events: self._heard(child, events), write=child.watched_for_room)
+
+    def _break_silence(self) -> None:
+        self._silence = None
+        now = self._reactor.monotonic()
+        piled_up = [child for child in self._children if len(child.held) > 1]
+        for child in piled_up:
+            if now - child.heard >= SILENCE_SECONDS:
+                child.recall()
+        if piled_up:
+            self._silence = self._reactor.call_later(SILENCE_SECONDS, self._break_silence)
+
+    def _heard(self, child: Child, _events: int) -> None:
+        if child.unsent:
+            self._flush(child)
+        try:
+            data = child.works.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._died(child)
+            return
+        child.heard = self._reactor.monotonic()
+        outcomes: list[Finished] = []
+        for message in child.unframer.feed(data):
+            if isinstance(message, (wire.Ready, wire.Unfit, wire.HandedBack)):
+                self._told(child, message)
+            elif wire.is_report(message):
+                self._listener.reported(wire.unpack_report(message))
+            else:
+                outcomes.append(wire.unpack_finished(message))
+        if outcomes:
+            self._finished(child, outcomes)
+
+    def _finished(self, child: Child, outcomes: list[Finished]) -> None:
+        for outcome in outcomes:
+            child.held.pop(outcome.number, None)
+            self._average_seconds += AVERAGE_WEIGHT * (outcome.seconds - self._average_seconds)
+        if not child.held:
+            child.alone = False
+        self._listener.finished(outcomes)
+
+    def _told(self, child: Child, message: wire.Ready | wire.Unfit | wire.HandedBack) -> None:
+        if isinstance(message, wire.HandedBack):
+            child.recalling = child.recalling and not message.recalled
+            numbers = [number for number in message.numbers if child.held.pop(number, None) is not None]
+            if numbers:
+                self._listener.handed_back(numbers)
+        elif isinstance(message, wire.Unfit):
+            child.why_unfit = message.reason
+        else:
+            child.ready = True
+            if not self._announced and all(each.ready for each in self._children):
+                self._announced = True
+                self._listener.pool_ready()
+
+    # ----------------------------------------------------------------------------------------------------------- death
+
+    def _watch(self) -> None:
+        if self._over:
+            return
+        for child in list(self._children):
+            if child.process.poll() is not None:
+                self._drain(child)
+        self._reactor.call_later(WATCH_SECONDS, self._watch)
+
+    def _drain(self, child: Child) -> None:
+        """Read the last words of a dead child whose socket somebody still holds open, then bury it."""
+        while child in self._children:
+            before = len(child.held), child.heard
+            self._heard(child, 0)
+            if (len(child.held), child.heard) == before:
+                break
+        if child in self._children:
+            self._died(child)
+
+    def _died(self, child: Child) -> None:
+        self._reactor.unwatch(child.works)
+        self._children.remove(child)
+        self._kill(child)
+        how = _death(child.process.wait())
+        number, stage = wire.BOARD.unpack_from(child.board, 0)
+        self._release(child)
+        if self._over:
+            return
+        lived = self._reactor.monotonic() - child.born
+        stillborn = not child.ready or (lived < YOUNG_SECONDS and not child.held)
+        self._failures = self._failures + 1 if stillborn else 0
+        if not self._announced or self._failures >= FAILED_STARTS:
+            reason = child.why_unfit or f"child {child.process.pid} {how} before it could work"
+            self._listener.pool_failed(reason)
+            return
+        logger.error("child %d %s%s", child.process.pid, how, f": {child.why_unfit}" if child.why_unfit else "")
+        guilty = number if number in child.held else None
+        others = tuple(held for held in child.held if held != guilty)
+        if guilty is not None or others:
+            self._listener.crashed(Crash(guilty, stage, f"child {child.process.pid} {how}", others))
+        # The first replacement comes at once; ones that cannot live come slower and slower.
+        pause = 0.0 if not self._failures else random.uniform(0.5, 1.0) * 2.0 ** (self._failures - 1)  # noqa: S311
+        self._reactor.call_later(pause, self._replace)
+
+    def _replace(self) -> None:
+        if not self._over:
+            self._spawn()
+
+    def _kill(self, child: Child) -> None:
+        """Kill a child and its process group: what its task started must not go on without it."""
+        try:
+            os.killpg(child.process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            if child.process.poll() is None:
+                child.process.kill()
+
+    def _release(self, child: Child) -> None:
+        self._reactor.unwatch(child.works)
+        child.close()
+
+
+def _death(status: int) -> str:
+    if status >= 0:
+        return f"ended with exit code {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"was killed by {name}"
+
+

@@ -1,0 +1,149 @@
+"""Threads of the worker's own process: `threads`, and `solo`, which runs tasks on the main thread.
+
+Any idle thread takes the next work from one shared queue, so a few more works than threads may be taken without one of
+them waiting behind a slow task while another thread is idle.
+
+In `solo` user code has the main thread, as it has in a script: debuggers, plotting libraries and signal-based timers
+expect that. The loop runs beside it. Neither pool can end a task that does not end by itself; see `kill`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from typing import Final
+
+from amqpq.worker.execute import Executor
+from amqpq.worker.pools.interface import Listener
+from amqpq.worker.reactor import Reactor
+from amqpq.worker.work import Finished, Reply, Report, Work
+
+SPARE: Final = 8
+"""Works taken beyond the number of threads, so that a thread that ends a short task finds the next one at once."""
+
+
+class ThreadPool:
+    """`threads`: a number of threads that share a queue.
+
+    Args:
+        executor: Runs works.
+        count: How many threads.
+        reactor: The loop's.
+    """
+
+    name = "threads"
+
+    def __init__(self, executor: Executor, count: int, reactor: Reactor) -> None:
+        self._executor = executor
+        self._count = count
+        self._reactor = reactor
+        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._held: set[int] = set()
+        self._threads: list[threading.Thread] = []
+        self._over = False
+        self._listener: Listener
+
+    def describe(self) -> str:
+        """Name the pool and its size."""
+        return f"{self.name}, {self._count} thread{'s' if self._count != 1 else ''}"
+
+    def start(self, listener: Listener) -> None:
+        """Start the threads. They are daemons: a task that never ends must not keep a stopped worker alive."""
+        self._listener = listener
+        self._threads = [
+            threading.Thread(target=self.serve, name=f"amqpq-task-{number}", daemon=True)
+            for number in range(self._count)
+        ]
+        for thread in self._threads:
+            thread.start()
+        listener.pool_ready()
+
+    def offer(self, waiting: deque[Work]) -> None:
+        """Take as many works as there are threads, and a few more."""
+        while waiting and len(self._held) < self._count + SPARE and not self._over:
+            work = waiting.popleft()
+            self._held.add(work.number)
+            self._queue.put(work)
+
+    def recall(self) -> None:
+        """Take back what no thread has taken yet."""
+        returned: list[int] = []
+        while True:
+            try:
+                work = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if work is None:
+                self._queue.put(None)
+                break
+            returned.append(work.number)
+            self._held.discard(work.number)
+        if returned:
+            self._listener.handed_back(returned)
+
+    def kill(self) -> None:
+        """Report nothing more. A running task goes on until the process ends, because Python cannot end a thread."""
+        self._over = True
+        self._hang_up()
+
+    def stop(self) -> None:
+        """End the threads, which are idle."""
+        self._over = True
+        self._hang_up()
+        for thread in self._threads:
+            thread.join()
+
+    def serve(self) -> None:
+        """Run works on this thread until the pool ends."""
+        while (work := self._queue.get()) is not None:
+            self.run_one(work)
+
+    def run_one(self, work: Work) -> None:
+        """Run one work on this thread and tell the loop."""
+        number = work.number
+        finished = self._executor.run(work, lambda reply: self._report(number, reply))
+        self._reactor.post(self._done, finished)
+
+    def _report(self, number: int, reply: Reply) -> None:
+        self._reactor.post(self._tell, Report(number, reply))
+
+    def _tell(self, report: Report) -> None:
+        if not self._over:
+            self._listener.reported(report)
+
+    def _done(self, finished: Finished) -> None:
+        self._held.discard(finished.number)
+        if not self._over:
+            self._listener.finished((finished,))
+
+    def _hang_up(self) -> None:
+        for _ in range(self._count):
+            self._queue.put(None)
+
+
+class SoloPool(ThreadPool):
+    """`solo`: one task at a time, on the thread that calls `serve` (the main one)."""
+
+    name = "solo"
+
+    def __init__(self, executor: Executor, reactor: Reactor) -> None:
+        super().__init__(executor, 1, reactor)
+        self.busy = False
+
+    def describe(self) -> str:
+        """Name the pool."""
+        return "solo, one task at a time on the main thread"
+
+    def start(self, listener: Listener) -> None:
+        """Begin; whoever owns the main thread calls `serve`."""
+        self._listener = listener
+        listener.pool_ready()
+
+    def run_one(self, work: Work) -> None:
+        """Run one work, and have it known meanwhile that the main thread is not free."""
+        self.busy = True
+        try:
+            super().run_one(work)
+        finally:
+            self.busy = False

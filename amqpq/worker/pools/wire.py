@@ -1,0 +1,136 @@
+"""How a parent and a child of the prefork pool talk: frames of several messages over one socket.
+
+A frame is a length (four bytes, big endian) and a pickled list. Both ends are one program on one machine, started by one
+another, and the child runs the user's code anyway: pickle gives away nothing here. Properties travel as bare tuples,
+because pickling a frozen dataclass with slots costs ten times as much (measured: 11 us against 1).
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+from amqpq.types import Properties
+from amqpq.worker.work import Finished, Reply, Report, Work
+
+LENGTH: Final = struct.Struct("!I")
+BOARD: Final = struct.Struct("=QB")
+"""The notice board, a few shared bytes that outlive the child: the number it works on (0: none) and how far it is."""
+CONTROL: Final = struct.Struct("=Q")
+"""The only control message: hand back what you have not begun of the first N works I sent you."""
+
+_FIELDS = attrgetter(*(field.name for field in fields(Properties)))
+
+_REPORT = -1
+"""In place of a number of deliveries, so that one tuple shape serves both kinds of message from a child."""
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """The first frame to a child: what it needs to become one."""
+
+    reference: str
+    settings: dict[str, Any]
+    worker: str
+    log_level: str
+
+
+class Ready(NamedTuple):
+    """From a child: the application is loaded."""
+
+
+class Unfit(NamedTuple):
+    """From a child: the application cannot be loaded, and this is why. It ends after that."""
+
+    reason: str
+
+
+class HandedBack(NamedTuple):
+    """From a child: these were not begun and will not be. `recalled`: this answers a recall, empty or not."""
+
+    numbers: tuple[int, ...]
+    recalled: bool
+
+
+def frame(messages: Sequence[Any]) -> bytes:
+    """Return one frame that holds the messages."""
+    payload = pickle.dumps(messages, protocol=pickle.HIGHEST_PROTOCOL)
+    return LENGTH.pack(len(payload)) + payload
+
+
+class Unframer:
+    """Takes bytes as they come, gives messages back."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Any]:
+        """Return every message that is complete now."""
+        complete: list[Any] = []
+        buffer = self._buffer
+        buffer += data
+        offset = 0
+        while len(buffer) - offset >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(buffer, offset)
+            end = offset + LENGTH.size + length
+            if len(buffer) < end:
+                break
+            with memoryview(buffer) as view, view[offset + LENGTH.size : end] as payload:
+                complete += pickle.loads(payload)  # noqa: S301 - from our own process, see above
+            offset = end
+        del buffer[:offset]
+        return complete
+
+
+def pack_work(work: Work) -> tuple[Any, ...]:
+    """Return the work as plain values."""
+    number, queue, body, properties, *rest = work
+    return (number, queue, body, _FIELDS(properties), *rest)
+
+
+def unpack_work(values: tuple[Any, ...]) -> Work:
+    """Return the work of plain values."""
+    number, queue, body, properties, *rest = values
+    return Work(number, queue, body, Properties(*properties), *rest)
+
+
+def pack_finished(finished: Finished) -> tuple[Any, ...]:
+    """Return an outcome as plain values."""
+    number, happened, task, seconds, reply, *rest = finished
+    return (number, str(happened), task, seconds, _pack_reply(reply), *rest)
+
+
+def unpack_finished(values: tuple[Any, ...]) -> Finished:
+    """Return the outcome of plain values."""
+    number, happened, task, seconds, reply, *rest = values
+    return Finished(number, happened, task, seconds, _unpack_reply(reply), *rest)
+
+
+def pack_report(report: Report) -> tuple[Any, ...]:
+    """Return a state on the way as plain values."""
+    return (_REPORT, report.number, _pack_reply(report.reply))
+
+
+def unpack_report(values: tuple[Any, ...]) -> Report:
+    """Return the state of plain values."""
+    reply = _unpack_reply(values[2])
+    if reply is None:
+        raise TypeError("a report without a reply")
+    return Report(values[1], reply)
+
+
+def is_report(values: tuple[Any, ...]) -> bool:
+    """Whether plain values from a child are a state on the way; else they are an outcome."""
+    return bool(values[0] == _REPORT)
+
+
+def _pack_reply(reply: Reply | None) -> tuple[Any, ...] | None:
+    return None if reply is None else (reply.routing_key, reply.body, _FIELDS(reply.properties))
+
+
+def _unpack_reply(values: tuple[Any, ...] | None) -> Reply | None:
+    return None if values is None else Reply(values[0], values[1], Properties(*values[2]))

@@ -1,0 +1,158 @@
+"""Starts a worker and waits for its end: checks first, then pool, connections, loop, signals.
+
+The loop runs on the main thread. In the solo pool user code has the main thread, and the loop runs beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Final, TypeAlias
+
+from amqpq.clock import SYSTEM_CLOCK
+from amqpq.errors import AccessRefused, ConfigurationError
+from amqpq.lifecycle import State
+from amqpq.log import WORKER
+from amqpq.message import ResultEnvelope
+from amqpq.topology import Topology
+from amqpq.topology.declarations import Declarations, declarations, queue_spec
+from amqpq.transport import declare, flow
+from amqpq.transport.interface import Connection
+from amqpq.worker.deadletter import Place
+from amqpq.worker.execute import Executor
+from amqpq.worker.host import Host
+from amqpq.worker.lane import FIRST_SECONDS, ConnectionSource, Lane
+from amqpq.worker.loop import ExitCode, Loop, LoopPlan, Parts
+from amqpq.worker.plan import WorkerPlan
+from amqpq.worker.pools.interface import Pool
+from amqpq.worker.pools.processes import ChildPlan, ProcessPool
+from amqpq.worker.pools.threads import SoloPool, ThreadPool
+from amqpq.worker.reactor import Reactor
+
+logger = logging.getLogger(WORKER)
+
+DECLARE_SECONDS: Final = 60.0
+"""For verifying or declaring everything a worker needs."""
+
+LinkOpener: TypeAlias = Callable[[str], ConnectionSource]
+"""Makes a link to the topology's broker, given the name to show beside its connection."""
+
+
+def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
+    """Run a worker until it is told to stop.
+
+    Args:
+        plan: What was asked for.
+        host: The application.
+        open_link: Called twice: a worker consumes and publishes on connections of their own.
+
+    Returns:
+        The exit code: 0 all finished, 1 error, 3 work was given back.
+
+    Raises:
+        KeyProblem: Results have to be signed and the key is not there.
+        TransportError: No broker, or a queue is missing (with the remedy).
+    """
+    _check_signing(host)
+    if not host.registry.names:
+        raise ConfigurationError(f"-A {plan.reference}: no task is registered there; is the module with the tasks imported?")
+    consuming = open_link(f"{plan.name} consuming")
+    prepare(plan, host.topology, consuming.connection(FIRST_SECONDS))
+    reactor = Reactor()
+    pool = make_pool(plan, host, reactor)
+    loop = Loop(
+        LoopPlan(plan.queues, plan.prefetch, Place(socket.gethostname(), plan.name), plan.shutdown_timeout_seconds),
+        Parts(
+            host,
+            pool,
+            Lane(consuming, "consuming", reactor),
+            Lane(open_link(f"{plan.name} publishing"), "publishing", reactor),
+            reactor,
+            SYSTEM_CLOCK,
+        ),
+    )
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        reactor.post(loop.signalled)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return _beside(loop, pool) if isinstance(pool, SoloPool) else loop.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def prepare(plan: WorkerPlan, topology: Topology, connection: Connection) -> None:
+    """Declare the topology if that was asked for; otherwise see that the queues are there.
+
+    Raises:
+        ObjectNotFound: A queue is missing; `amqpq topology apply` creates it.
+        PreconditionFailed: Declaring met an object that is there with other properties.
+    """
+    if plan.apply:
+        applied = flow.run(declare.apply(connection.channel, declarations(topology)), DECLARE_SECONDS)
+        declare.demand(applied)
+        logger.info("declared the topology of project %s", topology.project)
+        return
+    try:
+        flow.run(declare.verify(connection.channel, needed(topology, plan.queues)), DECLARE_SECONDS)
+    except AccessRefused as error:
+        # Some broker versions want the configure permission even for looking; consuming will tell.
+        logger.warning("cannot verify the queues before consuming: %s", error)
+
+
+def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
+    """Return what a worker relies on: its queues, and those their dead letters go to."""
+    targets = (topology.dead_letter_of(queue) for queue in queues)
+    names = dict.fromkeys((*queues, *(target for target in targets if target is not None)))
+    known = [topology.queues[name] for name in names if name in topology.queues]
+    return Declarations(
+        exchanges=(),
+        queues=tuple(queue_spec(queue) for queue in known if queue.manage == "full"),
+        bindings=(),
+        expected_queues=tuple(queue_spec(queue) for queue in known if queue.manage != "full"),
+    )
+
+
+def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor) -> Pool:
+    """Return the pool of the plan, not started."""
+    if plan.pool == "prefork":
+        child_plan = ChildPlan(plan.reference, plan.name, plan.log_level, plan.settings)
+        return ProcessPool(child_plan, plan.concurrency, reactor)
+    executor = Executor(host, plan.name)
+    if plan.pool == "solo":
+        return SoloPool(executor, reactor)
+    return ThreadPool(executor, plan.concurrency, reactor)
+
+
+def _check_signing(host: Host) -> None:
+    """Sign something: better now than when the first task is done and its result cannot be sent."""
+    host.codec.encode_result(ResultEnvelope("probe", State.SUCCESS), reply_to="probe")
+
+
+def _beside(loop: Loop, pool: SoloPool) -> ExitCode:
+    """Run the loop on a thread of its own and tasks on this one."""
+    codes: list[ExitCode] = []
+
+    def run_loop() -> None:
+        code = ExitCode.ERROR
+        try:
+            code = loop.run()
+        except Exception:
+            logger.exception("the worker's loop failed")
+        codes.append(code)
+        if pool.busy:
+            # A task still has the main thread, and nothing can end it but the end of the process.
+            logging.shutdown()
+            os._exit(code)
+        pool.kill()
+
+    threading.Thread(target=run_loop, name="amqpq-loop").start()
+    pool.serve()
+    return codes[0] if codes else ExitCode.ERROR

@@ -1,0 +1,260 @@
+"""Carries out what `settle` decides: publishes the steps, hears the broker, ends the delivery. Nothing else ends one.
+
+Publications of one turn of the loop leave in one call, and so do its acknowledgements; each delivery is acknowledged when
+its own steps are confirmed, whatever its neighbours wait for. A step that the broker did not take is tried again with
+growing pauses, and at once when a connection is back; meanwhile its delivery is kept, which takes a place of the prefetch:
+a worker that cannot deliver results slows down, and does not forget.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from amqpq.consumer import Tap
+from amqpq.log import TASK, WORKER, MessageKeys
+from amqpq.security.replay import SeenIds
+from amqpq.topology import Topology
+from amqpq.types import Fate, Outcome, Publication
+from amqpq.worker.deadletter import Evidence, Place, another_try, dead_letter
+from amqpq.worker.jobs import Job, Jobs
+from amqpq.worker.lane import Outlet
+from amqpq.worker.reactor import Reactor, Timer
+from amqpq.worker.settle import Case, End, Happened, Review, Settlement, Step, review, settle, without_delivery
+from amqpq.worker.work import Finished, Reply
+
+worker_log = logging.getLogger(WORKER)
+task_log = logging.getLogger(TASK)
+
+PAUSE_SECONDS: Final = 0.5
+"""Before a publication that the broker did not take is tried again; doubles each time."""
+LONGEST_PAUSE_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a settler works with; all of it is the loop's."""
+
+    topology: Topology
+    jobs: Jobs
+    outlet: Outlet
+    reactor: Reactor
+    place: Place
+    counts: Counter[str]
+    now: Callable[[], float]
+    """Seconds since the epoch."""
+
+
+class Settler:
+    """Settles jobs."""
+
+    def __init__(self, around: Surroundings, seen: SeenIds) -> None:
+        self._around = around
+        self._jobs = around.jobs
+        self._counts = around.counts
+        self._seen = seen
+        self._keys: list[tuple[Job, Step] | None] = []
+        self._publications: list[Publication] = []
+        self._thirsty: set[Tap] = set()
+        self._again: dict[tuple[int, Step], tuple[Job, Timer]] = {}
+        self._targets: dict[str, str | None] = {}
+
+    def conclude(self, job: Job, finished: Finished) -> None:
+        """Take what happened to a job, and begin whatever must be safe before it ends."""
+        job.finished = finished
+        happened = Happened(finished.happened)
+        settlement = settle(
+            happened,
+            Case(finished.reply is not None, self._target(job.queue) is not None, job.crashes),
+        )
+        self._counts[happened] += 1
+        self._log(job, happened, finished, settlement)
+        job.end = settlement.end
+        job.steps = settlement.steps
+        job.copied = Step.REPUBLISH in settlement.steps
+        self._proceed(job)
+
+    def resume(self, job: Job) -> None:
+        """Go on with an orphan that was given its redelivery."""
+        if job.finished is not None:
+            self._proceed(job)
+
+    def report(self, reply: Reply) -> None:
+        """Publish a state on the way. It is news, not a promise: lost where there is no connection."""
+        if self._around.outlet.open:
+            self._keys.append(None)
+            self._publications.append(Publication("", reply.routing_key, reply.body, reply.properties, mandatory=False))
+
+    def give_back(self, job: Job) -> None:
+        """Return a job that was not begun, or will not be finished, to its queue."""
+        job.end = settle(Happened.UNTOUCHED, Case()).end
+        self._end(job)
+
+    def flush(self) -> None:
+        """Send what this turn has gathered: publications in one call, acknowledgements after."""
+        if self._publications:
+            keys, self._keys = self._keys, []
+            publications, self._publications = self._publications, []
+            self._around.outlet.publish(keys, publications, self._answered)
+        if self._thirsty:
+            for tap in self._thirsty:
+                tap.flush()
+            self._thirsty.clear()
+
+    def retry_now(self) -> None:
+        """Publish at once what waits for another try: there is a connection again."""
+        waiting, self._again = self._again, {}
+        for (_, step), (job, timer) in waiting.items():
+            timer.cancel()
+            self._publish(job, step)
+
+    # ----------------------------------------------------------------------------------------------------------- steps
+
+    def _proceed(self, job: Job) -> None:
+        steps = job.steps if job.tap is not None else without_delivery(job.steps)
+        for step in steps:
+            if step not in job.under_way:
+                job.under_way.add(step)
+                self._publish(job, step)
+        if not job.steps:
+            self._end(job)
+
+    def _publish(self, job: Job, step: Step) -> None:
+        self._keys.append((job, step))
+        self._publications.append(self._publication(job, step))
+
+    def _publication(self, job: Job, step: Step) -> Publication:
+        finished = job.finished
+        if finished is None:
+            raise RuntimeError(f"job {job.number} has steps and no outcome")
+        if step is Step.REPLY and finished.reply is not None:
+            reply = finished.reply
+            return Publication("", reply.routing_key, reply.body, reply.properties)
+        self._forget_seen(job)
+        if step is Step.REPUBLISH:
+            return another_try(job.delivery, queue=job.queue, crashes=job.crashes)
+        return dead_letter(
+            job.delivery,
+            queue=job.queue,
+            target=self._target(job.queue) or "",
+            place=self._around.place,
+            evidence=Evidence(
+                finished.cause, finished.reason, finished.traceback, _attempts(job), self._around.now()
+            ),
+        )
+
+    def _answered(self, key: tuple[Job, Step] | None, outcome: Outcome) -> None:
+        if key is None:
+            return
+        job, step = key
+        if self._jobs.get(job.number) is not job:
+            return  # given back meanwhile
+        verdict = review(step, outcome.fate)
+        if verdict is Review.AGAIN:
+            self._try_again(job, step, outcome)
+            return
+        if verdict is Review.DONE_UNHEARD:
+            self._counts["unheard"] += 1
+            worker_log.warning(
+                "the result of %s[%s] found no reply queue: it was fetched, forgotten or has expired",
+                job.task, job.id, extra=self._keys_of(job),
+            )  # fmt: skip
+        job.failures = 0
+        job.under_way.discard(step)
+        job.steps = tuple(left for left in job.steps if left is not step)
+        if not job.steps:
+            self._end(job)
+
+    def _try_again(self, job: Job, step: Step, outcome: Outcome) -> None:
+        if job.tap is None and step not in without_delivery(job.steps):
+            job.under_way.discard(step)  # its redelivery brings it back
+            return
+        job.failures += 1
+        pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(job.failures - 1, 10))
+        remedy = ""
+        if outcome.fate is Fate.RETURNED:
+            remedy = f"; queue {self._target(job.queue)!r} is missing: `amqpq topology apply` creates it"
+        if outcome.fate is not Fate.UNKNOWN:
+            worker_log.error(
+                "the %s of %s[%s] was not taken (%s %s); it is kept, and tried again in %.1f s%s",
+                step, job.task, job.id, outcome.fate, outcome.reason, pause, remedy, extra=self._keys_of(job),
+            )  # fmt: skip
+        jittered = pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
+        timer = self._around.reactor.call_later(jittered, lambda: self._retry(job, step))
+        self._again[job.number, step] = (job, timer)
+
+    def _retry(self, job: Job, step: Step) -> None:
+        self._again.pop((job.number, step), None)
+        if self._jobs.get(job.number) is job:
+            self._publish(job, step)
+
+    # ------------------------------------------------------------------------------------------------------------- end
+
+    def _end(self, job: Job) -> None:
+        tap = job.tap
+        if tap is not None:
+            if job.end is End.ACK:
+                tap.ack(job.delivery.tag)
+                self._thirsty.add(tap)
+            else:
+                self._forget_seen(job)
+                tap.give_back(job.delivery.tag)
+        self._jobs.close(job)
+
+    def _target(self, queue: str) -> str | None:
+        """The dead-letter queue of a queue; None where the file says that its dead letters are dropped."""
+        try:
+            return self._targets[queue]
+        except KeyError:
+            target = self._targets[queue] = self._around.topology.dead_letter_of(queue)
+            return target
+
+    def _forget_seen(self, job: Job) -> None:
+        """Whoever publishes this message again is no replayer."""
+        headers = job.delivery.properties.headers
+        signed_at, signature = headers.get("amqpq-ts"), headers.get("amqpq-sig")
+        if isinstance(signed_at, int) and isinstance(signature, str):
+            self._seen.forget(job.id, signed_at, signature, queue=job.queue)
+
+    # ------------------------------------------------------------------------------------------------------------- log
+
+    def _keys_of(self, job: Job) -> MessageKeys:
+        return {
+            "amqpq_task": job.task,
+            "amqpq_task_id": job.id,
+            "amqpq_queue": job.queue,
+            "amqpq_worker": self._around.place.worker,
+        }
+
+    def _log(self, job: Job, happened: Happened, finished: Finished, settlement: Settlement) -> None:
+        if happened is Happened.SUCCEEDED:
+            if task_log.isEnabledFor(logging.INFO):
+                keys = self._keys_of(job)
+                keys["amqpq_seconds"] = finished.seconds
+                task_log.info("%s[%s] succeeded in %.4f s", job.task, job.id, finished.seconds, extra=keys)
+            return
+        keys = self._keys_of(job)
+        keys["amqpq_cause"] = finished.cause
+        keys["amqpq_attempts"] = _attempts(job)
+        what = f"{happened} ({finished.cause})" if happened != finished.cause else str(happened)
+        fate = "dropped: its queue has no dead letter" if settlement.dropped else None
+        if fate is None:
+            fate = "it is tried again" if Step.REPUBLISH in settlement.steps else f"dead letter: {self._target(job.queue)}"
+        if settlement.dropped:
+            self._counts["dropped"] += 1
+        text = f"\n{finished.traceback.rstrip()}" if finished.traceback else ""
+        task_log.log(
+            logging.WARNING if happened is Happened.EXPIRED else logging.ERROR,
+            "%s[%s] %s: %s; %s%s", job.task, job.id, what, finished.reason, fate, text, extra=keys,
+        )  # fmt: skip
+
+
+def _attempts(job: Job) -> int:
+    retries = job.delivery.properties.headers.get("retries")
+    before = retries if isinstance(retries, int) and retries > 0 else 0
+    crashed = job.finished is not None and job.finished.happened == Happened.CRASHED
+    return before + job.crashes + (0 if crashed else 1)
