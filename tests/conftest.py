@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import sys
 import urllib.error
 import urllib.request
 import uuid
@@ -22,7 +23,7 @@ from urllib.parse import quote, unquote, urlsplit
 import pytest
 
 from amqpq.errors import BrokerSetupError
-from amqpq.node import Node, find_installation
+from amqpq.node import Node, NodeOptions, find_installation
 
 TESTS = Path(__file__).parent
 
@@ -90,7 +91,8 @@ def _management_of(url: str) -> str:
 
 @contextmanager
 def _started_node(folder: Path) -> Iterator[Node]:
-    node = Node(folder)
+    # A run that is killed leaves no broker behind.
+    node = Node(folder, NodeOptions(dies_with_caller=sys.platform == "linux"))
     try:
         node.start()
     except BrokerSetupError as error:

@@ -49,7 +49,7 @@ class ComposeNode:
 
     Args:
         folder: where its compose file and its state are; the data is in a volume of the compose project.
-        options: `ports`, `plugins` and `listen` are honoured; `config` and `prefix` are not possible here.
+        options: `ports`, `plugins` and `listen` are honoured; the others are not possible here.
         docker: found by `find_docker`.
     """
 
@@ -59,7 +59,7 @@ class ComposeNode:
         self.folder = Path(folder).absolute()
         self.options = options or NodeOptions()
         self._docker = docker
-        if self.options.config or self.options.prefix:
+        if self.options.config or self.options.prefix or self.options.dies_with_caller:
             raise BrokerSetupError(
                 "a node of docker compose takes no further configuration; install rabbitmq-server for that"
             )

@@ -10,12 +10,16 @@ import fcntl
 import os
 import resource
 import secrets
+import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -164,6 +168,7 @@ class Node:
             if self.running:
                 return
             _check_file_limit()
+            _check_localhost()
             fresh = self._prepare()
             tell(f"starting RabbitMQ {fresh.version} on port {fresh.ports.amqp}")
             began = time.monotonic()
@@ -306,8 +311,11 @@ class Node:
         return self._spawn(arguments, known.ports, {})
 
     def _spawn(self, arguments: list[str], ports: Ports, extra: Mapping[str, str]) -> Process:
-        command = ["sh", "-c", _WITH_FILE_LIMIT, "private-node", *self._command(arguments)]
-        return start_detached(command, environ={**self._environ(ports), **extra}, output=self.log, folder=self.folder)
+        leash = _leash() if self.options.dies_with_caller else []
+        command = ["sh", "-c", _WITH_FILE_LIMIT, "private-node", *leash, *self._command(arguments)]
+        environ = {**self._environ(ports), **extra}
+        start = partial(start_detached, command, environ=environ, output=self.log, folder=self.folder)
+        return _launcher().submit(start).result() if leash else start()
 
     def _command(self, arguments: list[str]) -> list[str]:
         program, *rest = arguments
@@ -379,6 +387,32 @@ class Node:
 
 def _credentials(known: State) -> str:
     return f"{quote(known.user, safe='')}:{quote(known.password, safe='')}"
+
+
+@cache
+def _launcher() -> ThreadPoolExecutor:
+    # The signal of prctl(2) PR_SET_PDEATHSIG comes when the starting *thread* ends. This one lives as long as the program,
+    # whichever thread calls `start`.
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="amqpq-node-launcher")
+
+
+def _leash() -> list[str]:
+    # The setting survives the execs that follow.
+    program = shutil.which("setpriv")
+    if program is None:
+        raise BrokerSetupError("a node that dies with its caller needs setpriv (util-linux), which is not here")
+    return [program, "--pdeathsig", "TERM", "--"]
+
+
+def _check_localhost() -> None:
+    # An Erlang node whose host name has no address does not start, and says so in two hundred lines.
+    try:
+        socket.getaddrinfo("localhost", None)
+    except socket.gaierror as error:
+        raise BrokerSetupError(
+            "this machine does not know the name localhost, which RabbitMQ needs; "
+            "add the line `127.0.0.1 localhost` to /etc/hosts"
+        ) from error
 
 
 def _check_file_limit() -> None:

@@ -48,6 +48,8 @@ class NodeOptions:
         config: further lines of rabbitmq.conf, for example `{"consumer_timeout": "60000"}` (milliseconds).
         prefix: command that runs every program of the node, for example `("ip", "netns", "exec", "broker")`. It must
             `exec` what follows, so that the process keeps its id.
+        dies_with_caller: end with the program that starts it, even one that is killed; for tests and scripts that should
+            leave nothing behind. Linux only, elsewhere it is refused.
     """
 
     listen: str = LOOPBACK
@@ -55,6 +57,7 @@ class NodeOptions:
     plugins: Sequence[str] = ()
     config: Mapping[str, str] = field(default_factory=dict)
     prefix: Sequence[str] = ()
+    dies_with_caller: bool = False
 
     @property
     def only_loopback(self) -> bool:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from amqpq.errors import BrokerSetupError
-from amqpq.node import Installation, Node, NodeOptions
+from amqpq.node import Installation, Node, NodeOptions, state
+
+ROOT = Path(__file__).resolve().parents[3]
 
 # Answers a handshake with the first byte of a method frame, as RabbitMQ's listener does, until it is ended.
 LISTENS = f"""#!{sys.executable}
@@ -188,3 +192,45 @@ def test_too_few_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(BrokerSetupError, match=r"open files is 256.*limits\.conf"):
         Node(tmp_path / "data", installation=install(tmp_path / "bin", LISTENS)).start()
+
+
+def test_a_machine_without_localhost_is_told_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the name localhost is unknown, the error says what to write into /etc/hosts."""
+
+    def unknown(*_: object) -> None:
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(BrokerSetupError, match="add the line `127.0.0.1 localhost`"):
+        Node(tmp_path / "data", installation=install(tmp_path / "bin", LISTENS)).start()
+
+
+def test_a_node_on_a_leash_ends_with_its_caller(tmp_path: Path) -> None:
+    """A node that dies with its caller is gone, name service included, when the caller is killed."""
+    install(tmp_path / "bin", LISTENS)
+    program = f"""
+import os, signal, pathlib
+from amqpq.node import Installation, Node, NodeOptions
+Node({str(tmp_path / "data")!r}, NodeOptions(dies_with_caller=True),
+     installation=Installation(pathlib.Path({str(tmp_path / "bin")!r}))).start()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, timeout=60)
+    left = state.read(tmp_path / "data")
+    assert left is not None
+    assert left.server is not None
+    assert left.server.wait(30)
+    assert left.epmd is None or left.epmd.wait(30)
+
+
+def test_a_leash_is_the_programs_and_not_the_threads(tmp_path: Path) -> None:
+    """A node that a thread starts goes on when that thread ends."""
+    node = Node(tmp_path / "data", NodeOptions(dies_with_caller=True), installation=install(tmp_path / "bin", LISTENS))
+    starter = threading.Thread(target=node.start)
+    starter.start()
+    starter.join()
+    try:
+        assert node.process is not None
+        assert not node.process.wait(0.2)
+    finally:
+        node.stop()

@@ -1,0 +1,61 @@
+# Every target installs what it needs, and says so first: a fresh clone needs `make demo` or `make test` and nothing else.
+# $AMQPQ_BROKER_URL makes tests, demo and bench use an existing broker instead of a private node.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help venv rabbitmq lint format unit test test-matrix demo bench schema package clean
+
+BIN := .venv/bin
+PYTEST := CI=true $(BIN)/python -m pytest
+RINGS := tests/conformance tests/integration tests/acceptance
+# Further pytest arguments: make unit ARGS="-k routing"
+ARGS ?=
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv/up-to-date: pyproject.toml
+	@scripts/make-venv.sh
+
+venv: .venv/up-to-date ## Make .venv with amqpq and all that tests and linters need
+
+rabbitmq: ## Install RabbitMQ where it is missing (Debian, Ubuntu)
+	@scripts/install-rabbitmq.sh
+
+lint: venv ## ruff, ruff format, mypy, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv ## Format the code and apply safe fixes
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+unit: venv ## Run the tests that need no broker
+	$(BIN)/python -m pytest tests/unit tests/test_*.py $(ARGS)
+
+test: venv rabbitmq ## Run all tests, on a private RabbitMQ
+	$(PYTEST) $(ARGS)
+
+test-matrix: venv ## Run the rings that need a broker on RabbitMQ 4.0.5 and 4.3.6 (Debian or Ubuntu, root or sudo)
+	@scripts/test-on.sh trixie $(RINGS) $(ARGS)
+	@scripts/test-on.sh forky $(RINGS) $(ARGS)
+
+demo: venv rabbitmq ## Run the inventory demo: producer, two workers, results, a forged message
+	@$(BIN)/python -m examples.inventory.run
+
+bench: venv rabbitmq ## Measure amqpq beside bare drivers, Celery and dramatiq
+	@$(BIN)/python -m benchmarks
+
+schema: venv ## Write the JSON Schema of the topology format into topology/
+	@$(BIN)/python -m amqpq topology schema > topology/schema/topology-1.schema.json.new
+	@mv topology/schema/topology-1.schema.json.new topology/schema/topology-1.schema.json
+
+package: venv ## Build the wheel and the source archive into dist/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build
+
+clean: ## Remove what make made, but for the RabbitMQ folders in .brokers
+	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.brokers/*' -prune -exec rm -rf {} +
