@@ -1,0 +1,156 @@
+"""`amqpq worker`: checks what was asked for, prints the banner, runs until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from amqpq import config
+from amqpq.app import App
+from amqpq.cli import options
+from amqpq.cli.output import fail
+from amqpq.errors import ConfigurationError, NotBuiltYet
+from amqpq.worker import WorkerPlan, logs, run
+from amqpq.worker.banner import banner
+from amqpq.worker.plan import (
+    POOLS,
+    SHUTDOWN_TIMEOUT_SECONDS,
+    choose_concurrency,
+    choose_pool,
+    choose_prefetch,
+    choose_queues,
+    worker_name,
+)
+
+_LATER = {
+    "-B": "beat",
+    "--beat": "beat",
+    "-E": "events",
+    "--task-events": "events",
+    "--autoscale": "autoscaling",
+    "--max-tasks-per-child": "recycling of children",
+    "--max-memory-per-child": "recycling of children",
+    "--time-limit": "time limits",
+    "--soft-time-limit": "time limits",
+    "-X": "excluding queues",
+    "--exclude-queues": "excluding queues",
+    "-D": "detaching (use a service manager)",
+    "--detach": "detaching (use a service manager)",
+}
+"""Options that people know from Celery and that are not there yet."""
+
+
+class _WorkerCommand(click.Command):
+    """Says of Celery's options that they are not built yet, instead of not knowing them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for argument in args:
+            name = argument.partition("=")[0]
+            if name in _LATER:
+                raise NotBuiltYet(f"{name}: not built yet: {_LATER[name]}")
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_WorkerCommand)
+@options.app_option()
+@options.topology_option
+@click.option("-Q", "--queues", metavar="Q1,Q2", default="", help="Queues. [default: all but dead letters]")
+@click.option("-P", "--pool", default="prefork", show_default=True, help=f"Where tasks run: {', '.join(POOLS)}.")
+@click.option("-c", "--concurrency", type=int, default=None, help="Tasks at a time. [default: the number of CPUs]")
+@click.option("-n", "--hostname", "name", default=None, help="Name: %h host, %n its first part, %p pid. [default: amqpq@%h]")
+@click.option("--prefetch", type=int, default=None, help="Deliveries held, per queue. [default: concurrency x 4]")
+@click.option("--apply", is_flag=True, help="Declare the topology first; for one machine.")
+@click.option("-l", "--loglevel", "log_level", default="info", show_default=True, help=f"{', '.join(logs.LEVELS)}.")
+@click.option(
+    "--shutdown-timeout",
+    type=click.FloatRange(min=0),
+    default=SHUTDOWN_TIMEOUT_SECONDS,
+    show_default=True,
+    help="Seconds for running tasks after the first SIGTERM.",
+)
+@click.pass_context
+def worker(  # noqa: PLR0913 - one parameter per option is click's way
+    ctx: click.Context,
+    app_reference: str,
+    topology_file: Path | None,
+    environment: str | None,
+    queues: str,
+    pool: str,
+    concurrency: int | None,
+    name: str | None,
+    prefetch: int | None,
+    apply: bool,
+    log_level: str,
+    shutdown_timeout: float,
+) -> None:
+    """Run the tasks of an application.
+
+    Stops on SIGTERM or SIGINT: finishes what runs, gives back what has not begun; a second signal stops at once.
+    Exit codes: 0 everything begun was finished, 1 error, 3 work that was begun was given back.
+
+    \b
+    Examples:
+      amqpq worker -A shop.tasks                        every queue, a process per CPU
+      amqpq worker -A shop.tasks -Q default,web.high -c 8
+      amqpq worker -A shop.tasks --apply -l debug       declare the topology first
+      amqpq worker -A shop.tasks -P threads -c 20       tasks that wait for others
+      amqpq worker -A shop.tasks -P solo                one at a time, on the main thread: for debuggers
+      amqpq worker -A shop.tasks -n images@%h --prefetch 4 -c 4    long tasks: hold no more than run
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    if log_level.lower() not in logs.LEVELS:
+        raise ConfigurationError(f"-l {log_level}: use {', '.join(logs.LEVELS)}")
+    pool = choose_pool(pool)
+    concurrency = choose_concurrency(pool, concurrency)
+    app = options.load_app(app_reference)
+    if ctx.get_parameter_source("topology_file") is ParameterSource.COMMANDLINE or environment is not None:
+        app._topology = options.load_topology(topology_file, environment)  # noqa: SLF001 - replaces what the code names
+    topology = app.topology
+    plan = WorkerPlan(
+        reference=_exact(app, app_reference),
+        queues=choose_queues(topology, [queue for queue in queues.split(",") if queue]),
+        pool=pool,
+        concurrency=concurrency,
+        prefetch=choose_prefetch(prefetch, concurrency),
+        name=worker_name(name),
+        shutdown_timeout_seconds=shutdown_timeout,
+        log_level=log_level.lower(),
+        apply=apply,
+        # Children take the topology as it was loaded here: it must not differ from ours when the file changes.
+        settings=(("_topology", topology),),
+    )
+    logs.configure(plan.log_level)
+    click.echo(banner(plan, topology, app.registry.names, _pool_words(plan), _version()))
+    sys.stdout.flush()
+    code = run(plan, app, lambda link_name: config.link(topology, name=link_name))
+    logging.shutdown()
+    ctx.exit(int(code))
+
+
+def _exact(app: App, reference: str) -> str:
+    """Return `module:attribute` of the application, which is all that a child has to go by."""
+    module_name, _, attribute = reference.partition(":")
+    if not attribute:
+        names = [name for name, value in vars(sys.modules[module_name]).items() if value is app]
+        if not names:
+            fail(f"-A {reference}: name the App, as in {module_name}:app")
+        attribute = "app" if "app" in names else names[0]
+    app.main_reference = f"{module_name}:{attribute}"
+    return app.main_reference
+
+
+def _pool_words(plan: WorkerPlan) -> str:
+    unit = {"prefork": "process", "threads": "thread", "solo": "task at a time"}[plan.pool]
+    plural = "" if plan.concurrency == 1 else "es" if unit.endswith("s") else "s"
+    return f"{plan.pool}, {plan.concurrency} {unit}{plural}"
+
+
+def _version() -> str:
+    try:
+        return metadata.version("amqpq")
+    except metadata.PackageNotFoundError:
+        return "(run from its source, not installed)"
