@@ -1,0 +1,92 @@
+"""The rows of the benchmark, and what each of them has switched on.
+
+Everybody publishes persistent messages to a durable classic queue and acknowledges after the task ran. What a library
+does not do, or not by default, is said in words; where its default is the weaker one, the stronger has its own row.
+"""
+
+from __future__ import annotations
+
+from benchmarks.contender import Entry, Facts
+
+BARE_SCALE = 10
+"""Bare drivers publish 15,000 to 40,000 a second: ten times the messages keep the measured time above 0.2 s."""
+
+
+def _bare(confirm: str) -> Facts:
+    return Facts(
+        confirm=confirm,
+        late_ack="yes",
+        signing="no",
+        persistent="tasks, results",
+        replies="1 exclusive queue per client",
+        worker="1 process",
+    )
+
+
+def _celery(confirm: str, worker: str) -> Facts:
+    return Facts(
+        confirm=confirm,
+        late_ack="yes (set)",
+        signing="no",
+        persistent="tasks",
+        replies="rpc://, 1 queue per client",
+        worker=worker,
+    )
+
+
+def _dramatiq(confirm: str) -> Facts:
+    return Facts(
+        confirm=confirm,
+        late_ack="yes",
+        signing="no",
+        persistent="tasks",
+        replies="none on RabbitMQ",
+        worker="2 processes x 4 threads",
+    )
+
+
+def _ours(signing: str, replies: str = "1 durable queue per task", confirm: str = "each") -> Facts:
+    return Facts(
+        confirm=confirm,
+        late_ack="yes",
+        signing=signing,
+        persistent="tasks, results",
+        replies=replies,
+        worker="prefork, 2 processes",
+    )
+
+
+ENTRIES: tuple[Entry, ...] = (
+    Entry("py-amqp", "bare_amqp", _bare("none"), {"confirm": "no"}, scale=BARE_SCALE),
+    Entry("py-amqp, confirms", "bare_amqp", _bare("each"), {"confirm": "yes"}, scale=2, quick=True),
+    Entry("pika", "bare_pika", _bare("none"), {"confirm": "no"}, scale=BARE_SCALE, quick=True),
+    Entry("pika, confirms", "bare_pika", _bare("each"), {"confirm": "yes"}, scale=2),
+    Entry("amqpq, Ed25519", "ours", _ours("Ed25519"), {"signing": "ed25519"}, quick=True),
+    Entry("amqpq, HMAC", "ours", _ours("HMAC-SHA256"), {"signing": "hmac-sha256"}),
+    Entry("amqpq, unsigned", "ours", _ours("no"), {"signing": "off"}),
+    Entry(
+        "amqpq, HMAC, direct",
+        "ours",
+        _ours("HMAC-SHA256", "direct reply-to"),
+        {"signing": "hmac-sha256", "reply": "direct"},
+    ),
+    Entry(
+        "amqpq, HMAC, batch",
+        "ours",
+        _ours("HMAC-SHA256", confirm="each, gathered"),
+        {"signing": "hmac-sha256", "batch": "yes"},
+        quick=True,
+    ),
+    Entry(
+        "Celery prefork", "celery", _celery("none (default)", "prefork, 2 processes"), {"pool": "prefork"}, quick=True
+    ),
+    Entry(
+        "Celery prefork, confirms",
+        "celery",
+        _celery("each task", "prefork, 2 processes"),
+        {"pool": "prefork", "confirm": "yes"},
+    ),
+    Entry("Celery solo", "celery", _celery("none (default)", "solo, 1 process"), {"pool": "solo"}),
+    Entry("dramatiq", "dramatiq", _dramatiq("none (default)"), {"confirm": "no"}, results=False, quick=True),
+    Entry("dramatiq, confirms", "dramatiq", _dramatiq("each"), {"confirm": "yes"}, results=False),
+)

@@ -1,0 +1,1 @@
+"""One module per contender; each is imported only in the processes that run it."""

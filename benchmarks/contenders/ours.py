@@ -1,0 +1,114 @@
+"""amqpq: confirmed publishes, late acknowledgement, results confirmed before the acknowledgement.
+
+Options: `signing` (ed25519, hmac-sha256, off), `reply` (task: one durable queue per call; direct: the broker's own
+direct reply-to), `pool`, `batch` = "yes" publishes inside `app.batch()` and fetches with `app.collect()`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from benchmarks import contender
+
+TOPOLOGY = """\
+amqpq: 1
+project: bench
+queues:
+  {queue}: {{}}
+routes:
+  "bench.*": {{queue: {queue}}}
+messages: {{serializer: json, accept: [json]}}
+replies: {{mode: {reply}, expires: 10m}}
+security: {security}
+"""
+
+SECURITY = {
+    "off": "{signing: off}",
+    "ed25519": "{signing: {algorithm: ed25519, key: keys/bench.pem, key_id: bench}}",
+    "hmac-sha256": '{signing: {algorithm: hmac-sha256, key: "env:BENCH_SECRET", key_id: bench}}',
+}
+
+
+class Contender:
+    """An amqpq producer; the worker is the real command."""
+
+    def __init__(self, setting: contender.Setting) -> None:
+        self._setting = setting
+        self._file = setting.folder / "topology.yaml"
+        self._file.write_text(
+            TOPOLOGY.format(
+                queue=setting.queue,
+                reply=setting.options.get("reply", "task"),
+                security=SECURITY[setting.options["signing"]],
+            )
+        )
+        self._variables = {
+            **setting.environment(),
+            "AMQPQ_TOPOLOGY": str(self._file),
+            "AMQPQ_BROKER_URL": setting.url,
+            "BENCH_SECRET": secrets.token_hex(32),
+        }
+        if setting.options["signing"] == "ed25519":
+            self._command("keys", "new", "bench")
+        os.environ.update(self._variables)
+        from benchmarks.contenders import amqpq_tasks  # noqa: PLC0415 - it reads the environment when imported
+
+        self._tasks: Any = amqpq_tasks
+
+    def prepare(self) -> None:
+        """Declare what the topology says."""
+        self._command("topology", "apply")
+
+    def worker(self) -> tuple[Sequence[str], Mapping[str, str]]:
+        """Return the command."""
+        command = contender.python(
+            "amqpq",
+            "worker",
+            "-A",
+            "benchmarks.contenders.amqpq_tasks",
+            "-Q",
+            self._setting.queue,
+            "-P",
+            self._setting.options.get("pool", "prefork"),
+            "-c",
+            str(contender.PROCESSES if self._setting.options.get("pool", "prefork") == "prefork" else 1),
+            "--prefetch",
+            str(contender.PREFETCH),
+        )
+        return command, self._variables
+
+    def publish(self, count: int) -> None:
+        """Call `delay` on the task without result."""
+        with self._batch():
+            for _ in range(count):
+                self._tasks.noop.delay(contender.PAYLOAD)
+
+    def collect(self, count: int) -> None:
+        """Call `delay`, then `get` on every result; with `batch`, both together."""
+        with self._batch():
+            results = [self._tasks.echo.delay(contender.PAYLOAD) for _ in range(count)]
+        if self._setting.options.get("batch") == "yes":
+            self._tasks.app.collect(results, timeout=contender.RESULT_TIMEOUT_SECONDS)
+            return
+        for result in results:
+            result.get(timeout=contender.RESULT_TIMEOUT_SECONDS)
+
+    def round_trip(self) -> None:
+        """Call and get."""
+        self._tasks.echo.delay(contender.PAYLOAD).get(timeout=contender.RESULT_TIMEOUT_SECONDS)
+
+    def close(self) -> None:
+        """Close the application's connection."""
+        self._tasks.app.close()
+
+    def _batch(self) -> AbstractContextManager[Any]:
+        return self._tasks.app.batch() if self._setting.options.get("batch") == "yes" else nullcontext()
+
+    def _command(self, *arguments: str) -> None:
+        command = contender.python("amqpq", *arguments)
+        subprocess.run(command, cwd=self._setting.folder, env=self._variables, check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,216 @@
+"""Measures one contender once, in a process of its own, and prints one JSON object: measure -> value.
+
+The phases, for everybody:
+
+1. declare, empty the queue;
+2. publish N tasks while no worker runs (what the broker does with a consumer is not in this figure), empty the queue;
+3. start the worker; wait until the queue has a consumer; run the same warm-up;
+4. end to end: publish N tasks, until the last one has run;
+5. with results: call N times, until the last result is there;
+6. round trip: one call at a time.
+
+CPU time is read at the borders of a phase: this process for the client, the whole process tree for the worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cpu
+from benchmarks.contender import Contender, Setting
+from benchmarks.contenders.bare_amqp import connect
+from benchmarks.counting import Board
+
+WARM_UP = 50
+"""Tasks before the first measured one, for everybody: enough for every worker process to have run some."""
+
+DEADLINE_SECONDS = 120.0
+"""Longest wait for anything; above it the run fails."""
+
+STOP_SECONDS = 20.0
+"""How long a worker may take to stop when asked, before it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many messages each phase has."""
+
+    publish: int
+    collect: int
+    round_trips: int
+
+
+class Queue:
+    """The contender's queue as seen from beside it, over a connection of our own."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._connection = connect(url, confirm=False)
+        self._channel = self._connection.channel()
+        self._name = name
+
+    def ready(self) -> int:
+        """Return the messages waiting."""
+        return int(self._channel.queue_declare(self._name, passive=True).message_count)
+
+    def consumers(self) -> int:
+        """Return the consumers subscribed."""
+        return int(self._channel.queue_declare(self._name, passive=True).consumer_count)
+
+    def purge(self) -> None:
+        """Empty it."""
+        self._channel.queue_purge(self._name)
+
+    def close(self) -> None:
+        """Delete the queue and close the connection."""
+        self._channel.queue_delete(self._name)
+        self._connection.close()
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for the broker to show `condition`.
+
+    Raises:
+        TimeoutError: It did not come true; names `what`.
+    """
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            message = f"{what}: not within {DEADLINE_SECONDS:.0f} s"
+            raise TimeoutError(message)
+        time.sleep(0.02)  # the broker has no signal for this
+
+
+@contextmanager
+def running_worker(contender: Contender, queue: Queue, log: Path) -> Iterator[int]:
+    """Run the contender's worker until the block ends; yields its process number once it consumes."""
+    command, environment = contender.worker()
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=dict(environment), cwd=log.parent, stdout=output, stderr=output)
+    try:
+
+        def consuming() -> bool:
+            if process.poll() is not None:
+                message = f"the worker ended with {process.returncode}:\n{log.read_text(errors='replace')[-4000:]}"
+                raise RuntimeError(message)
+            return queue.consumers() > 0
+
+        until(consuming, "a consumer on the queue")
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def measure(contender: Contender, queue: Queue, setting: Setting, counts: Counts, *, results: bool) -> dict[str, float]:
+    """Run all phases and return the figures: rates per second, CPU in us per message, times in ms."""
+    contender.prepare()
+    queue.purge()
+    figures = publish_alone(contender, queue, counts.publish)
+    board = Board(setting.counter)
+    with running_worker(contender, queue, setting.folder / "worker.log") as pid:
+        contender.publish(WARM_UP)
+        board.wait(WARM_UP, DEADLINE_SECONDS)
+        figures |= end_to_end(contender, board, pid, counts.publish)
+        if results:
+            contender.collect(WARM_UP)
+            figures |= with_results(contender, pid, counts.collect)
+            figures |= round_trips(contender, counts.round_trips)
+        until(lambda: queue.ready() == 0, "an empty queue")
+    return figures
+
+
+def publish_alone(contender: Contender, queue: Queue, count: int) -> dict[str, float]:
+    """Publish with nobody consuming."""
+    contender.publish(WARM_UP)
+    until(lambda: queue.ready() == WARM_UP, "the warm-up in the queue")
+    queue.purge()
+    processor, started = cpu.own_seconds(), time.perf_counter()
+    contender.publish(count)
+    seconds, processor = time.perf_counter() - started, cpu.own_seconds() - processor
+    until(lambda: queue.ready() == count, f"{count} messages in the queue")
+    queue.purge()
+    return {"publish_per_s": count / seconds, "publish_cpu_us": processor / count * 1e6}
+
+
+def end_to_end(contender: Contender, board: Board, pid: int, count: int) -> dict[str, float]:
+    """Publish while the worker runs, until the last task has run."""
+    before, _ = board.total()
+    worker, started = cpu.tree_seconds(pid), time.monotonic_ns()
+    contender.publish(count)
+    ended = board.wait(before + count, DEADLINE_SECONDS)
+    worker = cpu.tree_seconds(pid) - worker
+    return {"end_to_end_per_s": count / ((ended - started) / 1e9), "end_to_end_worker_cpu_us": worker / count * 1e6}
+
+
+def with_results(contender: Contender, pid: int, count: int) -> dict[str, float]:
+    """Call `count` times, until the last result is there."""
+    client, worker, started = cpu.own_seconds(), cpu.tree_seconds(pid), time.perf_counter()
+    contender.collect(count)
+    seconds, client, worker = (
+        time.perf_counter() - started,
+        cpu.own_seconds() - client,
+        cpu.tree_seconds(pid) - worker,
+    )
+    return {
+        "results_per_s": count / seconds,
+        "results_client_cpu_us": client / count * 1e6,
+        "results_worker_cpu_us": worker / count * 1e6,
+    }
+
+
+def round_trips(contender: Contender, count: int) -> dict[str, float]:
+    """Call one at a time; the median and the 99th percentile, in milliseconds."""
+    times = []
+    for _ in range(count):
+        started = time.perf_counter()
+        contender.round_trip()
+        times.append((time.perf_counter() - started) * 1e3)
+    times.sort()
+    return {"round_trip_p50_ms": times[len(times) // 2], "round_trip_p99_ms": times[int(len(times) * 0.99)]}
+
+
+def command(module: str, url: str, options: dict[str, str], counts: Counts, *, results: bool) -> list[str]:
+    """Return the command that measures a contender once."""
+    job = {"module": module, "url": url, "options": options, "counts": asdict(counts), "results": results}
+    return [sys.executable, "-m", "benchmarks.drive", json.dumps(job)]
+
+
+def main() -> None:
+    """Measure what the one argument says and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("job", help="JSON: module, url, options, counts, results")
+    job: dict[str, Any] = json.loads(parser.parse_args().job)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        counter = Path(folder) / "counter"
+        counter.mkdir()
+        queue_name = f"bench.{job['module']}.{os.getpid()}"
+        setting = Setting(job["url"], Path(folder), queue_name, counter, job["options"])
+        contender: Contender = importlib.import_module(f"benchmarks.contenders.{job['module']}").Contender(setting)
+        queue = Queue(job["url"], queue_name)
+        try:
+            figures = measure(contender, queue, setting, Counts(**job["counts"]), results=job["results"])
+        finally:
+            contender.close()
+            queue.close()
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
