@@ -50,7 +50,8 @@ _ODD_NUMBER = re.compile(
 )
 _STANDARD: Final = "tag:yaml.org,2002:"
 _MERGE_KEY: Final = "<<"
-_STAR_STAND_IN: Final = "\N{ASTERISK OPERATOR}"
+_STAND_INS: Final = {"*": "\ue000", "#": "\ue001"}  # of the private use area: no text of a person's has them
+_MEANT: Final = {ord(letter): character for character, letter in _STAND_INS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +170,8 @@ def read(text: str, file: str) -> Document:
         except yaml.YAMLError as error:
             fault = _syntax_fault(error, text, file)
             faults.append(fault)
-            # Where a star was mended, go on: all faults are reported at once.
-            unread = _without_star(text, fault.place) if fault.kind == "swallowed" else None
+            # Where the character can be mended, go on: all faults are reported at once.
+            unread = _mended(text, fault.place) if fault.kind == "swallowed" else None
             if unread is None:
                 return Document(Node({}, start), faults)
         except RecursionError:
@@ -273,7 +274,7 @@ class _Reader:
         return {**{name: entry for name, entry in merged.items() if name not in entries}, **entries}
 
     def _key(self, node: yaml.ScalarNode, place: Place) -> str:
-        text = str(node.value)
+        text = str(node.value).translate(_MEANT)
         key = self._scalar(node, place)
         if not isinstance(key.value, str) and not key.swallowed:
             shown = "empty" if key.value is None else _reading(key.value)
@@ -294,7 +295,7 @@ class _Reader:
         return {}
 
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> Node:
-        text = str(node.value)
+        text = str(node.value).translate(_MEANT)
         tag = node.tag.removeprefix(_STANDARD)
         source = self._source(node)
         if not node.tag.startswith(_STANDARD) or tag not in {
@@ -369,6 +370,11 @@ def _syntax_fault(error: yaml.YAMLError, text: str, file: str) -> Fault:
         return Fault(place, "swallowed", message, "quote the value")
     if "\t" in about or "'\\t'" in about:
         return Fault(place, "syntax", "a tab cannot indent YAML", "use spaces")
+    if "flow mapping" in about and "${" in line[: place.column + 1]:
+        start = line.rfind("${", 0, place.column + 1)
+        variable = line[start : line.find("}", start) + 1]
+        message = f"inside {{...}} YAML takes the braces of {variable} for a mapping"
+        return Fault(Place(file, place.line, start + 1), "syntax", message, f'quote it: "{variable}"')
     comment = _comment_in_flow(lines, place.line) if "flow" in about else None
     if comment is not None:
         message = "a '#' after a space begins a comment, and swallowed the end of the list or mapping"
@@ -381,14 +387,18 @@ def _word(text: str) -> str:
     return re.split(r"[,\]}]|:(?=\s|$)|\s#", text, maxsplit=1)[0].strip()
 
 
-def _without_star(text: str, place: Place) -> str | None:
-    """Put a letter in the place of the `*` that stopped the parser, so that what stands behind it is looked at, too."""
+def _mended(text: str, place: Place) -> str | None:
+    """Put a letter in the place of the character that stopped the parser, so that what stands behind it is looked at, too.
+
+    A `#` is mended where it swallowed a closing bracket; elsewhere it may well begin a comment, and something else is wrong.
+    """
     lines = text.split("\n")
     line, column = lines[place.line - 1], place.column - 1
-    if line[column : column + 1] != "*":
-        return None
-    lines[place.line - 1] = f"{line[:column]}{_STAR_STAND_IN}{line[column + 1 :]}"
-    return "\n".join(lines)
+    character, rest = line[column : column + 1], line[column + 1 :]
+    if character == "*" or (character == "#" and re.search(r"[\]}]", rest)):
+        lines[place.line - 1] = f"{line[:column]}{_STAND_INS[character]}{rest}"
+        return "\n".join(lines)
+    return None
 
 
 def _comment_in_flow(lines: list[str], last: int) -> tuple[int, int] | None:

@@ -58,10 +58,7 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
 
 
 def _requires(file: File) -> model.Requires:
-    try:
-        return model.Requires(file.requires.rabbitmq, versions.lowest(file.requires.rabbitmq))
-    except ValueError:
-        return model.Requires()
+    return model.Requires(file.requires.rabbitmq, versions.lowest(file.requires.rabbitmq))
 
 
 def _broker(part: document.BrokerPart, base: Path) -> model.Broker:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from amqpq.topology import shorthand, units
+from amqpq.topology import shorthand, units, versions
 
 
 def problem(rule: str, message: str, remedy: str = "") -> PydanticCustomError:
@@ -41,6 +41,15 @@ def _size(value: object) -> object:
     if isinstance(value, str):
         try:
             return units.size_bytes(value)
+        except ValueError as error:
+            raise problem("TOP001", str(error)) from None
+    return value
+
+
+def _requirement(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            versions.lowest(value)
         except ValueError as error:
             raise problem("TOP001", str(error)) from None
     return value
@@ -127,7 +136,7 @@ class Part(BaseModel):
 class RequiresPart(Part):
     """What the file needs of the broker."""
 
-    rabbitmq: str = Field(
+    rabbitmq: Annotated[str, BeforeValidator(_requirement)] = Field(
         default=">=3.10", description="Versions the file is for, e.g. '>=3.10,<5'; lint uses the lowest."
     )
 

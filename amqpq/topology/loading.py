@@ -95,7 +95,7 @@ def inspect(
     if file is not None:
         unbuilt.refuse(file, findings)
         topology = build.build(file, findings, build.Origin(path, base, environment))
-        lint.run(lint.Context(file, topology, findings, frozenset(values.secret_paths)))
+        lint.run(lint.Context(file, topology, findings))
     told = {(problem.place, problem.rule) for problem in findings.problems}
     findings.problems.extend(problem for problem in literal if (problem.place, problem.rule) not in told)
     problems = tuple(findings.sorted())

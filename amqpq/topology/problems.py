@@ -35,6 +35,8 @@ class Findings:
     problems: list[Problem] = field(default_factory=list)
     unknown: set[Path] = field(default_factory=set)
     """Paths that could not be read: what follows from them is not reported again."""
+    secret: set[Path] = field(default_factory=set)
+    """Paths whose value came, in part or whole, from a secret: it is not repeated in a problem."""
 
     def error(self, path: Path, rule: str, message: str, remedy: str = "") -> None:
         """Note an error at `path`."""
@@ -76,5 +78,9 @@ class Findings:
 
     def sorted(self) -> list[Problem]:
         """Return the problems in the order of the file, each once."""
-        unique = dict.fromkeys(self.problems)
+        # What YAML swallowed or changed explains whatever else is wrong with the value at that place.
+        explained = {problem.place for problem in self.problems if problem.rule in {"TOP002", "TOP003"}}
+        unique = dict.fromkeys(
+            problem for problem in self.problems if problem.rule != "TOP001" or problem.place not in explained
+        )
         return sorted(unique, key=lambda problem: (problem.place.file, problem.place.line, problem.place.column))

@@ -50,6 +50,7 @@ def validate(findings: Findings) -> File | None:
     data = findings.root.data()
     if not isinstance(data, dict):
         return None
+    _swallowed_keys(findings)
     data = {name: value for name, value in data.items() if value is not None or name in {"amqpq", "project"}}
     for _ in range(ROUNDS):
         try:
@@ -61,6 +62,15 @@ def validate(findings: Findings) -> File | None:
             for path, detail in found:
                 findings.unknown |= {path, _take_out(data, path, missing=detail["type"] == "missing")}
     return None
+
+
+def _swallowed_keys(findings: Findings) -> None:
+    """Note routing and binding keys that are empty because of a `#`: an empty one would pass for an absent one."""
+    for path, node in findings.root.scalars():
+        if path[-1:] in {("key",), ("keys",)} and node.value is None and node.swallowed == "#":
+            message = f"{_name(path)} is empty, because '#' begins a comment"
+            findings.error(path, "TOP002", message, f'quote it if it is meant: {path[-1]}: "#"')
+            findings.unknown.add(path[:2])
 
 
 def _path(location: tuple[int | str, ...]) -> Path:
@@ -75,7 +85,11 @@ def _report(findings: Findings, path: Path, detail: ErrorDetails) -> None:
     context: Mapping[str, Any] = detail.get("ctx", {})
     node = findings.root.at(path)
     name = _name(path)
-    if kind == "extra_forbidden":
+    if kind == "missing" and path in findings.unknown:
+        return  # it was there, and did not fit: told already
+    if any(path[: len(secret)] == secret for secret in findings.secret):
+        findings.error(path, "TOP001", f"{name}: the secret that stands here has not the form that is needed")
+    elif kind == "extra_forbidden":
         _unknown_key(findings, path)
     elif kind == "missing":
         where = f"'{_name(path[:-1])}'" if path[:-1] else "the file"
@@ -83,7 +97,7 @@ def _report(findings: Findings, path: Path, detail: ErrorDetails) -> None:
     elif kind in _WORDS:
         _wrong_type(findings, path, node, _WORDS[kind])
     elif kind == "literal_error":
-        _not_one_of(findings, path, node, str(context.get("expected", "")))
+        _not_one_of(findings, path, detail["input"], str(context.get("expected", "")))
     elif kind.startswith("TOP"):
         message = str(context["message"])
         swallowed = node is not None and node.swallowed == "#"
@@ -138,9 +152,9 @@ def _given(node: Node) -> str:
     return str(node.value).lower()
 
 
-def _not_one_of(findings: Findings, path: Path, node: Node | None, expected: str) -> None:
+def _not_one_of(findings: Findings, path: Path, value: object, expected: str) -> None:
     choices = [part.strip().strip("'") for part in expected.replace(" or ", ", ").split(",")]
-    value = node.value if node is not None else None
+    node = findings.root.at(path)  # None where a short form stands for the mapping that `path` leads into
     name = _name(path)
     if path == ("amqpq",):
         findings.error(path, "TOP001", f"format version {value!r} is not known", "this amqpq reads `amqpq: 1`")
@@ -196,13 +210,15 @@ def _take_out(data: dict[str, Any], path: Path, *, missing: bool) -> Path:
 
 
 def _delete(data: dict[str, Any], path: Path) -> None:
+    """Delete what stands at `path`; a short form, which has nothing below itself, goes as a whole."""
     parent: Any = data
     for step in path[:-1]:
-        if not isinstance(parent, dict) or step not in parent:
+        below = parent.get(step)
+        if not isinstance(below, dict):
+            parent.pop(step, None)
             return
-        parent = parent[step]
-    if isinstance(parent, dict):
-        parent.pop(path[-1], None)
+        parent = below
+    parent.pop(path[-1], None)
 
 
 # ------------------------------------------------------------------------------------------------------ known keys

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,8 +36,6 @@ class Variables:
     parts: Mapping[str, VariablePart]
     environ: Mapping[str, str]
     base: Path
-    secret_paths: set[TreePath] = field(default_factory=set)
-    """Paths whose value came, in part or whole, from a secret."""
 
     def substitute(self, findings: Findings) -> None:
         """Replace every use in the tree; note what cannot be."""
@@ -67,7 +65,7 @@ class Variables:
         node.plain = None
         names = [match.group(2) for match in _USE.finditer(text) if match.group(2)]
         if any(name in self.parts and self.parts[name].type == "secret" for name in names):
-            self.secret_paths.add(path)
+            findings.secret.add(path)
 
     def _written_out(self, match: re.Match[str]) -> str:
         if match.group(1) is not None:

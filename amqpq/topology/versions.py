@@ -20,8 +20,9 @@ def lowest(requirement: str) -> Version:
         ValueError: It is not a requirement, or allows nothing amqpq runs on.
     """
     low = OLDEST
-    high: Version | None = None
-    for clause in requirement.split(","):
+    allowed = True
+    # Lower bounds first: an upper one is held against the lowest version that is left.
+    for clause in sorted(requirement.split(","), key=lambda text: text.strip().startswith("<")):
         match = _CLAUSE.fullmatch(clause.strip())
         if match is None:
             msg = f"'{requirement}' is not a version requirement; write e.g. '>=3.10' or '>=3.13,<5'"
@@ -29,9 +30,11 @@ def lowest(requirement: str) -> Version:
         version = parse(match.group(2))
         if match.group(1) in {">=", "==", ">"}:
             low = max(low, version)
-        if match.group(1) in {"<=", "==", "<"}:
-            high = version if high is None else min(high, version)
-    if high is not None and high < low:
+        if match.group(1) in {"<=", "=="}:
+            allowed = allowed and low <= version
+        elif match.group(1) == "<":
+            allowed = allowed and low < version
+    if not allowed:
         msg = f"'{requirement}' allows no RabbitMQ that amqpq runs on (3.10 and later)"
         raise ValueError(msg)
     return low

@@ -332,12 +332,12 @@ class Channel:
     def ack(self, tag: int, *, multiple: bool = False) -> None:
         """Acknowledge a delivery."""
         if not self._ended and not self._closing:
-            self._wire.send_soon(settle(self._number, BASIC_ACK, tag, multiple))
+            self._wire.send_soon(settle(self._number, BASIC_ACK, tag, flag=multiple))
 
     def reject(self, tag: int, *, requeue: bool) -> None:
         """Give a delivery back, or let the queue dead-letter it."""
         if not self._ended and not self._closing:
-            self._wire.send_soon(settle(self._number, BASIC_REJECT, tag, requeue))
+            self._wire.send_soon(settle(self._number, BASIC_REJECT, tag, flag=requeue))
 
     def close(self) -> asyncio.Future[None]:
         """End the channel; unacknowledged deliveries go back to their queues."""

@@ -363,6 +363,10 @@ class BlockingConnection:
     def close(self) -> Future[None]:
         """Close the connection after what was sent before."""
         with self._lock:
+            channels = list(self._channels.values())
+        for channel in channels:
+            channel.flush_acks()
+        with self._lock:
             if self._goodbye is not None:
                 return self._goodbye
             self._goodbye = _Answer(self)

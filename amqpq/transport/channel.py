@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from amqpq.errors import AmqpqError, ChannelClosed, ConnectionLost
 from amqpq.log import TRANSPORT
 from amqpq.transport import failures, frames
+from amqpq.transport.acks import Acks
 from amqpq.transport.outbox import Outbox, Wire
 from amqpq.types import (
     BindingSpec,
@@ -48,6 +49,7 @@ class _Awaited(NamedTuple):
 class _Consumer:
     on_delivery: Callable[[Delivery], object]
     on_cancel: Callable[[str], object] | None
+    no_ack: bool
     leaving: bool = False
 
 
@@ -64,6 +66,7 @@ class WireChannel:
         self._reason: AmqpqError | None = None
         self._awaited: deque[_Awaited] = deque()
         self._outbox = Outbox(wire, number, self._lock, self._refusal)
+        self._acks = Acks()
         self._consumers: dict[str, _Consumer] = {}
         self._consumer_count = 0
         self._prefetch = 0
@@ -165,7 +168,8 @@ class WireChannel:
     def get(self, queue: str, *, no_ack: bool = False) -> Future[Delivery | None]:
         """Fetch one message, or None from an empty queue."""
         answers = (frames.BASIC_GET_OK, frames.BASIC_GET_EMPTY)
-        return self._request(frames.BASIC_GET, answers, "Hsb", 0, queue, (no_ack,), convert=_delivery_or_none)
+        convert = _delivery_or_none if no_ack else self._got
+        return self._request(frames.BASIC_GET, answers, "Hsb", 0, queue, (no_ack,), convert=convert)
 
     def consume(
         self,
@@ -193,7 +197,7 @@ class WireChannel:
                 "Hssbt", 0, queue, tag, (False, no_ack, False, False), {}, convert=_first,
             )  # fmt: skip
             if not pending.done():
-                self._consumers[tag] = _Consumer(on_delivery, on_cancel)
+                self._consumers[tag] = _Consumer(on_delivery, on_cancel, no_ack)
             return pending
 
     def cancel(self, consumer_tag: str) -> Future[None]:
@@ -215,9 +219,18 @@ class WireChannel:
             )
 
     def ack(self, tag: int, *, multiple: bool = False) -> None:
-        """Acknowledge a delivery (and, with `multiple`, every earlier one)."""
-        if self._open:
-            self._wire.send(frames.settle(self.number, frames.BASIC_ACK, tag, multiple), lazy=True)
+        """Acknowledge a delivery (and, with `multiple`, every earlier one); leaves with others, before the next request."""
+        with self._lock:
+            if not self._open:
+                return
+            if multiple:
+                self._send_acks()
+                self._acks.settled_up_to(tag)
+                self._wire.send(frames.settle(self.number, frames.BASIC_ACK, tag, flag=True), lazy=True)
+                return
+            first = self._acks.ack(tag)
+        if first:
+            self._wire.call_soon(self.flush_acks)
 
     def reject(self, tag: int, *, requeue: bool) -> None:
         """Give a delivery back, or let the queue dead-letter it.
@@ -225,8 +238,24 @@ class WireChannel:
         By `basic.reject`, not `basic.nack`: on RabbitMQ 4.3 only the former counts towards a quorum queue's delivery
         limit (release notes 4.3.0).
         """
-        if self._open:
-            self._wire.send(frames.settle(self.number, frames.BASIC_REJECT, tag, requeue), lazy=True)
+        with self._lock:
+            if self._open:
+                self._acks.rejected(tag)
+                self._wire.send(frames.settle(self.number, frames.BASIC_REJECT, tag, flag=requeue), lazy=True)
+
+    def flush_acks(self) -> None:
+        """Send the acks that were collected."""
+        with self._lock:
+            if self._open:
+                self._send_acks()
+
+    def _send_acks(self) -> None:
+        """Send the acks that were collected; the lock is held."""
+        if self._acks.waiting:
+            number, settle = self.number, frames.settle
+            collected = self._acks.collect()
+            data = b"".join([settle(number, frames.BASIC_ACK, tag, flag=multiple) for tag, multiple in collected])
+            self._wire.send(data, lazy=True)
 
     def close(self) -> Future[None]:
         """End the channel; unacknowledged deliveries go back to their queues."""
@@ -235,6 +264,7 @@ class WireChannel:
                 return self._leaving
             self._leaving = self._wire.pending()
             if self._open:
+                self._send_acks()
                 self._open = False
                 self._wire.send(frames.request(self.number, frames.CHANNEL_CLOSE, "HsHH", 200, "", 0, 0))
             if not self._ended:
@@ -278,6 +308,7 @@ class WireChannel:
         except AmqpqError as error:
             pending.set_exception(error)
         else:
+            self._send_acks()
             self._awaited.append(_Awaited(method, answers, pending, convert))
             self._wire.send(data)
         return pending
@@ -307,14 +338,7 @@ class WireChannel:
             ProtocolViolation: It is not what was due.
         """
         if method == frames.BASIC_DELIVER:
-            consumer = self._consumers.get(argument.consumer_tag)
-            if consumer is not None and self._open:
-                try:
-                    consumer.on_delivery(argument)
-                except Exception:
-                    logger.exception(
-                        "the consumer %s failed on a delivery; it stays unacknowledged", argument.consumer_tag
-                    )
+            self._on_delivery(argument)
         elif method == frames.BASIC_ACK:
             tag, multiple = argument
             self._outbox.acked(tag, multiple=multiple)
@@ -326,6 +350,21 @@ class WireChannel:
         else:
             self._on_answer(method, argument)
 
+    def _on_delivery(self, delivery: Delivery) -> None:
+        with self._lock:
+            consumer = self._consumers.get(delivery.consumer_tag)
+            if not self._open:
+                return
+            if consumer is None or not consumer.no_ack:
+                self._acks.delivered(delivery.tag)
+        if consumer is None:
+            logger.warning("a delivery came for the consumer %s, which does not exist", delivery.consumer_tag)
+            return
+        try:
+            consumer.on_delivery(delivery)
+        except Exception:
+            logger.exception("the consumer %s failed on a delivery; it stays unacknowledged", delivery.consumer_tag)
+
     def _on_answer(self, method: int, argument: Any) -> None:
         with self._lock:
             if not self._awaited or method not in self._awaited[0].answers:
@@ -336,6 +375,12 @@ class WireChannel:
             awaited = self._awaited.popleft()
             value = awaited.convert(argument) if awaited.convert is not None else None
         awaited.pending.set_result(value)
+
+    def _got(self, argument: Delivery | tuple[()]) -> Delivery | None:
+        """Note a fetched delivery as outstanding; the lock is held."""
+        if isinstance(argument, Delivery):
+            self._acks.delivered(argument.tag)
+        return _delivery_or_none(argument)
 
     def _forget_consumer(self, argument: tuple[str]) -> None:
         self._consumers.pop(argument[0], None)

@@ -339,7 +339,7 @@ def request(channel: int, method: int, form: str = "", *values: Any) -> bytes:
     return _pack_head(METHOD, channel, len(payload)) + payload + b"\xce"
 
 
-def settle(channel: int, method: int, tag: int, flag: bool) -> bytes:  # noqa: FBT001 - the bit's meaning is the method's
+def settle(channel: int, method: int, tag: int, flag: bool) -> bytes:  # noqa: FBT001 - its meaning is the method's
     """Encode `basic.ack` (`flag`: multiple) or `basic.reject` (`flag`: requeue)."""
     return _settle(METHOD, channel, 13, method, tag, flag, FRAME_END)
 

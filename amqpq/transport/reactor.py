@@ -40,6 +40,8 @@ STALL_SECONDS = 5.0
 READ_MIN_BYTES = 16 * 1024
 READ_MAX_BYTES = 256 * 1024
 """A read asks for twice as much when it was filled: 9 us a delivery with 256 KiB, 45 us with py-amqp's own reads."""
+READS_PER_TURN = 4
+"""Then acks and heartbeats get their turn, however much arrives."""
 WRITE_PIECE_BYTES = 256 * 1024
 
 Socket: TypeAlias = "socket.socket | ssl.SSLSocket"
@@ -68,7 +70,7 @@ class Reactor:
         heartbeat: bytes,
         name: str,
     ) -> None:
-        sock.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        sock.setblocking(False)
         self._sock = sock
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._on_data = on_data
@@ -88,9 +90,10 @@ class Reactor:
         self._deadline: float | None = None
         self._last_sent = self._last_received = time.monotonic()
         self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)  # noqa: FBT003
-        self._wake_out.setblocking(False)  # noqa: FBT003
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
         self._read_bytes = READ_MIN_BYTES
+        self._unread = False  # the last turn left something to read, perhaps inside the TLS library
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._ident = -1
 
@@ -246,7 +249,7 @@ class Reactor:
                         self._woken()
                     else:
                         readable = True
-                if readable or self._tls:
+                if readable or self._tls or self._unread:
                     self._read()
                 while self._calls:
                     self._guarded(self._calls.popleft())
@@ -268,8 +271,9 @@ class Reactor:
             self._wake_in.recv(4096)
 
     def _read(self) -> None:
-        """Read until the kernel, and the TLS library, have nothing more at the moment."""
-        while True:
+        """Read what the kernel, and the TLS library, have at the moment; not for ever, others wait for their turn."""
+        self._unread = False
+        for _ in range(READS_PER_TURN):
             try:
                 if self._tls:
                     with self._lock:
@@ -291,6 +295,7 @@ class Reactor:
                 if size * 8 < self._read_bytes and self._read_bytes > READ_MIN_BYTES:
                     self._read_bytes //= 2
                 return
+        self._unread = True
 
     def _read_last_words(self) -> None:
         """A write failed: what the broker said before it closed (connection.close) may still be unread."""
@@ -323,7 +328,7 @@ class Reactor:
 
     def _patience(self) -> float | None:
         """How long to sleep when nothing happens, seconds."""
-        if self._calls:
+        if self._calls or self._unread:
             return 0
         moments = [] if self._deadline is None else [self._deadline]
         if self._heartbeat_seconds:

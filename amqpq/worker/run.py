@@ -86,6 +86,7 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        reactor.close()
 
 
 def prepare(plan: WorkerPlan, topology: Topology, connection: Connection) -> None:

@@ -18,7 +18,6 @@ class Context:
     file: File
     topology: Topology
     findings: Findings
-    secret_paths: frozenset[Path] = frozenset()
 
     @property
     def lowest(self) -> tuple[int, int, int]:

@@ -20,7 +20,7 @@ def check(context: Context) -> None:
     """Run the rules on binding keys and headers."""
     for path, part, binding in context.bindings():
         exchange = context.file.exchanges.get(part.from_)
-        if exchange is None:
+        if exchange is None or ("exchanges", part.from_, "type") in context.findings.unknown:
             continue
         if len(binding.key.encode()) > ROUTING_KEY_LIMIT_BYTES:
             message = f"the binding key '{binding.key[:40]}...' has more than {ROUTING_KEY_LIMIT_BYTES} bytes"

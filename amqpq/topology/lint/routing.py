@@ -18,7 +18,7 @@ def check(context: Context) -> None:
     """Run the rules on routing."""
     simulator = router(context.topology)
     for route in context.topology.routes:
-        if route.pattern in context.file.routes:
+        if route.pattern in context.file.routes and ("routes", route.pattern) not in context.findings.unknown:
             _route(context, route, simulator)
     _hidden_routes(context)
     _unreached_queues(context)

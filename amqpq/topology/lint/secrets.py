@@ -77,7 +77,7 @@ def _looks_like_key(text: str) -> bool:
 
 
 def _secret_uses(context: Context) -> None:
-    for path in sorted(context.secret_paths, key=repr):
+    for path in sorted(context.findings.secret, key=repr):
         if not any(path[: len(field)] == field for field in SECRET_FIELDS):
             message = "a secret is used where it would be shown"
             where = ", ".join(".".join(str(step) for step in field) for field in SECRET_FIELDS)

@@ -45,8 +45,8 @@ CONVERSATION: list[tuple[bytes, list[Event]]] = [
     (deliver(1, 3, b"\xce" * 9000), [expected_delivery(1, 3, b"\xce" * 9000)]),
     (deliver(3, 4, b"abcdef", piece=2), [expected_delivery(3, 4, b"abcdef")]),
     (deliver(3, 5, b"x", properties=Properties()), [expected_delivery(3, 5, b"x", Properties())]),
-    (settle(1, frames.BASIC_ACK, 7, True), [(1, frames.BASIC_ACK, (7, True))]),
-    (settle(1, frames.BASIC_NACK, 2**40, False), [(1, frames.BASIC_NACK, (2**40, False))]),
+    (settle(1, frames.BASIC_ACK, 7, flag=True), [(1, frames.BASIC_ACK, (7, True))]),
+    (settle(1, frames.BASIC_NACK, 2**40, flag=False), [(1, frames.BASIC_NACK, (2**40, False))]),
     (
         content(4, request(4, frames.BASIC_RETURN, "Hsss", 312, "NO_ROUTE", "ex", "key"), PROPERTIES, b"back"),
         [(4, frames.BASIC_RETURN, Returned(312, "NO_ROUTE", "ex", "key", PROPERTIES, b"back"))],
@@ -123,7 +123,7 @@ def test_any_bytes_give_events_or_a_violation(noise: bytes, sent: bytes, data: s
         (request(1, frames._method(60, 99)), "method 60.99, which no client expects"),
         (frames._pack_head(3, 1, 1) + b"x\xce", "frame of type 3 came on channel 1 where none was due"),
         (deliver(1, 1, b"abc")[:40] + deliver(1, 2, b"abc"), "a frame does not end"),
-        (request(1, frames.BASIC_RETURN, "Hsss", 312, "", "", "") + settle(2, frames.BASIC_ACK, 1, False)
+        (request(1, frames.BASIC_RETURN, "Hsss", 312, "", "", "") + settle(2, frames.BASIC_ACK, 1, flag=False)
          + request(1, frames.CHANNEL_CLOSE_OK), "a method came where content was due"),
     ],
 )  # fmt: skip

@@ -1,0 +1,21 @@
+"""The same tasks in an amqpq application; `$AMQPQ_TOPOLOGY` says where messages come from."""
+
+from __future__ import annotations
+
+import os
+
+from amqpq import App
+
+app = App(os.environ["AMQPQ_TOPOLOGY"])
+
+
+@app.task(name="shop.add")
+def add(x: int, y: int, label: str = "") -> dict[str, object]:
+    """Answer with more than a number, so that a result has something to compress."""
+    return {"sum": x + y, "label": label}
+
+
+@app.task(name="shop.fail")
+def fail(reason: str) -> None:
+    """Fail as tasks do."""
+    raise ValueError(reason)
