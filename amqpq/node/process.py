@@ -52,7 +52,9 @@ class Process:
         if descriptor is None:
             return self._wait_by_polling(timeout_seconds)
         try:
-            ended, _, _ = select.select([descriptor], [], [], timeout_seconds)
+            poll = select.poll()  # select() fails on descriptors from 1,024 on
+            poll.register(descriptor, select.POLLIN)
+            ended = poll.poll(timeout_seconds * 1000)
         finally:
             os.close(descriptor)
         _reap(self.pid)
