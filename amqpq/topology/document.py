@@ -12,112 +12,9 @@ from __future__ import annotations
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
-from pydantic_core import PydanticCustomError
 
-from amqpq.topology import shorthand, units, versions
-
-
-def problem(rule: str, message: str, remedy: str = "") -> PydanticCustomError:
-    """Make a validation error that carries its rule and its remedy."""
-    return PydanticCustomError(rule, "{message}", {"message": message, "remedy": remedy})
-
-
-# --------------------------------------------------------------------------------------------------------- value types
-
-
-def _duration(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            return units.seconds(value)
-        except ValueError as error:
-            raise problem("TOP001", str(error)) from None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        rule, message = "TOP001", f"{value} has no unit"
-        raise problem(rule, message, f"write {value}s for seconds (or ms, m, h, d, w)")
-    return value
-
-
-def _size(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            return units.size_bytes(value)
-        except ValueError as error:
-            raise problem("TOP001", str(error)) from None
-    return value
-
-
-def _requirement(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            versions.lowest(value)
-        except ValueError as error:
-            raise problem("TOP001", str(error)) from None
-    return value
-
-
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _nothing_is_empty(value: object) -> object:
-    """Let `search:` with nothing behind it stand for `search: {}`."""
-    return {} if value is None else value
-
-
-def _off(value: object) -> object:
-    return None if value is False or value == "off" else value
-
-
-def _algorithm(value: object) -> object:
-    return {"algorithm": value} if isinstance(value, str) else value
-
-
-def _scalar(value: object) -> object:
-    if isinstance(value, dict | list):
-        rule, message = "TOP001", "a header's value is one value here, not a list or a mapping"
-        raise problem(rule, message)
-    return value
-
-
-def _binding(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            return shorthand.parse(value)
-        except ValueError as error:
-            message, _, remedy = str(error).partition("; ")
-            raise problem("TOP001", message, remedy) from None
-    return value
-
-
-Duration: TypeAlias = Annotated[
-    float,
-    BeforeValidator(_duration),
-    WithJsonSchema(
-        {"type": "string", "pattern": r"^(\d+(\.\d+)?\s*(ms|s|m|h|d|w))+$", "examples": ["30s", "10m", "1d"]}
-    ),
-]
-Size: TypeAlias = Annotated[
-    int,
-    BeforeValidator(_size),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([KkMmGg][Ii]?)?[Bb]$", "examples": ["4KiB", "16MiB"]},
-                {"type": "integer", "minimum": 0},
-            ]
-        }
-    ),
-]
-Scalar: TypeAlias = Annotated[
-    JsonValue,
-    BeforeValidator(_scalar),
-    WithJsonSchema({"type": ["string", "integer", "number", "boolean", "null"]}),
-]
-Arguments: TypeAlias = dict[str, JsonValue]
-Compression: TypeAlias = Literal["zlib", "bzip2", "none"]
-Serializer: TypeAlias = Literal["msgpack", "json", "yaml", "pickle"]
-Manage: TypeAlias = Literal["full", "verify", "external"]
-Reply: TypeAlias = Literal["task", "client", "direct", "none"]
+from amqpq.topology import values
+from amqpq.topology.values import Arguments, Compression, Duration, Manage, Reply, Scalar, Serializer, Size
 
 
 def _accepted() -> list[Serializer]:
@@ -136,7 +33,7 @@ class Part(BaseModel):
 class RequiresPart(Part):
     """What the file needs of the broker."""
 
-    rabbitmq: Annotated[str, BeforeValidator(_requirement)] = Field(
+    rabbitmq: Annotated[str, BeforeValidator(values.requirement)] = Field(
         default=">=3.10", description="Versions the file is for, e.g. '>=3.10,<5'; lint uses the lowest."
     )
 
@@ -181,7 +78,7 @@ class BrokerPart(Part):
 
     url: Annotated[
         list[str],
-        BeforeValidator(_listed),
+        BeforeValidator(values.listed),
         WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
     ] = Field(
         default_factory=lambda: ["amqp://guest:guest@localhost:5672/"],
@@ -289,7 +186,7 @@ class BindingPart(Part):
 
 AnyBinding: TypeAlias = Annotated[
     BindingPart,
-    BeforeValidator(_binding, json_schema_input_type=str | BindingPart),
+    BeforeValidator(values.binding, json_schema_input_type=str | BindingPart),
 ]
 
 # ------------------------------------------------------------------------------------------------------------- messages
@@ -332,7 +229,7 @@ class MessagesPart(Part):
     compression: (
         Annotated[
             CompressionPart,
-            BeforeValidator(_algorithm, json_schema_input_type=Compression | CompressionPart),
+            BeforeValidator(values.algorithm, json_schema_input_type=Compression | CompressionPart),
         ]
         | None
     ) = Field(default=None, description="An algorithm, or {algorithm, above}.")
@@ -421,7 +318,7 @@ class SecurityPart(Part):
 
     signing: Annotated[
         SigningPart | None,
-        BeforeValidator(_off, json_schema_input_type=SigningPart | Literal["off", False]),
+        BeforeValidator(values.off, json_schema_input_type=SigningPart | Literal["off", False]),
     ] = Field(default_factory=SigningPart, description="The key this host signs with, or off.")
     trust: dict[str, TrustPart] = Field(
         default_factory=dict, description="Key id to the key whose signatures are accepted."
@@ -488,8 +385,8 @@ class CheckPart(Part):
     exactly: bool = Field(default=False, description="Whether it must reach no other queue.")
 
 
-MaybeExchange: TypeAlias = Annotated[ExchangePart, BeforeValidator(_nothing_is_empty)]
-MaybeQueue: TypeAlias = Annotated[QueuePart, BeforeValidator(_nothing_is_empty)]
+MaybeExchange: TypeAlias = Annotated[ExchangePart, BeforeValidator(values.nothing_is_empty)]
+MaybeQueue: TypeAlias = Annotated[QueuePart, BeforeValidator(values.nothing_is_empty)]
 
 
 class File(Part):

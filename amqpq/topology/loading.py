@@ -77,9 +77,9 @@ def inspect(
         return Inspection(None, tuple(findings.sorted()))  # nothing could be read
     base = path.resolve().parent if path is not None else Path.cwd()
     environ = os.environ if environ is None else environ
-    before = copy.deepcopy(findings.root)
+    others = [name for name in sources.environments(findings.root) if name != environment]
+    before = copy.deepcopy(findings.root) if others else findings.root
     sources.overlay(findings, environment)
-    others = [name for name in sources.environments(before) if name != environment]
     for problem in (found for name in others for found in _other_environment(before, name, environ, base)):
         findings.problems.append(problem)
     values = _variables(findings, environ, base)

@@ -58,9 +58,10 @@ class Router:
         self._exchanges = {exchange.name: exchange for exchange in exchanges}
         self._queues = frozenset(queue.name for queue in queues)
         self._loose_numbers = version < STRICT_NUMBERS
-        self._bindings: dict[str, list[BindingSpec]] = {}
+        self._bindings: dict[str, list[tuple[BindingSpec, list[str]]]] = {}
         for binding in bindings:
-            self._bindings.setdefault(binding.source, []).append(binding)
+            # Split once here: a topic exchange looks at the words of every binding for every message.
+            self._bindings.setdefault(binding.source, []).append((binding, topic_words(binding.key)))
 
     def route(
         self,
@@ -95,7 +96,7 @@ class Router:
         steps: list[str] = []
         for name in visited:  # grows while it is walked: this is the work-list
             spec = self._exchanges[name]
-            matched = [b for b in self._bindings.get(name, ()) if self._matches(spec.type, b, keys, table)]
+            matched = self._matched(spec, keys, table)
             if trace:
                 steps.extend(_tell(spec, binding) for binding in matched)
             targets = [(binding.target, binding.to_exchange) for binding in matched]
@@ -109,17 +110,22 @@ class Router:
                     visited.append(target)
         return Reach(frozenset(queues), tuple(visited), tuple(steps))
 
-    def _matches(self, exchange_type: str, binding: BindingSpec, keys: Sequence[str], headers: Table) -> bool:
-        if exchange_type == "fanout":
-            return True
-        if exchange_type == "direct":
-            return binding.key in keys
-        if exchange_type == "topic":
-            return any(topic_matches(binding.key, key) for key in keys)
-        if exchange_type == "headers":
-            return headers_match(binding.arguments, headers, loose_numbers=self._loose_numbers)
-        msg = f"exchanges of type '{exchange_type}' cannot be simulated; known are direct, topic, fanout, headers"
-        raise LocalError(msg)
+    def _matched(self, spec: ExchangeSpec, keys: Sequence[str], headers: Table) -> list[BindingSpec]:
+        """Return the bindings of an exchange that match."""
+        bindings = self._bindings.get(spec.name, [])
+        if spec.type == "fanout":
+            return [binding for binding, _ in bindings]
+        if spec.type == "direct":
+            return [binding for binding, _ in bindings if binding.key in keys]
+        if spec.type == "topic":
+            split = [topic_words(key) for key in keys]
+            return [binding for binding, pattern in bindings if any(_words_match(pattern, words) for words in split)]
+        if spec.type == "headers":
+            loose = self._loose_numbers
+            return [
+                binding for binding, _ in bindings if headers_match(binding.arguments, headers, loose_numbers=loose)
+            ]
+        raise LocalError(f"exchange type '{spec.type}' cannot be simulated; known are direct, topic, fanout, headers")
 
     def _default(self, keys: Sequence[str], *, trace: bool) -> Reach:
         found = frozenset(key for key in keys if key in self._queues)
@@ -176,8 +182,6 @@ def router(topology: Topology) -> Router:
 
 def topic_matches(pattern: str, key: str) -> bool:
     """Whether a topic binding key matches a routing key."""
-    if pattern == "#":
-        return True
     return _words_match(topic_words(pattern), topic_words(key))
 
 

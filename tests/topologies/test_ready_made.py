@@ -7,7 +7,7 @@ import pytest
 from amqpq.topology import Topology, checks, inspect, library, load, sources
 from amqpq.topology.declarations import declarations
 from amqpq.transport import blocking, declare, flow, url
-from amqpq.transport.interface import Flow
+from amqpq.transport.interface import Channel, Connection, Flow
 from amqpq.types import Fate, Properties, Publication
 
 NAMES = library.names()
@@ -82,7 +82,7 @@ def test_it_is_applied_and_routes_as_it_says(name: str, environment: str | None,
         flow.run(_close(connection), 10)
 
 
-def _reached(channel: blocking.BlockingChannel, result: checks.CheckResult, topology: Topology) -> Flow[frozenset[str]]:
+def _reached(channel: Channel, result: checks.CheckResult, topology: Topology) -> Flow[frozenset[str]]:
     """Publish the message of a check, and say which queues hold it; streams cannot be asked, so the simulator is believed."""
     streams = frozenset(queue.name for queue in topology.queues.values() if queue.type == "stream")
     properties = Properties(headers=result.check.headers, message_id="check", delivery_mode=2)
@@ -97,5 +97,5 @@ def _reached(channel: blocking.BlockingChannel, result: checks.CheckResult, topo
     return frozenset(holding)
 
 
-def _close(connection: blocking.BlockingConnection) -> Flow[None]:
+def _close(connection: Connection) -> Flow[None]:
     yield connection.close()

@@ -11,6 +11,7 @@ from amqpq.topology.lint.context import Context
 from amqpq.topology.problems import Findings, Path, Problem
 
 _WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://(?P<user>[^/@:]*):(?P<password>.+)@(?P<host>[^/@]*)", re.IGNORECASE)
+_PASSWORD_DEFAULT = re.compile(r"://[^/@]*:\$\{[^}:]+:[^}]+\}@")
 _HEX_KEY = re.compile(r"[0-9a-fA-F]{32,}")
 _BASE64_KEY = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
 _REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
@@ -56,6 +57,8 @@ def check(context: Context) -> None:
 
 
 def _literal_password(text: str) -> bool:
+    if _PASSWORD_DEFAULT.search(text):
+        return True
     match = _WITH_PASSWORD.search(text.split("${", 1)[0]) or _WITH_PASSWORD.search(text)
     if match is None or "${" in match["password"]:
         return False

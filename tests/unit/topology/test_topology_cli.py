@@ -67,7 +67,7 @@ def test_lint_prints_place_severity_rule_and_remedy(amqpq: Amqpq) -> None:
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
         "bad.yaml:4:7: error TOP001 unknown key 'typ' in 'queues.q' (did you mean 'type'?)",
-        "bad.yaml:4:35: warning TOP042 each of the 99 priorities costs memory and CPU; use at most 10",
+        "bad.yaml:4:34: warning TOP042 each of the 99 priorities costs memory and CPU; use at most 10",
     ]
     assert result.stderr == "1 error, 1 warning\n"
 

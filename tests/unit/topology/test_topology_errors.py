@@ -145,6 +145,13 @@ CASES = {
             "take it from a variable: `{type: secret, from: env:NAME}` and ${NAME}"
         ),
     ),
+    "password as a default": (
+        'broker: {url: "amqps://shop:${PASS:hunter2}@rabbit/"}',
+        (
+            "t.yaml:7:15: TOP005 a password stands here in clear; "
+            "take it from a variable: `{type: secret, from: env:NAME}` and ${NAME}"
+        ),
+    ),
     "secret with a default": (
         "variables: {S: {type: secret, default: hunter2}}",
         "t.yaml:7:40: TOP005 the secret 'S' has a default in clear; remove the default",

@@ -124,7 +124,7 @@ def test_text_that_is_not_yaml_has_its_place(text: str, place: str) -> None:
     "text",
     [
         "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
-        + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in ["ab", "bc", "cd", "de", "ef", "fg", "gh"]),
+        + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)),
         "[" * 5000,
         "&a [*a]",
     ],
