@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ import pika.spec
 from pika.adapters.asyncio_connection import AsyncioConnection
 
 from amqpq.errors import AmqpqError, ConnectionLost, TransportError
-from amqpq.transport import failures
+from amqpq.transport import failures, tls
 from amqpq.transport.aiochannel import Channel, answer, fail
 from amqpq.transport.frames import (
     CONNECTION_BLOCKED,
@@ -39,7 +38,7 @@ from amqpq.transport.frames import (
     HEARTBEAT_EVENT,
     FrameParser,
 )
-from amqpq.transport.url import Address, Tls
+from amqpq.transport.url import Address
 from amqpq.types import ServerInfo
 
 HIGH_WATER_BYTES = 8 * 1024 * 1024
@@ -67,7 +66,11 @@ async def connect(address: Address, *, heartbeat_seconds: int, timeout_seconds: 
         name: Shown by the broker's tools.
 
     Raises:
-        TransportError: One of `amqpq.errors`, by what went wrong.
+        BrokerUnreachable: Nobody answered there, or not in time.
+        AuthenticationRefused: Wrong user or password.
+        AccessRefused: The virtual host does not exist or is closed to the user.
+        TlsMismatch: One side speaks TLS and the other does not, or the certificate is not accepted.
+        ConfigurationError: A TLS file cannot be used.
     """
     loop = asyncio.get_running_loop()
     limit = min(timeout_seconds, address.connection_timeout_seconds or timeout_seconds)
@@ -87,9 +90,7 @@ async def connect(address: Address, *, heartbeat_seconds: int, timeout_seconds: 
     return Connection(wire, address)
 
 
-def _parameters(
-    address: Address, heartbeat_seconds: int, name: str
-) -> pika.ConnectionParameters:
+def _parameters(address: Address, heartbeat_seconds: int, name: str) -> pika.ConnectionParameters:
     properties = {"product": "amqpq", "connection_name": name} if name else {"product": "amqpq"}
     return pika.ConnectionParameters(
         host=address.host,
@@ -97,7 +98,7 @@ def _parameters(
         virtual_host=address.vhost,
         credentials=pika.PlainCredentials(address.user, address.password),
         heartbeat=heartbeat_seconds if address.heartbeat_seconds is None else address.heartbeat_seconds,
-        ssl_options=_tls_options(address.tls, address.host) if address.tls else None,
+        ssl_options=_tls_options(address),
         connection_attempts=1,
         socket_timeout=None,  # one deadline for everything is ours
         stack_timeout=None,
@@ -105,14 +106,10 @@ def _parameters(
     )
 
 
-def _tls_options(tls: Tls, host: str) -> pika.SSLOptions:
-    context = ssl.create_default_context(cafile=tls.ca)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if tls.certificate:
-        context.load_cert_chain(tls.certificate, tls.key)
-    return pika.SSLOptions(context, tls.server_name or host)
+def _tls_options(address: Address) -> pika.SSLOptions | None:
+    if address.tls is None:
+        return None
+    return pika.SSLOptions(tls.context(address.tls), address.tls.server_name or address.host)
 
 
 # -------------------------------------------------------------------------------------------------------------- errors

@@ -28,7 +28,7 @@ import amqp
 import amqp.exceptions
 import amqp.transport
 
-from amqpq.errors import AmqpqError, ConnectionLost, TransportError
+from amqpq.errors import AmqpqError, ConfigurationError, ConnectionLost, TransportError
 from amqpq.log import TRANSPORT
 from amqpq.transport import failures, frames
 from amqpq.transport.channel import WireChannel
@@ -62,6 +62,7 @@ def connect(address: Address, *, heartbeat_seconds: int, timeout_seconds: float,
         AuthenticationRefused: Wrong user or password.
         AccessRefused: The virtual host does not exist or is closed to the user.
         TlsMismatch: One side speaks TLS and the other does not, or the certificate is not accepted.
+        ConfigurationError: A file that the TLS options name cannot be used.
     """
     timeout = min(timeout_seconds, address.connection_timeout_seconds or timeout_seconds)
     heartbeat = heartbeat_seconds if address.heartbeat_seconds is None else address.heartbeat_seconds
@@ -111,16 +112,26 @@ class _TlsTransport(amqp.transport.SSLTransport):  # type: ignore[misc] # py-amq
     """Wraps with a context of ours: system authorities, name check and SNI by default."""
 
     tls: Tls
+    context: ssl.SSLContext
 
     def _wrap_socket(self, sock: socket.socket, **_: Any) -> ssl.SSLSocket:
-        tls = self.tls
+        name = self.tls.server_name or self.host
+        return self.context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
+
+
+def _tls_context(tls: Tls) -> ssl.SSLContext:
+    """Read the files that the options name, before any connection is made."""
+    try:
         context = ssl.create_default_context(cafile=tls.ca)
         if not tls.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if tls.certificate:
             context.load_cert_chain(tls.certificate, tls.key)
-        return context.wrap_socket(sock, server_hostname=tls.server_name or self.host, do_handshake_on_connect=False)
+    except OSError as error:  # ssl.SSLError, for files that are no PEM, is one
+        files = ", ".join(path for path in (tls.ca, tls.certificate, tls.key) if path)
+        raise ConfigurationError(f"the TLS files cannot be used ({files}): {error}") from error
+    return context
 
 
 class _Handshake(amqp.Connection):  # type: ignore[misc] # py-amqp has no types
@@ -131,6 +142,7 @@ class _Handshake(amqp.Connection):  # type: ignore[misc] # py-amqp has no types
     def __init__(self, address: Address, heartbeat_seconds: int, name: str, deadline: float) -> None:
         self._address = address
         self._tls = address.tls
+        self._context = _tls_context(address.tls) if address.tls else None
         self._handshake_deadline = deadline
         self.received = bytearray()
         super().__init__(
@@ -152,7 +164,7 @@ class _Handshake(amqp.Connection):  # type: ignore[misc] # py-amqp has no types
         transport = kind(host, connect_timeout, socket_settings=options.get("socket_settings"))
         transport.received = self.received
         if self._tls is not None:
-            transport.tls = self._tls
+            transport.tls, transport.context = self._tls, self._context
         return transport
 
     def blocking_read(self, timeout: float | None = None) -> Any:
@@ -431,7 +443,7 @@ class BlockingConnection:
             message = f"the broker sent method {method >> 16}.{method & 0xFFFF} on channel 0, which was not due"
             raise frames.ProtocolViolation(message)
 
-    def _on_end(self, error: Exception | None) -> None:
+    def _on_end(self, error: BaseException | None) -> None:
         with self._lock:
             ours = self._left
             if ours:

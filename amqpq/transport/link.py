@@ -12,7 +12,8 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from amqpq.errors import ConfigurationError, OperationTimeout, TransportError
@@ -91,32 +92,43 @@ class Link:
         if connection is not None and not connection.closed.done() and not self._closed:
             return connection
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        if not self._opening.acquire(timeout=-1 if timeout_seconds is None else max(timeout_seconds, 0)):
-            raise OperationTimeout(
-                f"no broker was found within {timeout_seconds:g} s; another thread still looks for one"
-            )
-        try:
-            self._refuse_closed()
-            connection = self._connection
-            if connection is None or connection.closed.done():
-                remaining = None if deadline is None else max(deadline - time.monotonic(), 0)
-                self._channel = None
-                connection = self._connection = self._open(remaining)
-            return connection
-        finally:
-            self._opening.release()
+        with self._alone(timeout_seconds):
+            return self._connect(deadline)
 
     def channel(self, timeout_seconds: float | None) -> Channel:
         """Return the channel that all threads publish on, or open one; raises what `connection` raises."""
         channel = self._channel
         if channel is not None and not channel.closed.done() and not self._closed:
             return channel
-        connection = self.connection(timeout_seconds)
-        with self._opening:
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        with self._alone(timeout_seconds):
+            connection = self._connect(deadline)
             channel = self._channel
             if channel is None or channel.closed.done():
                 channel = self._channel = connection.channel()
             return channel
+
+    @contextmanager
+    def _alone(self, timeout_seconds: float | None) -> Iterator[None]:
+        """Wait for whoever is looking for a broker."""
+        if not self._opening.acquire(timeout=-1 if timeout_seconds is None else max(timeout_seconds, 0)):
+            raise OperationTimeout(
+                f"no broker was found within {timeout_seconds:g} s; another thread still looks for one"
+            )
+        try:
+            yield
+        finally:
+            self._opening.release()
+
+    def _connect(self, deadline: float | None) -> Connection:
+        """Return the connection, or open one; the opening lock is held."""
+        self._refuse_closed()
+        connection = self._connection
+        if connection is None or connection.closed.done():
+            remaining = None if deadline is None else max(deadline - time.monotonic(), 0)
+            self._channel = None
+            connection = self._connection = self._open(remaining)
+        return connection
 
     @property
     def server(self) -> ServerInfo | None:

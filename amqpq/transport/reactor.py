@@ -64,7 +64,7 @@ class Reactor:
         self,
         sock: Socket,
         on_data: Callable[[bytes], None],
-        on_end: Callable[[Exception | None], None],
+        on_end: Callable[[BaseException | None], None],
         *,
         heartbeat_seconds: float,
         heartbeat: bytes,
@@ -217,10 +217,10 @@ class Reactor:
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
-        reason: Exception | None = None
+        reason: BaseException | None = None
         try:
             self._turn_until_end()
-        except Exception as error:  # noqa: BLE001 - whatever ended the connection is the reason handed on
+        except BaseException as error:  # noqa: BLE001 - a SystemExit out of a callback, too, must leave nobody waiting
             reason = error
         with self._room:
             self._ended = True

@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import ssl
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from amqpq.errors import (
     AccessRefused,
     AuthenticationRefused,
     BrokerUnreachable,
+    ConfigurationError,
     ConnectionLost,
     OperationTimeout,
     TlsMismatch,
@@ -50,7 +58,9 @@ def run(scenario: Coroutine[Any, Any, Any]) -> Any:
     return result
 
 
-async def connect(broker_url: str, timeout_seconds: float = DEADLINE_SECONDS, heartbeat_seconds: int = 30) -> Connection:
+async def connect(
+    broker_url: str, timeout_seconds: float = DEADLINE_SECONDS, heartbeat_seconds: int = 30
+) -> Connection:
     """Open a connection."""
     address = url.parse(broker_url)
     return await aio.connect(
@@ -74,6 +84,13 @@ async def queue(channel: Channel) -> str:
     state = await answer(channel.declare_queue(QueueSpec("", durable=False, exclusive=True)))
     name: str = state.name
     return name
+
+
+async def until(question: Callable[[], bool]) -> None:
+    """Ask until the answer is yes, for what no callback tells."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not question():
+            await asyncio.sleep(0.02)
 
 
 def post(name: str, body: bytes = b"x") -> Publication:
@@ -184,6 +201,67 @@ def test_a_cancelled_connect_leaves_nothing_behind() -> None:
 
     with listener:
         run(scenario())
+
+
+# ---------------------------------------------------------------------------------------------------------------- TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for `localhost`, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    encoding = serialization.Encoding.PEM
+    secret = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    path.write_bytes(secret + builder.sign(key, hashes.SHA256()).public_bytes(encoding))
+    return path
+
+
+@pytest.fixture
+def tls_url(broker_url: str, certificate: Path) -> Iterator[str]:
+    """The URL of a port that speaks TLS and hands on to the broker."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate)
+    address = url.parse(broker_url)
+    with Proxy(address.host, address.port, tls=server) as proxy:
+        yield through(proxy, broker_url).replace("amqp://", "amqps://").replace("127.0.0.1", "localhost")
+
+
+def test_messages_travel_over_tls(tls_url: str, certificate: Path) -> None:
+    """Verified TLS carries the handshake, a body of a mebibyte, and many small ones."""
+
+    async def scenario() -> None:
+        connection = await connect(f"{tls_url}?cacertfile={certificate}")
+        channel = connection.channel()
+        name = await queue(channel)
+        texts = [bytes(range(256)) * 4096, *(b"%d" % number for number in range(200))]
+        await answer(channel.publish([post(name, text) for text in texts]))
+        assert [(await answer(channel.get(name, no_ack=True))).body for _ in texts] == texts
+        await answer(connection.close())
+
+    run(scenario())
+
+
+def test_a_certificate_of_an_unknown_authority_is_refused(tls_url: str) -> None:
+    """The error says which certificate and where to name its authority."""
+    assert "is not accepted" in failing(tls_url, TlsMismatch)
+
+
+def test_a_tls_file_that_is_not_there_is_told_before_connecting() -> None:
+    """A wrong path is a mistake of the configuration, not of the network."""
+
+    async def scenario() -> None:
+        address = url.Address("127.0.0.1", 1, tls=url.Tls(ca="/nowhere/ca.pem"))
+        with pytest.raises(ConfigurationError, match=r"/nowhere/ca\.pem"):
+            await aio.connect(address, heartbeat_seconds=0, timeout_seconds=1)
+
+    run(scenario())
 
 
 # -------------------------------------------------------------------------------------------- waiting and giving up
@@ -405,17 +483,13 @@ def test_a_broker_that_blocks_publishers_says_why(private_vhost_url: str, rabbit
         name = await queue(channel)
         await asyncio.to_thread(rabbitmqctl, "set_vm_memory_high_watermark", "0")
         published = channel.publish([post(name)])
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while connection.blocked is None:
-                await asyncio.sleep(0.02)
-        assert "memory" in connection.blocked
+        await until(lambda: connection.blocked is not None)
+        assert "memory" in str(connection.blocked)
         with pytest.raises(OperationTimeout):
             await answer(published, 0.1)
         await asyncio.to_thread(rabbitmqctl, "set_vm_memory_high_watermark", "0.4")
         assert (await answer(published))[0].confirmed
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while connection.blocked is not None:
-                await asyncio.sleep(0.02)
+        await until(lambda: connection.blocked is None)
         await answer(connection.close())
 
     run(scenario())

@@ -173,7 +173,11 @@ def test_plain_to_a_tls_port_is_told() -> None:
     ("words", "kind", "message"),
     [
         (b"AMQP\x00\x01\x00\x00", errors.TransportError, "does not speak AMQP 0-9-1, it offers 1.0.0"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", errors.TransportError, "is not an AMQP broker: it answered b'HTTP/1.1 400"),
+        (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            errors.TransportError,
+            "is not an AMQP broker: it answered b'HTTP/1.1 400",
+        ),
         (b"", errors.BrokerUnreachable, "took the connection and closed it at once: the broker is starting"),
         (b"\x01\x00\x00\x00\x00", errors.BrokerUnreachable, "took the connection and closed it"),
     ],
@@ -186,7 +190,12 @@ def test_who_is_no_broker_is_told(words: bytes, kind: type[Exception], message: 
 
 def test_a_server_that_says_nothing_is_left_in_time() -> None:
     """The time to connect is for the whole handshake, and the URL's own limit wins."""
-    with listener(lambda client: client.recv(64) and client.recv(64) and None) as port:
+
+    def listen(client: socket.socket) -> None:
+        while client.recv(64):
+            pass
+
+    with listener(listen) as port:
         begin = time.monotonic()
         with pytest.raises(errors.BrokerUnreachable, match="did not answer in time"):
             open_at(Address("127.0.0.1", port, connection_timeout_seconds=0.2))
@@ -216,9 +225,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     path = tmp_path_factory.mktemp("tls") / "server.pem"
     path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + made.public_bytes(serialization.Encoding.PEM)
     )
     return path
@@ -274,6 +281,14 @@ def test_a_certificate_of_an_unknown_authority_is_refused(address: Address, tls_
         open_at(replace(address, host="localhost", port=tls_port, tls=Tls()))
 
 
+def test_a_tls_file_that_is_not_there_is_told_before_connecting() -> None:
+    """A missing authority file is a mistake in the configuration, not a broker that does not answer."""
+    with pytest.raises(
+        errors.ConfigurationError, match=r"TLS files cannot be used \(/nowhere/ca\.pem\): .*No such file"
+    ):
+        open_at(Address("127.0.0.1", 1, tls=Tls(ca="/nowhere/ca.pem")))
+
+
 def test_a_certificate_for_another_name_is_refused(address: Address, tls_port: int, certificate: Path) -> None:
     """The name is checked: a certificate for localhost does not make 127.0.0.1 trustworthy; `server_name` can."""
     by_number = replace(address, host="127.0.0.1", port=tls_port, tls=Tls(ca=str(certificate)))
@@ -312,7 +327,10 @@ def seen_by_broker(server: Server, name: str) -> Any:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while time.monotonic() < deadline:
         for entry in server.request("GET", "connections"):  # type: ignore[attr-defined] # a list of dicts
-            if entry.get("user_provided_name") == name or entry.get("client_properties", {}).get("connection_name") == name:
+            if (
+                entry.get("user_provided_name") == name
+                or entry.get("client_properties", {}).get("connection_name") == name
+            ):
                 return entry
         time.sleep(0.05)  # nothing signals a change in the broker's list
     raise AssertionError("the broker does not list the connection")

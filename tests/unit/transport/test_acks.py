@@ -16,7 +16,9 @@ def test_collected_acks_settle_what_was_acked_and_nothing_else(data: st.DataObje
     unacked: list[int] = []  # by the application
     last = 0
     for _ in range(data.draw(st.integers(1, 40))):
-        step = data.draw(st.sampled_from(["deliver", "deliver", "no-ack", "ack", "ack", "reject", "multiple", "collect"]))
+        step = data.draw(
+            st.sampled_from(["deliver", "deliver", "no-ack", "ack", "ack", "reject", "multiple", "collect"])
+        )
         if step == "deliver":
             last += 1
             acks.delivered(last)

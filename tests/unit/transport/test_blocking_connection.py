@@ -43,7 +43,7 @@ class Stage:
         """Send to the connection."""
         self.end.sendall(b"".join(data))
 
-    def open_channel(self, number: int = 1) -> Any:  # noqa: ANN401 - the channel
+    def open_channel(self, number: int = 1) -> Any:
         """Open a channel and answer its opening."""
         channel = self.connection.channel()
         self.expect(
@@ -62,7 +62,7 @@ def stage() -> Iterator[Stage]:
     stage.connection.closed.result(DEADLINE_SECONDS)
 
 
-def wait(pending: Future[Any]) -> Any:  # noqa: ANN401 - the answer
+def wait(pending: Future[Any]) -> Any:
     """Wait for an answer."""
     return pending.result(DEADLINE_SECONDS)
 

@@ -91,7 +91,7 @@ def failure(pending: Future[Any]) -> BaseException:
 
 def test_answers_find_their_requests_in_order(channel: WireChannel, wire: Wire) -> None:
     """Pipelined requests are answered first to last, each with its own kind of answer."""
-    asked = [
+    asked: list[Future[Any]] = [
         channel.declare_exchange(ExchangeSpec("ex")),
         channel.declare_queue(QueueSpec("q")),
         channel.bind(BindingSpec("ex", "q", "key")),
@@ -147,7 +147,9 @@ def test_a_closed_channel_blames_the_request_that_did_it(channel: WireChannel, w
     assert wire.methods() == []
 
 
-def test_a_consumer_refused_because_of_its_queue_gets_the_error_although_qos_was_asked_first(channel: WireChannel) -> None:
+def test_a_consumer_refused_because_of_its_queue_gets_the_error_although_qos_was_asked_first(
+    channel: WireChannel,
+) -> None:
     """basic.qos goes before basic.consume; the error of the latter is the consumer's."""
     subscription = channel.consume("q", lambda _: None, prefetch=10)
     channel.on_event(frames.BASIC_QOS_OK, ())
@@ -236,9 +238,7 @@ def test_qos_is_sent_only_where_it_changes(channel: WireChannel, wire: Wire) -> 
     ]  # fmt: skip
 
 
-def test_a_consumer_that_fails_does_not_harm_the_others(
-    channel: WireChannel, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_consumer_that_fails_does_not_harm_the_others(channel: WireChannel, caplog: pytest.LogCaptureFixture) -> None:
     """An exception in a callback is logged with its traceback, and the connection goes on."""
     channel.consume("q", lambda _: 1 / 0)
     with caplog.at_level(logging.ERROR, "amqpq.transport"):

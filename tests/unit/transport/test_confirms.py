@@ -10,7 +10,9 @@ from amqpq.transport.confirms import Batch, Ledger
 from amqpq.types import Fate, Outcome, Properties, Publication
 
 
-def publication(key: str = "q", *, body: bytes = b"", exchange: str = "ex", message_id: str | None = None) -> Publication:
+def publication(
+    key: str = "q", *, body: bytes = b"", exchange: str = "ex", message_id: str | None = None
+) -> Publication:
     """A publication; mandatory, as all are by default."""
     return Publication(exchange, key, body, Properties(message_id=message_id))
 

@@ -38,7 +38,12 @@ def test_a_channel_error_keeps_the_words_of_the_broker(code: int, kind: type[Exc
 @pytest.mark.parametrize(
     ("code", "text", "kind", "words"),
     [
-        (403, "ACCESS_REFUSED - Login was refused", errors.AuthenticationRefused, "refused the user 'u' or the password"),
+        (
+            403,
+            "ACCESS_REFUSED - Login was refused",
+            errors.AuthenticationRefused,
+            "refused the user 'u' or the password",
+        ),
         (530, "NOT_ALLOWED - vhost v not found", errors.AccessRefused, "rabbitmqctl add_vhost v"),
         (530, "NOT_ALLOWED - access to vhost 'v' refused for user 'u'", errors.AccessRefused, "set_permissions -p v u"),
         (541, "INTERNAL_ERROR - vhost v is down", errors.BrokerUnreachable, "vhost v is down"),
@@ -66,7 +71,7 @@ def tls_error(reason: str) -> ssl.SSLError:
     ("error", "address", "received", "kind", "words"),
     [
         (ConnectionRefusedError(111, "refused"), PLAIN, b"", errors.BrokerUnreachable, "nothing listens at broker:5672"),
-        (socket.gaierror(-2, "Name or service not known"), PLAIN, b"", errors.BrokerUnreachable, "'broker' cannot be resolved: Name or"),
+        (socket.gaierror(-2, "Name or service not known"), PLAIN, b"", errors.BrokerUnreachable, "'broker' cannot be resolved"),
         (TimeoutError("timed out"), PLAIN, b"", errors.BrokerUnreachable, "did not answer in time"),
         (TimeoutError("timed out"), PLAIN, b"\x01\x00", errors.BrokerUnreachable, "after the connection was made"),
         (OSError("Server unexpectedly closed connection"), PLAIN, b"", errors.BrokerUnreachable, "TLS (then write amqps://)"),
@@ -74,10 +79,10 @@ def tls_error(reason: str) -> ssl.SSLError:
         (OSError(errno.EHOSTUNREACH, "No route to host"), PLAIN, b"", errors.BrokerUnreachable, "No route to host"),
         (OSError("x"), PLAIN, b"\x15\x03\x03\x00\x02", errors.TlsMismatch, "broker:5672 speaks TLS, and the URL says amqp://"),
         (OSError("x"), PLAIN, b"AMQP\x00\x01\x00\x00", errors.TransportError, "does not speak AMQP 0-9-1, it offers 1.0.0"),
-        (OSError("x"), PLAIN, b"HTTP/1.1 400 Bad Request", errors.TransportError, "not an AMQP broker: it answered b'HTTP/1.1 400"),
+        (OSError("x"), PLAIN, b"HTTP/1.1 400 Bad Request", errors.TransportError, "not an AMQP broker: it answered b'HTTP/1"),
         (tls_error("WRONG_VERSION_NUMBER"), SECURE, b"", errors.TlsMismatch, "does not speak TLS, and the URL says amqps://"),
         (tls_error("SSLV3_ALERT_HANDSHAKE_FAILURE"), SECURE, b"", errors.TlsMismatch, "SSLV3_ALERT_HANDSHAKE_FAILURE"),
-        (ssl.SSLEOFError(8, "EOF occurred"), SECURE, b"", errors.BrokerUnreachable, "closed the connection during the TLS handshake"),
+        (ssl.SSLEOFError(8, "EOF occurred"), SECURE, b"", errors.BrokerUnreachable, "during the TLS handshake"),
     ],
 )  # fmt: skip
 def test_a_failed_handshake_says_what_is_there_instead(

@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from amqpq.errors import NotSerializable
 from amqpq.transport import frames
-from amqpq.transport.frames import Event, FrameParser, ProtocolViolation, PublicationEncoder, Returned, request, settle
 from amqpq.transport.fields import encode_header
+from amqpq.transport.frames import Event, FrameParser, ProtocolViolation, PublicationEncoder, Returned, request, settle
 from amqpq.types import Delivery, Properties, Publication
 
 FRAME_MAX = 4096
-PROPERTIES = Properties(content_type="application/json", headers={"task": "a.b", "retries": 0, "x": b"\xce\xce"}, priority=5)
+PROPERTIES = Properties(
+    content_type="application/json", headers={"task": "a.b", "retries": 0, "x": b"\xce\xce"}, priority=5
+)
 
 
 def content(channel: int, method: bytes, properties: Properties, body: bytes, piece: int = FRAME_MAX - 8) -> bytes:
@@ -26,7 +28,9 @@ def content(channel: int, method: bytes, properties: Properties, body: bytes, pi
     return data
 
 
-def deliver(channel: int, tag: int, body: bytes, *, properties: Properties = PROPERTIES, piece: int = FRAME_MAX - 8) -> bytes:
+def deliver(
+    channel: int, tag: int, body: bytes, *, properties: Properties = PROPERTIES, piece: int = FRAME_MAX - 8
+) -> bytes:
     """A delivery to consumer `c`, by exchange `ex` and key `a.key`."""
     method = request(channel, frames.BASIC_DELIVER, "sQbss", "c", tag, (tag % 2 == 1,), "ex", "a.key")
     return content(channel, method, properties, body, piece)

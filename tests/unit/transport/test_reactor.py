@@ -23,17 +23,21 @@ class Peer:
         self.end.settimeout(DEADLINE_SECONDS)
         self.other = other
         self.data: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self.ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        self.ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self.on_data: Callable[[bytes], None] = self.data.put
 
     def reactor(self, heartbeat_seconds: float = 0) -> Reactor:
         """Start a reactor on the other end."""
         reactor = Reactor(
-            self.other, lambda data: self.on_data(data), self.ended.put,
+            self.other, self.receive, self.ended.put,
             heartbeat_seconds=heartbeat_seconds, heartbeat=b"beat", name="reactor under test",
         )  # fmt: skip
         reactor.start()
         return reactor
+
+    def receive(self, data: bytes) -> None:
+        """Take what arrived, as the test says."""
+        self.on_data(data)
 
     def read(self, count: int) -> bytes:
         """Read exactly so much."""
@@ -44,7 +48,7 @@ class Peer:
             data += piece
         return data
 
-    def why(self) -> Exception | None:
+    def why(self) -> BaseException | None:
         """Wait for the end, and return what ended it."""
         return self.ended.get(timeout=DEADLINE_SECONDS)
 
@@ -85,7 +89,7 @@ def test_threads_do_not_tear_each_others_frames(peer: Peer) -> None:
     """Each send arrives whole between those of other threads."""
     reactor = peer.reactor()
     threads = [
-        threading.Thread(target=lambda mark=mark: [reactor.send(mark * 1000) for _ in range(50)])  # type: ignore[misc]
+        threading.Thread(target=lambda mark=mark: [reactor.send(mark * 1000) for _ in range(50)])
         for mark in (b"a", b"b", b"c")
     ]
     for thread in threads:
@@ -149,7 +153,12 @@ def test_sends_of_callbacks_leave_together(peer: Peer) -> None:
     reactor = peer.reactor()
     real_send = reactor._try_send
     reactor._try_send = lambda data: (writes.append(bytes(data)), real_send(data))[1]  # type: ignore[method-assign]
-    peer.on_data = lambda _: [reactor.send(b"%d," % number) for number in range(100)] and None
+
+    def burst(_: bytes) -> None:
+        for number in range(100):
+            reactor.send(b"%d," % number)
+
+    peer.on_data = burst
     peer.end.sendall(b"go")
     expected = b"".join(b"%d," % number for number in range(100))
     assert peer.read(len(expected)) == expected

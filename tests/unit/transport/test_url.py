@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from urllib.parse import quote
 
 from amqpq.errors import ConfigurationError
 from amqpq.transport.url import Address, Tls, masked, parse
@@ -27,7 +27,8 @@ from amqpq.transport.url import Address, Tls, masked, parse
         ("amqp://[::1]:5673/v", Address("::1", 5673, vhost="v")),
         ("amqps://host", Address("host", 5671, tls=Tls())),
         ("amqp://h?heartbeat=0", Address("h", heartbeat_seconds=0)),
-        ("amqp://h/v?heartbeat=15&connection_timeout=2500", Address("h", vhost="v", heartbeat_seconds=15, connection_timeout_seconds=2.5)),
+        ("amqp://h?heartbeat=15", Address("h", heartbeat_seconds=15)),
+        ("amqp://h/v?connection_timeout=2500", Address("h", vhost="v", connection_timeout_seconds=2.5)),
         ("amqps://h?verify=verify_none&server_name_indication=x", Address("h", 5671, tls=Tls(verify=False, server_name="x"))),
     ],
 )  # fmt: skip
@@ -63,7 +64,9 @@ def test_a_url_that_cannot_be_meant_says_why(url: str, words: str) -> None:
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["amqp://u:sec/ret@host/v", "amqp://u:sec#ret@host/", "amqp://u:se:cr/et@h", "x://u:secret@h?a=1"])
+@pytest.mark.parametrize(
+    "url", ["amqp://u:sec/ret@host/v", "amqp://u:sec#ret@host/", "amqp://u:se:cr/et@h", "x://u:secret@h?a=1"]
+)
 def test_an_unusable_url_does_not_give_its_password_away(url: str) -> None:
     """A password with unescaped characters breaks the URL, and the message explains it without showing it."""
     with pytest.raises(ConfigurationError) as caught:

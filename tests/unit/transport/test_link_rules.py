@@ -65,7 +65,9 @@ class Brokers:
         self.errors: list[AmqpqError] = []
         self.before: Callable[[], object] = lambda: None
 
-    def __call__(self, address: Address, *, heartbeat_seconds: int, timeout_seconds: float, name: str = "") -> Connection:
+    def __call__(
+        self, address: Address, *, heartbeat_seconds: int, timeout_seconds: float, name: str = ""
+    ) -> Connection:
         """Open, or fail with the next error."""
         assert (heartbeat_seconds, name) == (30, "tester")
         assert timeout_seconds > 0
@@ -125,7 +127,9 @@ def test_every_address_is_tried(link: Link, brokers: Brokers) -> None:
 def test_in_vain_says_what_every_address_said(link: Link, brokers: Brokers) -> None:
     """A search that ran out of time names all addresses with their words."""
     brokers.errors = [BrokerUnreachable("down") for _ in range(1000)]
-    with pytest.raises(BrokerUnreachable, match=r"(?s)no broker answered within 0\.3 s at any of 2 addresses.*5672: down"):
+    with pytest.raises(
+        BrokerUnreachable, match=r"(?s)no broker answered within 0\.3 s at any of 2 addresses.*5672: down"
+    ):
         link.connection(0.3)
 
 
@@ -156,6 +160,22 @@ def test_who_waits_has_a_deadline_of_its_own(link: Link, brokers: Brokers) -> No
             link.connection(0.01)
         go_on.set()
         assert patient.result(10) is link.connection(0)
+
+
+def test_who_waits_for_the_channel_has_one_too(link: Link, brokers: Brokers) -> None:
+    """The deadline of `channel` holds while another thread looks for a broker, also after a loss."""
+    link.channel(1)
+    brokers.opened[0].closed.set_result(ConnectionLost())
+    brokers.opened[0].channels[0].closed.set_result(ConnectionLost())
+    searching, go_on = threading.Event(), threading.Event()
+    brokers.before = lambda: (searching.set(), go_on.wait(10))
+    with ThreadPoolExecutor(1) as pool:
+        patient = pool.submit(link.channel, 10)
+        assert searching.wait(10)
+        with pytest.raises(OperationTimeout):
+            link.channel(0.01)
+        go_on.set()
+        assert patient.result(10) is link.channel(0)
 
 
 def test_a_closed_link_opens_nothing_more(link: Link, brokers: Brokers) -> None:
@@ -217,5 +237,3 @@ def test_a_forked_child_starts_afresh_even_where_the_parent_was_opening(link: Li
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert len(brokers.opened) == 1
-
-
