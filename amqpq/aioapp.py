@@ -98,8 +98,16 @@ class AsyncApp(Application):
     ) -> None:
         super().__init__(topology, environment=environment, name=name, environ=environ, link=link)
         self._async_link = async_link
+        self._async_link_given = async_link is not None
         self._engine: tuple[AsyncRunner, AsyncProducer, AsyncReplies] | None = None
         self._batch: ContextVar[Batch[Handle] | None] = ContextVar("amqpq.async_batch", default=None)
+
+    @property
+    def async_link(self) -> AsyncSource:
+        """The asyncio link to the broker; it connects when it is used."""
+        if self._async_link is None:
+            self._async_link = config.async_link(self.topology, name=self._name)
+        return self._async_link
 
     # --------------------------------------------------------------------------------------------------------- tasks
 
@@ -206,7 +214,9 @@ class AsyncApp(Application):
         Args:
             timeout: For the broker's goodbye, seconds.
         """
-        link, self._async_link, self._engine = self._async_link, None, None
+        link = self._async_link
+        if not self._async_link_given:
+            self._async_link = None
         if link is not None:
             await link.close(timeout)
 
@@ -223,8 +233,6 @@ class AsyncApp(Application):
     def _parts(self) -> tuple[AsyncRunner, AsyncProducer, AsyncReplies]:
         engine = self._engine
         if engine is None:
-            if self._async_link is None:
-                self._async_link = config.async_link(self.topology, name=self._name)
-            runner = AsyncRunner(self._async_link)
+            runner = AsyncRunner(lambda: self.async_link)
             engine = self._engine = (runner, AsyncProducer(runner), AsyncReplies(runner, lambda: self.codec))
         return engine

@@ -65,6 +65,7 @@ class Application:
         self._name = name
         self._environ = environ
         self._link = link
+        self._link_given = link is not None
         self._topology: Topology | None = None
         self._codec: Codec | None = None
         self._planner: Planner | None = None
@@ -91,6 +92,15 @@ class Application:
                         self._source, environment=self._environment, environ=self._environ
                     )
         return self._topology
+
+    @topology.setter
+    def topology(self, topology: Topology) -> None:
+        """Take another topology than the application was made with (`-t` on the command line), before it is first used."""
+        with self._lock:
+            if self._topology is not None and self._topology is not topology:
+                message = "the application's topology is in use already; it cannot be replaced"
+                raise LocalError(message)
+            self._topology = topology
 
     @property
     def codec(self) -> Codec:
@@ -392,7 +402,9 @@ class App(Application):
             timeout: For the broker's goodbye, seconds.
         """
         with self._lock:
-            link, self._link, self._engine = self._link, None, None
+            link = self._link
+            if not self._link_given:
+                self._link = None
         if link is not None:
             link.close(timeout)
 
@@ -412,7 +424,7 @@ class App(Application):
             with self._lock:
                 engine = self._engine
                 if engine is None:
-                    runner = Runner(self.link)
+                    runner = Runner(lambda: self.link)
                     engine = self._engine = (runner, Producer(runner), Replies(runner, lambda: self.codec))
         return engine
 

@@ -23,7 +23,7 @@ PREFETCH = 100
 PROCESSES = 2
 """Worker processes where a contender has a process pool."""
 
-RESULT_TIMEOUT_SECONDS = 120.0
+RESULT_TIMEOUT_SECONDS = 60.0
 """How long any one result may take before the run fails; far above anything measured."""
 
 Options: TypeAlias = Mapping[str, str]

@@ -37,7 +37,7 @@ from benchmarks.counting import Board
 WARM_UP = 50
 """Tasks before the first measured one, for everybody: enough for every worker process to have run some."""
 
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 60.0
 """Longest wait for anything; above it the run fails."""
 
 STOP_SECONDS = 20.0
@@ -109,6 +109,9 @@ def running_worker(contender: Contender, queue: Queue, log: Path) -> Iterator[in
 
         until(consuming, "a consumer on the queue")
         yield process.pid
+    except Exception as error:
+        error.add_note(f"the worker's log ends:\n{log.read_text(errors='replace')[-4000:]}")
+        raise
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -15,7 +15,7 @@ from amqpq.cli import output
 from amqpq.cli.options import json_option, load_topology, topology_option
 from amqpq.errors import ResultError
 from amqpq.lifecycle import State
-from amqpq.producer.options import SendOptions
+from amqpq.producer.options import DEFAULT_TIMEOUT_SECONDS, SendOptions
 from amqpq.replies.result import AsyncResult
 from amqpq.topology import units
 
@@ -174,6 +174,8 @@ def result(
       amqpq result ID --timeout 10s --json
     """
     with App(load_topology(topology_file, environment), name="amqpq result") as app:
+        # However long the task may take: that no broker answers is said soon.
+        app.link.connection(DEFAULT_TIMEOUT_SECONDS if timeout is None else min(timeout, DEFAULT_TIMEOUT_SECONDS))
         handle = app.AsyncResult(task_id)
         if peek:
             _print_state(handle, as_json=as_json)

@@ -62,7 +62,9 @@ class _WorkerCommand(click.Command):
 @click.option("-Q", "--queues", metavar="Q1,Q2", default="", help="Queues. [default: all but dead letters]")
 @click.option("-P", "--pool", default="prefork", show_default=True, help=f"Where tasks run: {', '.join(POOLS)}.")
 @click.option("-c", "--concurrency", type=int, default=None, help="Tasks at a time. [default: the number of CPUs]")
-@click.option("-n", "--hostname", "name", default=None, help="Name: %h host, %n its first part, %p pid. [default: amqpq@%h]")
+@click.option(
+    "-n", "--hostname", "name", default=None, help="Name: %h host, %n its first part, %p pid. [default: amqpq@%h]"
+)
 @click.option("--prefetch", type=int, default=None, help="Deliveries held, per queue. [default: concurrency x 4]")
 @click.option("--apply", is_flag=True, help="Declare the topology first; for one machine.")
 @click.option("-l", "--loglevel", "log_level", default="info", show_default=True, help=f"{', '.join(logs.LEVELS)}.")
@@ -74,7 +76,7 @@ class _WorkerCommand(click.Command):
     help="Seconds for running tasks after the first SIGTERM.",
 )
 @click.pass_context
-def worker(  # noqa: PLR0913 - one parameter per option is click's way
+def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     ctx: click.Context,
     app_reference: str,
     topology_file: Path | None,
@@ -101,14 +103,14 @@ def worker(  # noqa: PLR0913 - one parameter per option is click's way
       amqpq worker -A shop.tasks -P threads -c 20       tasks that wait for others
       amqpq worker -A shop.tasks -P solo                one at a time, on the main thread: for debuggers
       amqpq worker -A shop.tasks -n images@%h --prefetch 4 -c 4    long tasks: hold no more than run
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     if log_level.lower() not in logs.LEVELS:
         raise ConfigurationError(f"-l {log_level}: use {', '.join(logs.LEVELS)}")
     pool = choose_pool(pool)
     concurrency = choose_concurrency(pool, concurrency)
     app = options.load_app(app_reference)
     if ctx.get_parameter_source("topology_file") is ParameterSource.COMMANDLINE or environment is not None:
-        app._topology = options.load_topology(topology_file, environment)  # noqa: SLF001 - replaces what the code names
+        app.topology = options.load_topology(topology_file, environment)
     topology = app.topology
     plan = WorkerPlan(
         reference=_exact(app, app_reference),
@@ -120,8 +122,7 @@ def worker(  # noqa: PLR0913 - one parameter per option is click's way
         shutdown_timeout_seconds=shutdown_timeout,
         log_level=log_level.lower(),
         apply=apply,
-        # Children take the topology as it was loaded here: it must not differ from ours when the file changes.
-        settings=(("_topology", topology),),
+        topology=topology,
     )
     logs.configure(plan.log_level)
     click.echo(banner(plan, topology, app.registry.names, _pool_words(plan), _version()))

@@ -32,6 +32,8 @@ UNENCODABLE: Final = (TypeError, ValueError, OverflowError)
 """What the functions here raise where a field holds something that cannot be signed."""
 
 _DATETIME_CODE: Final = 1
+_DIRECT_REPLIES: Final = "amq.rabbitmq.reply-to."
+"""How a direct reply address begins once the broker has routed it (https://www.rabbitmq.com/docs/direct-reply-to)."""
 _pack = msgpack.packb
 
 
@@ -74,7 +76,7 @@ def task_bytes(properties: Properties, user: Mapping[str, Any], body: bytes) -> 
             get("origin"),
             get("shadow"),
             get("ignore_result"),
-            properties.reply_to,
+            _reply_address(properties.reply_to),
             properties.correlation_id,
             properties.priority,
             properties.content_type,
@@ -115,6 +117,13 @@ def result_bytes(properties: Properties, user: Mapping[str, Any], body: bytes) -
         )
     )
     return packed
+
+
+def _reply_address(reply_to: str | None) -> str | None:
+    """Return what is signed of the reply address: RabbitMQ appends a token of its own to the direct one on the way."""
+    if reply_to is not None and reply_to.startswith(_DIRECT_REPLIES):
+        return _DIRECT_REPLIES[:-1]
+    return reply_to
 
 
 def _sorted(table: Mapping[str, Any]) -> list[tuple[str, object]]:

@@ -29,15 +29,19 @@ class AsyncSource(Protocol):
 
 
 class AsyncRunner:
-    """Runs flows on one event loop. A task that is cancelled takes its flow with it, which cleans up behind itself."""
+    """Runs flows on one event loop. A task that is cancelled takes its flow with it, which cleans up behind itself.
 
-    def __init__(self, link: AsyncSource) -> None:
-        self.link = link
+    Args:
+        link: Called for the link; another one after the first was closed.
+    """
+
+    def __init__(self, link: Callable[[], AsyncSource]) -> None:
+        self._link = link
         self._session: Session | None = None
 
     async def session(self, timeout_seconds: float | None) -> Session:
         """Return the session of the present connection; raises what `AsyncLink.connection` raises."""
-        connection = await self.link.connection(timeout_seconds)
+        connection = await self._link().connection(timeout_seconds)
         session = self._session
         if session is None or session.connection is not connection:
             session = self._session = Session(connection)

@@ -272,10 +272,10 @@ class _Run:
     def _refused(self, job: _Job, error: BaseException) -> None:
         """Decide what a failed request means for its result."""
         known = job.known
-        if isinstance(error, ConnectionLost) or self._session.over:
-            raise error
         if isinstance(error, ObjectNotFound) and known.final is None and job.queue in str(error):
             self._collection.fail(known, ResultNotFound(missing(known.id)))
+        elif isinstance(error, ConnectionLost) or self._session.over:
+            raise ConnectionLost(str(error)) from error
         elif isinstance(error, ChannelClosed | ObjectNotFound):
             # Of a missing queue: it is a neighbour's, since answers to basic.consume may come out of order.
             (self._suspects if known.final is None else self._todo).append(job)

@@ -40,10 +40,14 @@ def pause_seconds(runs: int) -> float:
 
 
 class Runner:
-    """Runs flows for blocking code. Safe in any thread, and after a fork."""
+    """Runs flows for blocking code. Safe in any thread, and after a fork.
 
-    def __init__(self, link: Source) -> None:
-        self.link = link
+    Args:
+        link: Called for the link; another one after the first was closed.
+    """
+
+    def __init__(self, link: Callable[[], Source]) -> None:
+        self._link = link
         self._start_afresh()
         _runners.add(self)
 
@@ -53,7 +57,7 @@ class Runner:
 
     def session(self, timeout_seconds: float | None) -> Session:
         """Return the session of the present connection; raises what `Link.connection` raises."""
-        connection = self.link.connection(timeout_seconds)
+        connection = self._link().connection(timeout_seconds)
         session = self._session
         if session is None or session.connection is not connection:
             with self._lock:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from types import TracebackType
 from typing import Self
 
 CHUNK_BYTES = 65536
+CONNECT_SECONDS = 10.0
 
 
 class Proxy:
@@ -22,10 +24,14 @@ class Proxy:
         host: Where the broker listens.
         port: Its port.
         piece_bytes: The most bytes handed to the client in one piece; small values split frames anywhere.
+        tls: Speak TLS to the client with this server context, and plain to the broker.
     """
 
-    def __init__(self, host: str, port: int, *, piece_bytes: int = CHUNK_BYTES) -> None:
+    def __init__(
+        self, host: str, port: int, *, piece_bytes: int = CHUNK_BYTES, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._target = (host, port)
+        self._tls = tls
         self._piece_bytes = piece_bytes
         self._lock = threading.Lock()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
@@ -85,8 +91,10 @@ class Proxy:
                 client.close()
                 continue
             try:
-                server = socket.create_connection(self._target, timeout=10)
-            except OSError:  # the broker is away: the client sees its connection break
+                client.settimeout(CONNECT_SECONDS)
+                client = self._tls.wrap_socket(client, server_side=True) if self._tls else client
+                server = socket.create_connection(self._target, timeout=CONNECT_SECONDS)
+            except OSError:  # the broker is away, or TLS failed: the client sees its connection break
                 client.close()
                 continue
             for end in (client, server):

@@ -67,7 +67,9 @@ class Responder:
 
     def say(self, call: Arrived, status: str, result: object = None, remote_traceback: str | None = None) -> Outcome:
         """Publish a state of a call; a final one acknowledges it. Return what the broker said."""
-        outcomes = flow.run(_answer(self._publish(call, status, result, remote_traceback)), DEADLINE_SECONDS)
+        outcomes: list[Outcome] = flow.run(
+            _answer(self._publish(call, status, result, remote_traceback)), DEADLINE_SECONDS
+        )
         return outcomes[0]
 
     def close(self) -> None:

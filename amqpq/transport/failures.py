@@ -7,6 +7,7 @@ No driver is imported here: both transports hand over reply codes and texts, or 
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -26,11 +27,13 @@ from amqpq.transport.url import Address
 
 _CHANNEL: Mapping[int, tuple[type[TransportError], str]] = {
     311: (PreconditionFailed, "the message is larger than the broker takes (max_message_size)"),
-    403: (AccessRefused, "grant the permission with: rabbitmqctl set_permissions -p VHOST USER CONFIGURE WRITE READ"),
+    403: (AccessRefused, ""),
     404: (ObjectNotFound, "`amqpq topology apply` creates what the topology file declares"),
     405: (ResourceLocked, "the queue is exclusive to another connection, or has an exclusive consumer"),
     406: (PreconditionFailed, ""),
 }
+
+_REFUSED = re.compile(r"in vhost '(?P<vhost>.*)' refused for user '(?P<user>.*?)'")
 
 _PLAIN_TO_TLS_HEADS = (b"\x15\x03", b"\x16\x03")
 """What a TLS server answers to plain bytes begins with an alert record, or a handshake record."""
@@ -39,6 +42,10 @@ _PLAIN_TO_TLS_HEADS = (b"\x15\x03", b"\x16\x03")
 def channel_error(code: int, text: str) -> TransportError:
     """The error for a channel that the broker closed with this code and these words."""
     kind, remedy = _CHANNEL.get(code, (TransportError, ""))
+    if kind is AccessRefused:
+        refused = _REFUSED.search(text)
+        who = f"{refused['vhost']} {refused['user']}" if refused is not None else "VHOST USER"
+        remedy = f"grant it with: rabbitmqctl set_permissions -p {who} CONFIGURE WRITE READ (three patterns of names)"
     return kind(_sentence(_said(code, text), remedy))
 
 
@@ -145,7 +152,7 @@ def _closed_by_peer(error: Exception) -> bool:
 
 
 def _said(code: int, text: str) -> str:
-    return text or f"code {code}"
+    return text.rstrip().removesuffix(".") or f"code {code}"
 
 
 def _sentence(said: str, remedy: str) -> str:

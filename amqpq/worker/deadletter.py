@@ -107,9 +107,7 @@ def _kept(properties: Properties) -> dict[str, Any]:
 
 
 def _copy(delivery: Delivery, queue: str, headers: Table) -> Publication:
-    properties = replace(
-        delivery.properties, headers=headers, expiration=None, user_id=None, delivery_mode=PERSISTENT
-    )
+    properties = replace(delivery.properties, headers=headers, expiration=None, user_id=None, delivery_mode=PERSISTENT)
     return Publication(exchange="", routing_key=queue, body=delivery.body, properties=properties, mandatory=True)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import time
 import traceback as tracebacks
@@ -21,14 +22,16 @@ from amqpq import task as task_module
 from amqpq.clock import SYSTEM_CLOCK, Clock
 from amqpq.errors import ExpiredMessage, LocalError, RemoteMessageError, Undecodable, UnregisteredTask
 from amqpq.lifecycle import State
-from amqpq.message import Encoding, ResultEnvelope, TaskEnvelope
-from amqpq.message import failure
+from amqpq.log import WORKER
+from amqpq.message import Encoding, ResultEnvelope, TaskEnvelope, failure
 from amqpq.message.wire import ROUTE
 from amqpq.task import Request, Task, current_request
 from amqpq.topology import reach
 from amqpq.worker.host import Host
 from amqpq.worker.settle import Happened
 from amqpq.worker.work import DECODING, RUNNING, Finished, Reply, Work
+
+logger = logging.getLogger(WORKER)
 
 TRACEBACK_CHARACTERS: Final = 65_536
 """Enough for any traceback that somebody reads; a runaway one must not make the result too large to publish."""
@@ -83,9 +86,7 @@ class Executor:
         """
         self._mark(work.number, DECODING)
         try:
-            envelope = self._codec.decode_task(
-                work.body, work.properties, arrived=self._arrived(work)
-            )
+            envelope = self._codec.decode_task(work.body, work.properties, arrived=self._arrived(work))
         except RemoteMessageError as error:
             return Finished(work.number, Happened.REFUSED, cause=error.cause, reason=str(error))
         except Exception as error:  # noqa: BLE001 - a bug of ours must park the message that shows it, not kill the child
@@ -228,7 +229,13 @@ class Executor:
         try:
             return self._answer_or_raise(work, envelope, status, result, traceback)
         except LocalError as error:
-            return self._answer_or_raise(work, envelope, status, failure.describe(error))
+            logger.warning("the answer of %s[%s] cannot be sent: %s", envelope.task, envelope.id, error)
+            instead = failure.describe(error)
+        try:
+            return self._answer_or_raise(work, envelope, status, instead)
+        except LocalError:
+            logger.exception("%s[%s] stays without an answer", envelope.task, envelope.id)
+            return None
 
     def _answer_or_raise(
         self, work: Work, envelope: TaskEnvelope, status: str, result: object, traceback: str | None = None

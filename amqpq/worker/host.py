@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Mapping
 from typing import Any, Protocol
 
-from amqpq.errors import ConfigurationError
+from amqpq.errors import ConfigurationError, LocalError
 from amqpq.message import ResultEnvelope, TaskEnvelope, TaskFacts
 from amqpq.message.codec import Encoding
 from amqpq.task import Task
@@ -31,7 +31,9 @@ class Tasks(Protocol):
 class ResultCodec(Protocol):
     """The part of `amqpq.message.Codec` that a worker uses."""
 
-    def decode_task(self, body: bytes, properties: Properties, *, arrived: tuple[str, str] | None = None) -> TaskEnvelope:
+    def decode_task(
+        self, body: bytes, properties: Properties, *, arrived: tuple[str, str] | None = None
+    ) -> TaskEnvelope:
         """Check, unpack and decode a task."""
 
     def encode_result(
@@ -64,16 +66,24 @@ class Host(Protocol):
         """Decodes tasks, encodes results."""
 
 
-def load_host(reference: str, settings: Mapping[str, Any] | None = None) -> Host:
+def load_host(reference: str, topology: Topology | None = None) -> Host:
     """Import the application that `module:attribute` names exactly; a child of the worker has nothing else to go by.
+
+    Args:
+        reference: As `-A` says, complete.
+        topology: To be used instead of loading the file again.
 
     Raises:
         ConfigurationError: There is nothing there.
     """
     module_name, _, attribute = reference.partition(":")
-    host: Host | None = getattr(importlib.import_module(module_name), attribute, None)
+    host: Any = getattr(importlib.import_module(module_name), attribute, None)
     if host is None:
         raise ConfigurationError(f"{module_name} has no {attribute!r}; the worker was started with -A {reference}")
-    for name, value in (settings or {}).items():
-        setattr(host, name, value)
-    return host
+    if topology is not None:
+        # An application that used its topology while it was imported keeps that one. So it did in the parent, which
+        # would not have started with another.
+        with contextlib.suppress(LocalError):
+            host.topology = topology
+    loaded: Host = host
+    return loaded

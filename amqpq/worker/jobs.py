@@ -12,12 +12,14 @@ not help against a redelivery to another worker; a task under late acknowledgeme
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from amqpq.consumer import Tap
+from amqpq.message.canonical import UNENCODABLE, task_bytes, user_headers
 from amqpq.types import Delivery
 from amqpq.worker.deadletter import CRASHES, crashes_of
 from amqpq.worker.settle import End, Step
@@ -30,8 +32,32 @@ RECENT_SECONDS: Final = 10.0
 RECENT_COUNT: Final = 512
 """How many of those are remembered; more cannot be on their way at once with any sensible prefetch."""
 
-Print: TypeAlias = tuple[str, str, str, object, int, int]
-"""What makes two deliveries the same message: queue, id, signature (or else the timestamp), crashes, size and hash of body."""
+Print: TypeAlias = tuple[str, str, object]
+"""What makes two deliveries the same message here: queue, identity, and how many children it has killed."""
+
+
+def signed_identity(delivery: Delivery) -> tuple[int, str] | None:
+    """Return when a delivery was signed, and a digest of its signature with all that is under it; None for an unsigned one.
+
+    The loop asks before the pool has checked the signature. An altered copy has an identity of its own, so that whoever
+    publishes one first cannot make the genuine message look like a replay.
+    """
+    headers = delivery.properties.headers
+    signed_at, signature = headers.get("amqpq-ts"), headers.get("amqpq-sig")
+    if not isinstance(signed_at, int) or not isinstance(signature, str):
+        return None
+    try:
+        covered = task_bytes(delivery.properties, user_headers(headers), delivery.body)
+    except UNENCODABLE:
+        return None  # nothing that a signature can cover: the pool refuses it
+    return signed_at, hashlib.blake2b(covered, digest_size=16).hexdigest() + signature
+
+
+def unsigned_identity(delivery: Delivery) -> str:
+    """Return the best there is for an unsigned message: id, time of publishing, body."""
+    properties = delivery.properties
+    digest = hashlib.blake2b(delivery.body, digest_size=16).hexdigest()
+    return f"{properties.headers.get('id')} {properties.timestamp} {digest}"
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +68,9 @@ class Job:
     delivery: Delivery
     queue: str
     tap: Tap | None
+    identity: str
+    signed: tuple[int, str] | None
+    """Its `signed_identity`; nobody has checked that signature yet."""
     id: str
     task: str
     crashes: int
@@ -56,6 +85,11 @@ class Job:
     failures: int = 0
     """Publications in a row that the broker did not take."""
 
+    @property
+    def print(self) -> Print:
+        """What a redelivery of the same message has in common with it."""
+        return (self.queue, self.identity, self.delivery.properties.headers.get(CRASHES))
+
     def work(self) -> Work:
         """Return what a pool needs of it."""
         delivery = self.delivery
@@ -69,15 +103,6 @@ class Job:
             delivery.redelivered,
             self.crashes > 0,
         )
-
-
-def print_of(queue: str, delivery: Delivery) -> Print:
-    """Return what identifies the message of a delivery."""
-    properties = delivery.properties
-    headers = properties.headers
-    body = delivery.body
-    mark = headers.get("amqpq-sig") or properties.timestamp
-    return (queue, str(headers.get("id")), str(mark), headers.get(CRASHES), len(body), hash(body))
 
 
 class Jobs:
@@ -116,11 +141,14 @@ class Jobs:
         self._last_number += 1
         properties = delivery.properties
         headers = properties.headers
+        signed = signed_identity(delivery)
         job = Job(
             self._last_number,
             delivery,
             tap.queue,
             tap,
+            signed[1] if signed is not None else unsigned_identity(delivery),
+            signed,
             str(headers.get("id") or properties.correlation_id or ""),
             str(headers.get("task") or ""),
             crashes_of(properties),
@@ -132,7 +160,7 @@ class Jobs:
         """Give a redelivery to the orphan that runs the same message; None where there is none."""
         if not self._orphans:
             return None
-        job = self._orphans.pop(print_of(tap.queue, delivery), None)
+        job = self._orphans.pop(_print(tap, delivery), None)
         if job is not None:
             job.tap = tap
             job.delivery = delivery
@@ -143,7 +171,7 @@ class Jobs:
         doubtful = self._doubtful
         if not doubtful:
             return False
-        since = doubtful.pop(print_of(tap.queue, delivery), None)
+        since = doubtful.pop(_print(tap, delivery), None)
         return since is not None and self._monotonic() - since < DOUBTFUL_SECONDS
 
     def close(self, job: Job) -> None:
@@ -155,12 +183,12 @@ class Jobs:
         tap = job.tap
         if tap is None:
             self._forget_orphan(job)
-            self._doubt(print_of(job.queue, job.delivery))
+            self._doubt(job.print)
             return
         recent = self._recent.get(tap)
         if recent is None:
             recent = self._recent[tap] = deque(maxlen=RECENT_COUNT)
-        recent.append((self._monotonic(), print_of(job.queue, job.delivery)))
+        recent.append((self._monotonic(), job.print))
 
     def forget(self, job: Job) -> None:
         """Drop a job without an end: it goes back to the broker, or is there already."""
@@ -172,7 +200,7 @@ class Jobs:
         jobs = [job for job in self._jobs.values() if job.tap is tap]
         for job in jobs:
             job.tap = None
-            self._orphans[print_of(job.queue, job.delivery)] = job
+            self._orphans[job.print] = job
         now = self._monotonic()
         for when, fingerprint in self._recent.pop(tap, ()):
             if now - when < RECENT_SECONDS:
@@ -192,6 +220,12 @@ class Jobs:
 
     def _forget_orphan(self, job: Job) -> None:
         if job.tap is None and self._orphans:
-            fingerprint = print_of(job.queue, job.delivery)
+            fingerprint = job.print
             if self._orphans.get(fingerprint) is job:
                 del self._orphans[fingerprint]
+
+
+def _print(tap: Tap, delivery: Delivery) -> Print:
+    signed = signed_identity(delivery)
+    identity = signed[1] if signed is not None else unsigned_identity(delivery)
+    return (tap.queue, identity, delivery.properties.headers.get(CRASHES))

@@ -162,9 +162,7 @@ class Outlet:
                 self._reactor.post(_answer, (then, key, _NOT_CONNECTED))
             return
         pending = channel.publish(publications)
-        pending.add_done_callback(
-            lambda answer: self._reactor.post(self._answered, (answer, keys, publications, then))
-        )
+        pending.add_done_callback(lambda answer: self._reactor.post(self._answered, (answer, keys, publications, then)))
 
     def _usable(self) -> Channel | None:
         connection = self._lane.connection

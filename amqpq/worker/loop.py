@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Final
@@ -65,7 +65,7 @@ class Stage(StrEnum):
     OVER = "over"
 
 
-class WorkerLost(Exception):  # noqa: N818 - the name its caller reads
+class WorkerLost(Exception):
     """The process that ran the task died."""
 
 
@@ -107,9 +107,7 @@ class Loop:
         self._seen = SeenIds(topology.security.replay_window_seconds, parts.reactor.monotonic)
         self._outlet = Outlet(parts.publishing, parts.reactor)
         self._settler = Settler(
-            Surroundings(
-                topology, self._jobs, self._outlet, parts.reactor, plan.place, self.counts, parts.clock.time
-            ),
+            Surroundings(topology, self._jobs, self._outlet, parts.reactor, plan.place, self.counts, parts.clock.time),
             self._seen,
         )
         self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor)
@@ -245,7 +243,9 @@ class Loop:
         if self._is_new(job):
             self._waiting.append(job.work())
         else:
-            error = Replayed(f"task {job.id} was delivered here before, and this is not a redelivery: it was published again")
+            error = Replayed(
+                f"task {job.id} was delivered here before, and this is not a redelivery: it was published again"
+            )
             refused = Finished(job.number, Happened.REFUSED, cause=error.cause, reason=str(error))
             self._settler.conclude(job, refused)
 
@@ -281,13 +281,9 @@ class Loop:
 
     def _is_new(self, job: Job) -> bool:
         """Whether nobody published this message a second time. Its signature is checked later, in the pool."""
-        headers = job.delivery.properties.headers
-        signed_at, signature = headers.get("amqpq-ts"), headers.get("amqpq-sig")
-        if not isinstance(signed_at, int) or not isinstance(signature, str):
+        if job.signed is None:
             return True
-        return self._seen.admit(
-            job.id, signed_at, signature, redelivered=job.delivery.redelivered, queue=job.queue
-        )
+        return self._seen.admit(job.id, *job.signed, redelivered=job.delivery.redelivered, queue=job.queue)
 
     # ------------------------------------------------------------------------------------------------------------ pool
 
@@ -355,5 +351,3 @@ class Loop:
     def _summary(self) -> str:
         words = [f"{count} {what}" for what, count in sorted(self.counts.items()) if count]
         return ", ".join(words) or "nothing was delivered"
-
-

@@ -18,6 +18,8 @@ PREFETCH_MULTIPLIER: Final = 4
 """Deliveries held per task that can run, as in Celery. It hides the way to the broker and back behind running tasks; more
 would keep from other workers what this one cannot begin. For tasks of under a millisecond `--prefetch` 10 to 50 times the
 concurrency pays (they go to children in batches); for tasks of minutes, `--prefetch` equal to the concurrency."""
+PREFETCH_LIMIT: Final = 65_535
+"""What `basic.qos` can say (AMQP 0-9-1: a short)."""
 SHUTDOWN_TIMEOUT_SECONDS: Final = 60.0
 """Between the first signal and giving up on running tasks; below the 90 s after which systemd kills."""
 
@@ -27,7 +29,8 @@ class WorkerPlan:
     """A worker, as it was asked for.
 
     `name` is complete (`w1@host`), `queues` exist in the topology, `prefetch` is per queue. `reference` is where children
-    find the application, `module:attribute`; `settings` are attributes set on it there. `apply` declares the topology first.
+    find the application, `module:attribute`; they take the `topology` as it is here, so that it cannot differ when the file
+    changes. `apply` declares it first.
     """
 
     reference: str
@@ -39,7 +42,7 @@ class WorkerPlan:
     shutdown_timeout_seconds: float = SHUTDOWN_TIMEOUT_SECONDS
     log_level: str = "info"
     apply: bool = False
-    settings: tuple[tuple[str, Any], ...] = ()
+    topology: Topology | None = None
 
 
 def choose_pool(name: str) -> str:
@@ -79,9 +82,9 @@ def choose_prefetch(wanted: int | None, concurrency: int) -> int:
     """
     if wanted is None:
         return concurrency * PREFETCH_MULTIPLIER
-    if not 1 <= wanted <= 65_535:
+    if not 1 <= wanted <= PREFETCH_LIMIT:
         raise ConfigurationError(
-            f"--prefetch {wanted}: from 1 to 65535; 0 would mean unlimited, and memory has to have a bound"
+            f"--prefetch {wanted}: from 1 to {PREFETCH_LIMIT}; 0 would mean unlimited, and memory has to have a bound"
         )
     return wanted
 
@@ -100,7 +103,9 @@ def choose_queues(topology: Topology, wanted: Sequence[str]) -> tuple[str, ...]:
     for name in wanted:
         if name not in topology.queues:
             known = ", ".join(topology.queues)
-            raise ConfigurationError(f"-Q {name}: the topology has no such queue{_meant(name, topology.queues)}; it has {known}")
+            raise ConfigurationError(
+                f"-Q {name}: the topology has no such queue{_meant(name, topology.queues)}; it has {known}"
+            )
     return tuple(dict.fromkeys(wanted))
 
 

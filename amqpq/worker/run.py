@@ -60,7 +60,9 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
     """
     _check_signing(host)
     if not host.registry.names:
-        raise ConfigurationError(f"-A {plan.reference}: no task is registered there; is the module with the tasks imported?")
+        raise ConfigurationError(
+            f"-A {plan.reference}: no task is registered there; is the module with the tasks imported?"
+        )
     consuming = open_link(f"{plan.name} consuming")
     prepare(plan, host.topology, consuming.connection(FIRST_SECONDS))
     reactor = Reactor()
@@ -124,7 +126,7 @@ def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
 def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor) -> Pool:
     """Return the pool of the plan, not started."""
     if plan.pool == "prefork":
-        child_plan = ChildPlan(plan.reference, plan.name, plan.log_level, plan.settings)
+        child_plan = ChildPlan(plan.reference, plan.name, plan.log_level, plan.topology)
         return ProcessPool(child_plan, plan.concurrency, reactor)
     executor = Executor(host, plan.name)
     if plan.pool == "solo":

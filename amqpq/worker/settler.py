@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from amqpq.consumer import Tap
+from amqpq.lifecycle import DIRECT_REPLY_QUEUE
 from amqpq.log import TASK, WORKER, MessageKeys
 from amqpq.security.replay import SeenIds
 from amqpq.topology import Topology
@@ -133,7 +134,10 @@ class Settler:
             raise RuntimeError(f"job {job.number} has steps and no outcome")
         if step is Step.REPLY and finished.reply is not None:
             reply = finished.reply
-            return Publication("", reply.routing_key, reply.body, reply.properties)
+            # RabbitMQ returns a mandatory direct reply although it delivers it: the address is no queue
+            # (https://www.rabbitmq.com/docs/direct-reply-to).
+            mandatory = not reply.routing_key.startswith(DIRECT_REPLY_QUEUE)
+            return Publication("", reply.routing_key, reply.body, reply.properties, mandatory=mandatory)
         self._forget_seen(job)
         if step is Step.REPUBLISH:
             return another_try(job.delivery, queue=job.queue, crashes=job.crashes)
@@ -142,9 +146,7 @@ class Settler:
             queue=job.queue,
             target=self._target(job.queue) or "",
             place=self._around.place,
-            evidence=Evidence(
-                finished.cause, finished.reason, finished.traceback, _attempts(job), self._around.now()
-            ),
+            evidence=Evidence(finished.cause, finished.reason, finished.traceback, _attempts(job), self._around.now()),
         )
 
     def _answered(self, key: tuple[Job, Step] | None, outcome: Outcome) -> None:
@@ -215,10 +217,8 @@ class Settler:
 
     def _forget_seen(self, job: Job) -> None:
         """Whoever publishes this message again is no replayer."""
-        headers = job.delivery.properties.headers
-        signed_at, signature = headers.get("amqpq-ts"), headers.get("amqpq-sig")
-        if isinstance(signed_at, int) and isinstance(signature, str):
-            self._seen.forget(job.id, signed_at, signature, queue=job.queue)
+        if job.signed is not None:
+            self._seen.forget(job.id, *job.signed, queue=job.queue)
 
     # ------------------------------------------------------------------------------------------------------------- log
 
@@ -243,7 +243,9 @@ class Settler:
         what = f"{happened} ({finished.cause})" if happened != finished.cause else str(happened)
         fate = "dropped: its queue has no dead letter" if settlement.dropped else None
         if fate is None:
-            fate = "it is tried again" if Step.REPUBLISH in settlement.steps else f"dead letter: {self._target(job.queue)}"
+            fate = (
+                "it is tried again" if Step.REPUBLISH in settlement.steps else f"dead letter: {self._target(job.queue)}"
+            )
         if settlement.dropped:
             self._counts["dropped"] += 1
         text = f"\n{finished.traceback.rstrip()}" if finished.traceback else ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -65,7 +66,7 @@ class Report:
 
     def check(self, what: str, *, holds: bool) -> None:
         """Print a check and remember it where it does not hold."""
-        self.console.print(f"  [green]ok[/green]  {what}" if holds else f"  [red]NO[/red]  {what}")
+        self.console.print(f"  [green]ok[/green]  {escape(what)}" if holds else f"  [red]NO[/red]  {escape(what)}")
         if not holds:
             self.failures.append(what)
 

@@ -124,3 +124,12 @@ def test_two_connections_do_not_mix(rig: Rig) -> None:
     queue = rig.queue(second.channel())
     rig.wait(first.close())
     assert rig.wait(second.channel().declare_queue(QueueSpec(queue), passive=True)).name == queue
+
+
+def test_the_numbers_of_closed_channels_are_used_again(rig: Rig) -> None:
+    """A connection has 2,047 channel numbers by default, and more channels than that in its life."""
+    connection = rig.connect()
+    for _ in range(21):
+        for closing in [connection.channel().close() for _ in range(100)]:
+            rig.wait(closing)
+    rig.queue(connection.channel())

@@ -89,7 +89,7 @@ async def queue(channel: Channel) -> str:
 async def until(question: Callable[[], bool]) -> None:
     """Ask until the answer is yes, for what no callback tells."""
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while not question():
+        while not question():  # noqa: ASYNC110 - what is asked is a state, not an event
             await asyncio.sleep(0.02)
 
 

@@ -8,71 +8,87 @@ second declaration that differs. An argument that the broker knows but this mode
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from amqpq.errors import NotBuiltYet
 from amqpq.testing.memory.values import PRECONDITION_FAILED, Limits, Refused
 from amqpq.types import ExchangeSpec, QueueSpec, Table
 
 EXCHANGE_TYPES = frozenset({"direct", "topic", "fanout", "headers"})
+MAX_EXPIRY_MS = 315_360_000_000
+"""Ten years: the longest time RabbitMQ takes (MAX_EXPIRY_TIMER)."""
 _MAX_PRIORITY = 255
 _ABSENT = object()
 
+Check: TypeAlias = Callable[[Any], "str | None"]
+"""Answers what is wrong with a value, in RabbitMQ's words, or None."""
 
-def _whole(minimum: int) -> Callable[[Any], str | None]:
+
+def _whole(minimum: int = 0, maximum: int | None = None) -> Check:
     def check(value: Any) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int):
-            return f"{{unacceptable_type,{type(value).__name__}}}"
-        return None if value >= minimum else f"{{value_not_in_range,{value}}}"
+            return f'"expected integer, got {kind_of(value)}"'
+        if value < minimum:
+            return f"{{value_zero,{value}}}" if value == 0 else f"{{value_negative,{value}}}"
+        return f"{{value_too_large,{value}}}" if maximum is not None and value > maximum else None
 
     return check
 
 
-def _one_of(*choices: str) -> Callable[[Any], str | None]:
+def _one_of(complaint: str, *choices: str) -> Check:
     def check(value: Any) -> str | None:
-        return None if value in choices else f"{{value_not_allowed,{value}}}"
+        if not isinstance(value, str):
+            return f"{{unacceptable_type,{kind_of(value)}}}"
+        return None if value in choices else complaint.format(value)
 
     return check
 
 
 def _text(value: Any) -> str | None:
-    return None if isinstance(value, str) else f"{{unacceptable_type,{type(value).__name__}}}"
+    return None if isinstance(value, str) else f"{{unacceptable_type,{kind_of(value)}}}"
 
 
 def _flag(value: Any) -> str | None:
-    return None if isinstance(value, bool) else f"{{unacceptable_type,{type(value).__name__}}}"
+    return None if isinstance(value, bool) else f"{{unacceptable_type,{kind_of(value)}}}"
 
 
 def _priority(value: Any) -> str | None:
-    problem = _whole(0)(value)
+    problem = _whole()(value)
     return problem or (None if value <= _MAX_PRIORITY else f"{{max_value_exceeded,{value}}}")
 
 
-_COMMON: Mapping[str, Callable[[Any], str | None]] = {
-    "x-queue-type": _one_of("classic", "quorum"),
-    "x-message-ttl": _whole(0),
-    "x-expires": _whole(1),
-    "x-max-length": _whole(0),
-    "x-max-length-bytes": _whole(0),
+_COMMON: Mapping[str, Check] = {
+    "x-queue-type": _one_of("\"unsupported queue type '{}'\"", "classic", "quorum"),
+    "x-message-ttl": _whole(0, MAX_EXPIRY_MS),
+    "x-expires": _whole(1, MAX_EXPIRY_MS),
+    "x-max-length": _whole(),
+    "x-max-length-bytes": _whole(),
     "x-dead-letter-exchange": _text,
     "x-dead-letter-routing-key": _text,
     "x-single-active-consumer": _flag,
-    "x-queue-leader-locator": _one_of("client-local", "balanced"),  # one node: every placement is kept
 }
-_CLASSIC: Mapping[str, Callable[[Any], str | None]] = {
+_CLASSIC: Mapping[str, Check] = {
     **_COMMON,
-    "x-overflow": _one_of("drop-head", "reject-publish", "reject-publish-dlx"),
+    "x-overflow": _one_of("invalid_overflow", "drop-head", "reject-publish", "reject-publish-dlx"),
     "x-max-priority": _priority,
-    "x-queue-mode": _one_of("default", "lazy"),  # where bodies are kept; a model has one place
+    "x-queue-mode": _one_of(
+        "\"unsupported queue mode '{}'\"", "default", "lazy"
+    ),  # where bodies lie; here is one place
     "x-queue-version": _whole(1),
 }
-_QUORUM: Mapping[str, Callable[[Any], str | None]] = {
+_QUORUM: Mapping[str, Check] = {
     **_COMMON,
-    "x-overflow": _one_of("drop-head", "reject-publish"),
-    "x-delivery-limit": _whole(0),
+    "x-overflow": _one_of("invalid_overflow", "drop-head", "reject-publish", "reject-publish-dlx"),
+    "x-delivery-limit": lambda value: None if value == -1 else _whole()(value),
     "x-quorum-initial-group-size": _whole(1),
-    "x-dead-letter-strategy": _one_of("at-most-once"),
+    "x-queue-leader-locator": _one_of("invalid_queue_locator_arg", "client-local", "balanced"),  # there is one node
+    "x-dead-letter-strategy": _one_of("invalid_dlx_strategy", "at-most-once", "at-least-once"),
 }
+_NOT_MODELLED_ON_QUORUM = (
+    ("x-dead-letter-strategy", "at-least-once"),
+    ("x-overflow", "reject-publish-dlx"),  # RabbitMQ takes it and does something else
+    ("x-delivery-limit", -1),  # means another thing on 3.x than on 4.x
+)
 
 
 def read_queue(spec: QueueSpec, vhost: str) -> Limits:
@@ -88,8 +104,6 @@ def read_queue(spec: QueueSpec, vhost: str) -> Limits:
         raise NotBuiltYet("not built yet: the in-memory broker has no streams")
     checks = _QUORUM if kind == "quorum" else _CLASSIC
     for name, value in arguments.items():
-        if name == "x-dead-letter-strategy" and value == "at-least-once":
-            raise NotBuiltYet(f"not built yet: the in-memory broker does not model x-dead-letter-strategy {value}")
         if name not in checks:
             if name in _CLASSIC or name in _QUORUM:
                 text = (
@@ -99,8 +113,9 @@ def read_queue(spec: QueueSpec, vhost: str) -> Limits:
             raise NotBuiltYet(f"not built yet: the in-memory broker does not model the queue argument {name}")
         problem = checks[name](value)
         if problem is not None:
-            text = f"invalid arg '{name}' for queue '{spec.name}' in vhost '{vhost}': {problem}"
-            raise Refused(PRECONDITION_FAILED, text)
+            raise Refused(PRECONDITION_FAILED, _complaint(name, value, problem, spec.name, vhost))
+        if kind == "quorum" and (name, value) in _NOT_MODELLED_ON_QUORUM:
+            raise NotBuiltYet(f"not built yet: the in-memory broker does not model {name}: {value} on quorum queues")
     if "x-dead-letter-routing-key" in arguments and "x-dead-letter-exchange" not in arguments:
         text = (
             f"invalid arg 'x-dead-letter-routing-key' for queue '{spec.name}' in vhost '{vhost}': "
@@ -123,6 +138,12 @@ def read_queue(spec: QueueSpec, vhost: str) -> Limits:
         single_active=arguments.get("x-single-active-consumer", False),
         arguments=dict(arguments),
     )
+
+
+def _complaint(name: str, value: object, problem: str, queue: str, vhost: str) -> str:
+    if name.startswith("x-dead-letter-") and "unacceptable_type" in problem:  # RabbitMQ words these in its own way
+        return f"invalid type '{kind_of(value)}' for arg '{name}' in queue '{queue}' in vhost '{vhost}'"
+    return f"invalid arg '{name}' for queue '{queue}' in vhost '{vhost}': {problem}"
 
 
 def _check_quorum(spec: QueueSpec, vhost: str) -> None:
@@ -162,9 +183,11 @@ def same_queue(wanted: QueueSpec, current: QueueSpec, vhost: str) -> None:
     where = f"for queue '{current.name}' in vhost '{vhost}'"
     _same_flag("durable", where, wanted.durable, current.durable)
     _same_flag("auto_delete", where, wanted.auto_delete, current.auto_delete)
-    left, right = _with_type(wanted.arguments), _with_type(current.arguments)
+    if _type_of(wanted) != _type_of(current):
+        _same_argument("x-queue-type", where, wanted.arguments, current.arguments)
     for name in dict.fromkeys((*_CLASSIC, *_QUORUM)):
-        _same_argument(name, where, left, right)
+        if name != "x-queue-type":
+            _same_argument(name, where, wanted.arguments, current.arguments)
 
 
 def same_exchange(wanted: ExchangeSpec, current: ExchangeSpec, vhost: str) -> None:
@@ -181,9 +204,9 @@ def same_exchange(wanted: ExchangeSpec, current: ExchangeSpec, vhost: str) -> No
     _same_argument("alternate-exchange", where, wanted.arguments, current.arguments)
 
 
-def _with_type(arguments: Table) -> Table:
+def _type_of(spec: QueueSpec) -> object:
     """A missing `x-queue-type` means classic."""
-    return {"x-queue-type": "classic", **arguments}
+    return spec.arguments.get("x-queue-type", "classic")
 
 
 def _same_flag(name: str, where: str, wanted: bool, current: bool) -> None:  # noqa: FBT001 - two values of one kind
@@ -196,9 +219,9 @@ def _same_argument(name: str, where: str, wanted: Table, current: Table) -> None
     if left is right or (type(left) is type(right) and left == right):
         return
     if left is _ABSENT:
-        _differ(name, where, "none", f"the value '{_shown(right)}' of type '{_kind(right)}'")
+        _differ(name, where, "none", f"the value '{_shown(right)}' of type '{kind_of(right)}'")
     if right is _ABSENT:
-        _differ(name, where, f"the value '{_shown(left)}' of type '{_kind(left)}'", "none")
+        _differ(name, where, f"the value '{_shown(left)}' of type '{kind_of(left)}'", "none")
     _differ(name, where, f"'{_shown(left)}'", f"'{_shown(right)}'")
 
 
@@ -212,9 +235,10 @@ def _shown(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What RabbitMQ calls the type of a field value."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
         return "signedint" if -0x80000000 <= value <= 0x7FFFFFFF else "long"  # noqa: PLR2004 - 32 bits
-    return "longstr" if isinstance(value, str) else type(value).__name__
+    return {str: "longstr", float: "double", bytes: "binary", list: "array", dict: "table"}.get(type(value), "void")

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from amqpq.errors import AmqpqError, ChannelClosed, ConnectionLost, NotSerializable
+from amqpq.testing.memory.arguments import MAX_EXPIRY_MS
 from amqpq.testing.memory.queues import MemoryQueue
 from amqpq.testing.memory.values import (
     NOT_FOUND,
@@ -86,7 +87,7 @@ class _Subscription:
     def deliver_reply(self, message: Message) -> None:
         """Send a direct reply to the callback."""
         tag = self.channel.next_tag()
-        delivery = Delivery(message.body, message.properties, "", message.key, False, tag, self.tag)  # noqa: FBT003
+        delivery = Delivery(message.body, message.properties, "", message.key, False, tag, self.tag)
         self.channel.connection.emit(partial(self.on_delivery, delivery))
 
     def settled(self) -> None:
@@ -246,6 +247,8 @@ class MemoryChannel:
             if self._reply_address is None:
                 raise Refused(PRECONDITION_FAILED, "fast reply consumer does not exist")
             properties = replace(properties, reply_to=self._reply_address)
+        if publication.properties.expiration is not None:
+            _check_expiration(publication.properties.expiration)
         cc, bcc = further_keys(properties.headers)
         if bcc:
             kept = {name: value for name, value in properties.headers.items() if name != "BCC"}
@@ -379,7 +382,7 @@ class MemoryChannel:
             if self._ended or self.connection.lost is not None:
                 return
             tags = [each for each in self._unacknowledged if each <= tag or tag == 0] if multiple else [tag]
-            if not tags or any(each not in self._unacknowledged for each in tags):
+            if any(each not in self._unacknowledged for each in tags):
                 self.end(Refused(PRECONDITION_FAILED, f"unknown delivery tag {tag}").error)
                 return
             touched: list[MemoryQueue] = []
@@ -437,3 +440,11 @@ class MemoryChannel:
     def forget(self, subscription: _Subscription) -> None:
         """The broker cancelled a consumer."""
         self._subscriptions.pop(subscription.tag, None)
+
+
+def _check_expiration(milliseconds: int) -> None:
+    """Refuse what RabbitMQ's timers do not take; the wire's decimal text can say anything."""
+    problem = "negative" if milliseconds < 0 else "too_large" if milliseconds > MAX_EXPIRY_MS else ""
+    if problem:
+        text = f"invalid expiration '{milliseconds}': {{value_{problem},{milliseconds}}}"
+        raise Refused(PRECONDITION_FAILED, text)

@@ -8,7 +8,7 @@ client publishes under `x-death` is not interpreted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -148,12 +148,20 @@ def check_names(*names: str) -> None:
 
 
 def further_keys(headers: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The routing keys of the CC and BCC headers."""
-    return _strings(headers.get("CC")), _strings(headers.get("BCC"))
+    """The routing keys of the CC and BCC headers.
+
+    Raises:
+        Refused: One of them is not a list.
+    """
+    return _listed(headers, "CC"), _listed(headers, "BCC")
 
 
-def _strings(value: object) -> tuple[str, ...]:
-    return tuple(str(each) for each in value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+def _listed(headers: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = headers.get(name, ())
+    if not isinstance(value, (list, tuple)):
+        text = f'invalid message: {{unacceptable_type_in_header,"{name}",longstr}}'
+        raise Refused(PRECONDITION_FAILED, text)
+    return tuple(str(each) for each in value)
 
 
 @dataclass(slots=True)

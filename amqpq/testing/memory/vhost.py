@@ -85,11 +85,10 @@ class VirtualHost:
     def declare_exchange(self, spec: ExchangeSpec, *, passive: bool) -> None:
         """Create an exchange, or compare, or only look."""
         check_names(spec.name, spec.type)
-        if passive:
-            if spec.name:
-                self._exchange(spec.name)
-            return
         self._not_default(spec.name)
+        if passive:
+            self._exchange(spec.name)
+            return
         arguments.check_exchange(spec)
         current = self.exchanges.get(spec.name)
         if current is not None:
@@ -104,7 +103,8 @@ class VirtualHost:
         self._not_default(name)
         if name not in self.exchanges:
             return
-        self._not_reserved("exchange", name)
+        if name.startswith("amq."):
+            raise Refused(ACCESS_REFUSED, f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
         if if_unused and any(binding.source == name for binding in self._bindings):
             raise Refused(PRECONDITION_FAILED, f"exchange '{name}' in vhost '{self.name}' in use")
         del self.exchanges[name]
@@ -131,7 +131,7 @@ class VirtualHost:
     def declare_queue(self, spec: QueueSpec, owner: object, *, passive: bool) -> QueueState:
         """Create a queue, or compare, or only look; either way it counts as used."""
         check_names(spec.name)
-        if passive and spec.name.startswith(DIRECT_REPLY) and spec.name in self.repliers:
+        if spec.name == DIRECT_REPLY or (passive and spec.name in self.repliers):
             return QueueState(spec.name, 0, 1)
         if passive or spec.name in self.queues:
             queue = self.queue(spec.name, owner)
@@ -186,6 +186,8 @@ class VirtualHost:
 
     def queue(self, name: str, owner: object) -> MemoryQueue:
         """Find a queue that `owner` may use."""
+        if not name:  # RabbitMQ would take the queue that the channel declared last; nobody should rely on it
+            raise Refused(NOT_FOUND, "no previously declared queue")
         found = self.queues.get(name)
         if found is None:
             raise Refused(NOT_FOUND, f"no queue '{name}' in vhost '{self.name}'")
@@ -227,10 +229,11 @@ class VirtualHost:
         self._not_default(spec.source)
         if spec.to_exchange:
             self._not_default(spec.target)
+        self._exchange(spec.source)
+        if spec.to_exchange:
             self._exchange(spec.target)
         else:
             self.queue(spec.target, owner)
-        self._exchange(spec.source)
 
     def _remove_bindings(self, unwanted: Callable[[BindingSpec], bool]) -> None:
         """Remove bindings, and the auto-delete exchanges that lose their last one by it."""

@@ -67,7 +67,7 @@ class Child:
             return
         logs.configure(init.log_level)
         try:
-            executor = Executor(load_host(init.reference, init.settings), init.worker, mark=self._mark)
+            executor = Executor(load_host(init.reference, init.topology), init.worker, mark=self._mark)
         except BaseException as error:  # noqa: BLE001 - whatever user code raises at import is the parent's to report
             self._send([wire.Unfit(_why(error))])
             return
@@ -209,7 +209,7 @@ def _why(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Run as `python -c "...; main()" works_fd control_fd board_fd` (see `processes`)."""
+    """Be a child; its descriptors are the last three arguments (see `processes`)."""
     # Signals of a terminal or a service manager go to the whole group; only the parent decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from amqpq.log import WORKER
+from amqpq.topology import Topology
 from amqpq.worker.pools import wire
 from amqpq.worker.pools.interface import Crash, Listener
 from amqpq.worker.reactor import Reactor, Timer
@@ -81,12 +82,12 @@ def shares(loads: Sequence[int], waiting: int, depth: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class ChildPlan:
-    """What every child is told: the application, settings for it, the worker's name, the log level."""
+    """What every child is told: the application, its topology, the worker's name, the log level."""
 
     reference: str
     worker: str
     log_level: str = "info"
-    settings: tuple[tuple[str, Any], ...] = ()
+    topology: Topology | None = None
 
 
 class Child:
@@ -117,7 +118,7 @@ class Child:
         self.alone = False
         self.recalling = False
         self.why_unfit = ""
-        self.queue_messages([wire.Init(plan.reference, dict(plan.settings), plan.worker, plan.log_level)])
+        self.queue_messages([wire.Init(plan.reference, plan.topology, plan.worker, plan.log_level)])
 
     def queue_messages(self, messages: Sequence[Any]) -> None:
         """Line up one frame."""
@@ -401,5 +402,3 @@ def _death(status: int) -> str:
     except ValueError:
         name = f"signal {-status}"
     return f"was killed by {name}"
-
-

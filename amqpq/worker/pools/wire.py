@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
+from amqpq.topology import Topology
 from amqpq.types import Properties
 from amqpq.worker.work import Finished, Reply, Report, Work
 
@@ -34,7 +35,7 @@ class Init:
     """The first frame to a child: what it needs to become one."""
 
     reference: str
-    settings: dict[str, Any]
+    topology: Topology | None
     worker: str
     log_level: str
 

@@ -67,7 +67,9 @@ def test_retry_off_is_a_policy_of_no_retries() -> None:
 
 def test_retry_policy_grows_to_its_limit() -> None:
     """Intervals start, step and end as Celery's policy says, and the count is kept."""
-    policy = read_options({"retry_policy": {"max_retries": 3, "interval_start": 1, "interval_step": 2, "interval_max": 4}}).retry
+    policy = read_options(
+        {"retry_policy": {"max_retries": 3, "interval_start": 1, "interval_step": 2, "interval_max": 4}}
+    ).retry
     assert [policy.pause(number) for number in range(4)] == [1, 3, 4, None]
 
 

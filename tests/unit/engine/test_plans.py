@@ -244,13 +244,17 @@ def test_compression_of_call_route_and_project(
 
 def test_arguments_that_cannot_be_written_are_named(planner: Planner) -> None:
     """The person sees which argument it was, and of which type."""
-    with pytest.raises(NotSerializable, match=r"(?s)tasks\.add.*(second|args\[1\]|argument 2|position 2|\b1\b).*object"):
+    with pytest.raises(
+        NotSerializable, match=r"(?s)tasks\.add.*(second|args\[1\]|argument 2|position 2|\b1\b).*object"
+    ):
         plan(planner, "tasks.add", 1, object())
 
 
 def test_a_message_over_the_limit_is_refused_with_both_numbers(planner: Planner) -> None:
     """A body over `messages.max_size` never leaves, and the person sees its size and the limit."""
-    with pytest.raises(MessageTooLarge, match=r"tasks\.add: the message takes 7\d+ bytes, messages\.max_size allows 65536"):
+    with pytest.raises(
+        MessageTooLarge, match=r"tasks\.add: the message takes 7\d+ bytes, messages\.max_size allows 65536"
+    ):
         plan(planner, "tasks.add", "x" * 70_000)
 
 

@@ -66,10 +66,7 @@ def declare(channel: Channel, name: str, **arguments: object) -> str:
 def post(channel: Channel, queue: str, *bodies: bytes, **properties: Any) -> list[Fate]:
     """Publish to a queue; return the fates."""
     value = Properties(**properties)
-    return [
-        outcome.fate
-        for outcome in wait(channel.publish([Publication("", queue, body, value) for body in bodies]))
-    ]
+    return [outcome.fate for outcome in wait(channel.publish([Publication("", queue, body, value) for body in bodies]))]
 
 
 def bodies(broker: MemoryBroker, queue: str) -> list[bytes]:
@@ -129,7 +126,7 @@ def test_a_message_without_a_life_needs_a_consumer_that_waits(broker: MemoryBrok
     assert bodies(broker, "q") == []
     arrived = threading.Event()
     got: list[Delivery] = []
-    wait(channel.consume("q", lambda delivery: (got.append(delivery), arrived.set()), no_ack=True))  # type: ignore[func-returns-value]
+    wait(channel.consume("q", lambda delivery: (got.append(delivery), arrived.set()), no_ack=True))
     post(channel, "q", b"somebody waits")
     assert arrived.wait(DEADLINE_SECONDS)
     assert got[0].body == b"somebody waits"
@@ -365,6 +362,8 @@ def test_an_internal_exchange_takes_nothing_from_clients(broker: MemoryBroker) -
         {"x-delayed-retry-type": "all"},
         {"x-anything": 1},
         {"x-queue-type": "quorum", "x-dead-letter-strategy": "at-least-once"},
+        {"x-queue-type": "quorum", "x-delivery-limit": -1},
+        {"x-queue-type": "quorum", "x-overflow": "reject-publish-dlx"},
     ],
 )
 def test_what_is_not_modelled_is_refused(broker: MemoryBroker, arguments: dict[str, object]) -> None:
@@ -395,7 +394,7 @@ def test_what_the_broker_refuses_is_refused(broker: MemoryBroker, spec: QueueSpe
         ({}, {"x-max-length": 5}, "received the value '5' of type 'signedint' but current is none"),
         ({"x-expires": 9}, {}, "received none but current is the value '9' of type 'signedint'"),
         ({"x-overflow": "drop-head"}, {"x-overflow": "reject-publish"}, "received 'reject-publish' but current is"),
-        ({}, {"x-queue-type": "quorum"}, "received 'quorum' but current is 'classic'"),
+        ({}, {"x-queue-type": "quorum"}, "received the value 'quorum' of type 'longstr' but current is none"),
     ],
 )
 def test_a_difference_is_told_as_the_broker_tells_it(

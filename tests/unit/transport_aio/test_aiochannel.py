@@ -233,7 +233,9 @@ def test_a_consumer_failing_does_not_stop_the_others(caplog: pytest.LogCaptureFi
         subscribed = channel.consume("q", fussy)
         channel.handle(frames.BASIC_CONSUME_OK, ("amqpq.1.1",))
         for tag, text in enumerate((b"bad", b"good"), start=1):
-            delivery = Delivery(text, Properties(), "", "q", redelivered=False, tag=tag, consumer_tag=subscribed.result())
+            delivery = Delivery(
+                text, Properties(), "", "q", redelivered=False, tag=tag, consumer_tag=subscribed.result()
+            )
             channel.handle(frames.BASIC_DELIVER, delivery)
         assert got == [b"bad", b"good"]
 
@@ -278,5 +280,24 @@ def test_closed_can_be_asked_for_again_after_a_waiter_was_cancelled() -> None:
         assert isinstance(channel.closed.result(), ConnectionLost)
         channel.closed.cancel()
         assert isinstance(channel.closed.result(), ConnectionLost)
+
+    scenario(body)
+
+
+def test_a_cancellation_of_ours_that_crosses_the_brokers_is_ours() -> None:
+    """`on_cancel` is not for a consumer that is leaving anyway, even where the broker was faster."""
+
+    async def body(_: FakeWire, channel: Channel) -> None:
+        told: list[str] = []
+        channel.consume("q", lambda _: None, on_cancel=told.append)
+        channel.consume("q", lambda _: None, on_cancel=told.append)
+        for tag in ("amqpq.1.1", "amqpq.1.2"):
+            channel.handle(frames.BASIC_CONSUME_OK, (tag,))
+        goodbye = channel.cancel("amqpq.1.1")
+        for tag in ("amqpq.1.1", "amqpq.1.2"):
+            channel.handle(frames.BASIC_CANCEL, (tag, True))
+        channel.handle(frames.BASIC_CANCEL_OK, ("amqpq.1.1",))
+        assert goodbye.done()
+        assert told == ["amqpq.1.2"]
 
     scenario(body)

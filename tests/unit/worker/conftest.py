@@ -178,7 +178,9 @@ def start(app: App, broker: MemoryBroker, gate: Gate) -> Iterator[StartWorker]:
     def make(**options: Any) -> RunningWorker:
         worker = RunningWorker(app, broker, **options)
         started.append(worker)
-        until(lambda: all(broker.queues()[queue].consumers for queue in options.get("queues", ("default", "forgetful"))))
+        until(
+            lambda: all(broker.queues()[queue].consumers for queue in options.get("queues", ("default", "forgetful")))
+        )
         return worker
 
     yield make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from amqpq import App
 from amqpq.errors import TaskExpired
 from amqpq.message import TaskEnvelope
+from amqpq.message.canonical import task_bytes
+from amqpq.security.signing import signature_text
 from amqpq.testing.memory import MemoryBroker
 from amqpq.topology.declarations import queue_spec
 from amqpq.transport import flow
@@ -78,7 +81,9 @@ def test_a_done_task_leaves_nothing_behind(app: App, start: Any, broker: MemoryB
     }
 
 
-def test_a_delivery_is_unacknowledged_while_its_task_runs(app: App, start: Any, gate: Any, broker: MemoryBroker, until: Until) -> None:
+def test_a_delivery_is_unacknowledged_while_its_task_runs(
+    app: App, start: Any, gate: Any, broker: MemoryBroker, until: Until
+) -> None:
     """Late acknowledgement: a broken connection brings the message back as long as the task runs."""
     start(prefetch=1, concurrency=1)
     app.send_task("shop.hold", ("a",))
@@ -126,7 +131,9 @@ def test_an_expired_task_answers_and_is_parked(app: App, start: Any, gate: Any, 
     start(concurrency=1)
     app.send_task("shop.hold", ("first",))
     until(lambda: gate.begun)
-    result = app.send_task("shop.add", (1, 2), expires=0.001)
+    result = app.send_task("shop.add", (1, 2), expires=0.05)
+    late = time.time() + 0.06
+    until(lambda: time.time() > late)
     gate.opened.set()
     with pytest.raises(TaskExpired):
         result.get(timeout=10)
@@ -137,8 +144,12 @@ def test_an_expired_task_answers_and_is_parked(app: App, start: Any, gate: Any, 
     "change, cause",
     [
         pytest.param(lambda body, _: body + b"\0", "forged", id="flipped"),
-        pytest.param(lambda _body, headers: headers.pop("amqpq-sig") and b"\x93\x90\x80\x80", "unsigned", id="unsigned"),
-        pytest.param(lambda body, headers: headers.update({"amqpq-kid": "mallory"}) or body, "untrusted", id="untrusted"),
+        pytest.param(
+            lambda _body, headers: headers.pop("amqpq-sig") and b"\x93\x90\x80\x80", "unsigned", id="unsigned"
+        ),
+        pytest.param(
+            lambda body, headers: headers.update({"amqpq-kid": "mallory"}) or body, "untrusted", id="untrusted"
+        ),
         pytest.param(lambda body, headers: headers.update({"task": "shop.add"}) or body, "forged", id="renamed"),
     ],
 )
@@ -196,11 +207,13 @@ def test_an_unsupported_wish_is_parked_instead_of_ignored(
 
 def test_undecodable_bytes_are_parked(start: Any, app: App, broker: MemoryBroker, dead: Any) -> None:
     """A genuine message whose body is no message is kept with its cause."""
-    envelope = TaskEnvelope("1f0c", "shop.add", (1, 2))
-    body, properties = app.codec.encode_task(envelope, exchange="", key="default")
-    publish(broker, body, replace(properties, content_type="application/x-python-serialize"))
+    _, properties = app.codec.encode_task(TaskEnvelope("1f0c", "shop.add"), exchange="", key="default")
+    signer = app.codec.signer
+    assert signer is not None
+    headers = {**properties.headers, "amqpq-sig": signature_text(signer.sign(task_bytes(properties, {}, b"\xc1")))}
+    publish(broker, b"\xc1", replace(properties, headers=headers))
     start()
-    assert dead()["amqpq-cause"] == "forged", "the content type is signed"
+    assert dead()["amqpq-cause"] == "undecodable"
 
 
 def test_without_a_dead_letter_a_failure_is_dropped_and_counted(

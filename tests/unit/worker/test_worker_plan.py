@@ -44,7 +44,9 @@ def test_a_dead_letter_queue_may_be_named() -> None:
 
 def test_an_unknown_queue_is_an_error_with_a_suggestion() -> None:
     """A typing error does not become a worker that waits for ever."""
-    with pytest.raises(ConfigurationError, match=re.escape("-Q web.hgih: the topology has no such queue (did you mean 'web.high'?)")):
+    with pytest.raises(
+        ConfigurationError, match=re.escape("-Q web.hgih: the topology has no such queue (did you mean 'web.high'?)")
+    ):
         choose_queues(TOPOLOGY, ["web.hgih"])
 
 

@@ -1,0 +1,70 @@
+"""The tasks that the acceptance tests run. They say how far they are through files, so that nobody has to guess."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+from amqpq import App
+
+app = App("topology.yaml")
+
+
+@app.task
+def add(x: int, y: int) -> int:
+    """Add."""
+    return x + y
+
+
+@app.task
+async def add_later(x: int, y: int) -> int:
+    """Add, after a moment on an event loop."""
+    await asyncio.sleep(0.01)
+    return x + y
+
+
+@app.task(name="web.resize")
+def resize(width: int) -> int:
+    """Go through the topic exchange."""
+    return width // 2
+
+
+@app.task
+def nap(seconds: float, number: int) -> int:
+    """Take a moment."""
+    time.sleep(seconds)
+    return number
+
+
+@app.task
+def hold(folder: str, name: str) -> str:
+    """Say that it has begun, and wait until the test opens."""
+    Path(folder, f"{name}.begun.{os.getpid()}").touch()
+    while not Path(folder, "open").exists():
+        time.sleep(0.005)
+    return name
+
+
+@app.task
+def spin(seconds: float) -> float:
+    """Hold the interpreter."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return seconds
+
+
+@app.task
+def fail(text: str) -> None:
+    """Raise."""
+    raise ValueError(text)
+
+
+@app.task
+def die(folder: str) -> None:
+    """Kill the process that runs this."""
+    Path(folder, f"died.{os.getpid()}").touch()
+    os.kill(os.getpid(), signal.SIGKILL)

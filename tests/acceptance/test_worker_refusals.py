@@ -1,0 +1,50 @@
+"""What a worker says when it cannot start: the sentence a person sees, and exit code 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.acceptance
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (("-P", "gevent"), "-P gevent: not built yet; use prefork, threads, solo"),
+        (("-P", "thread"), "there is no such pool (did you mean 'threads'?)"),
+        (("-P", "solo", "-c", "3"), "the solo pool runs one task at a time"),
+        (("-Q", "defualt"), "the topology has no such queue (did you mean 'default'?)"),
+        (("--prefetch", "0"), "0 would mean unlimited"),
+        (("--time-limit", "30"), "--time-limit: not built yet: time limits"),
+        (("-B",), "-B: not built yet: beat"),
+        (("-l", "loud"), "-l loud: use debug, info"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(start_worker: Any, arguments: tuple[str, ...], sentence: str) -> None:
+    """No option is accepted and ignored."""
+    worker = start_worker(*arguments, wait=False)
+    assert worker.exit_code() == 1
+    assert sentence in " ".join(worker.text.split())
+
+
+def test_missing_queues_are_named_with_the_remedy(start_worker: Any) -> None:
+    """A worker declares nothing by itself; it says which command does."""
+    worker = start_worker(wait=False)
+    assert worker.exit_code() == 1
+    assert "missing on the broker: queue 'default', queue 'web.high', queue 'shop.dead'" in worker.text
+    assert "`amqpq topology apply`" in worker.text
+
+
+def test_apply_declares_first(start_worker: Any) -> None:
+    """--apply is the convenience for one machine."""
+    assert start_worker("--apply", "-c", "1").stop() == 0
+
+
+def test_a_refused_password_ends_the_worker(start_worker: Any, vhost_url: str) -> None:
+    """A wrong password is said at once, without trying for ever, and without showing it."""
+    worker = start_worker(wait=False, url=vhost_url.replace("guest@", "wrong-secret@"))
+    assert worker.exit_code() == 1
+    assert "refused" in worker.text
+    assert "wrong-secret" not in worker.text

@@ -1,0 +1,217 @@
+"""The prefork pool with real children and no broker: start, spread, recall, crash, end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amqpq import App
+from amqpq.message import TaskEnvelope
+from amqpq.worker.pools.interface import Crash
+from amqpq.worker.pools.processes import ChildPlan, ProcessPool
+from amqpq.worker.reactor import Reactor
+from amqpq.worker.work import RUNNING, Finished, Report, Work
+
+APPS = Path(__file__).resolve().parents[1] / "acceptance" / "apps"
+DEADLINE_SECONDS = 30.0
+
+
+class Recorder:
+    """Remembers what the pool tells."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.failures: list[str] = []
+        self.outcomes: list[Finished] = []
+        self.reports: list[Report] = []
+        self.returned: list[int] = []
+        self.crashes: list[Crash] = []
+
+    def pool_ready(self) -> None:
+        """The pool is complete."""
+        self.ready = True
+
+    def pool_failed(self, reason: str) -> None:
+        """The pool cannot be kept up."""
+        self.failures.append(reason)
+
+    def finished(self, outcomes: Sequence[Finished]) -> None:
+        """Works are done."""
+        self.outcomes += outcomes
+
+    def reported(self, report: Report) -> None:
+        """A state."""
+        self.reports.append(report)
+
+    def handed_back(self, numbers: Sequence[int]) -> None:
+        """Not begun."""
+        self.returned += numbers
+
+    def crashed(self, crash: Crash) -> None:
+        """A child died."""
+        self.crashes.append(crash)
+
+
+class Bench:
+    """A pool, its reactor and works for it."""
+
+    def __init__(self, count: int, reference: str = "shop:app") -> None:
+        self.app = App(APPS / "topology.yaml", environ={"SHOP_KEY": "5a" * 32})
+        self.reactor = Reactor()
+        self.heard = Recorder()
+        plan = ChildPlan(reference, "w1@test", "warning", self.app.topology)
+        self.pool = ProcessPool(plan, count, self.reactor)
+        self.waiting: deque[Work] = deque()
+        self._last = 0
+
+    def work(self, task: str, *args: Any, alone: bool = False) -> int:
+        """Line up a work; return its number."""
+        self._last += 1
+        body, properties = self.app.codec.encode_task(
+            TaskEnvelope(str(self._last), f"shop.{task}", args), exchange="", key="default"
+        )
+        self.waiting.append(Work(self._last, "default", body, properties, "", "default", False, alone))
+        return self._last
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Turn the loop until something is true."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true in time"
+            self.reactor.turn(0.05)
+            self.pool.offer(self.waiting)
+
+    def done(self) -> list[int]:
+        """Numbers of finished works."""
+        return [outcome.number for outcome in self.heard.outcomes]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.fixture
+def benches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
+    """Makes pools that are started, and killed at the end."""
+    monkeypatch.setattr(sys, "path", [str(APPS), *sys.path])
+    monkeypatch.setenv("SHOP_KEY", "5a" * 32)
+    made: list[Bench] = []
+
+    def make(count: int = 2, reference: str = "shop:app", *, wait: bool = True) -> Bench:
+        bench = Bench(count, reference)
+        made.append(bench)
+        bench.pool.start(bench.heard)
+        if wait:
+            bench.until(lambda: bench.heard.ready)
+        return bench
+
+    yield make
+    for bench in made:
+        bench.pool.kill()
+        bench.reactor.close()
+
+
+def test_works_are_run_by_all_children(benches: Any, tmp_path: Path) -> None:
+    """Two tasks that wait run at the same time, in two processes that are not this one."""
+    bench = benches(2)
+    bench.work("hold", str(tmp_path), "a")
+    bench.work("hold", str(tmp_path), "b")
+    bench.until(lambda: len(list(tmp_path.glob("*.begun.*"))) == 2)
+    pids = {int(path.suffix[1:]) for path in tmp_path.glob("*.begun.*")}
+    assert pids == set(bench.pool.pids)
+    (tmp_path / "open").touch()
+    bench.until(lambda: len(bench.done()) == 2)
+
+
+def test_many_short_works_are_all_done_once(benches: Any) -> None:
+    """Batches lose nothing and double nothing."""
+    bench = benches(2)
+    numbers = [bench.work("add", number, 1) for number in range(1000)]
+    bench.until(lambda: len(bench.heard.outcomes) >= 1000)
+    assert sorted(bench.done()) == numbers
+    assert {outcome.happened for outcome in bench.heard.outcomes} == {"succeeded"}
+    assert bench.pool.depth > 1, "short tasks are given out in batches"
+
+
+def test_a_stopped_pool_is_gone(benches: Any) -> None:
+    """Idle children end by themselves when the parent hangs up."""
+    bench = benches(2)
+    pids = bench.pool.pids
+    bench.pool.stop()
+    assert all(gone(pid) for pid in pids)
+
+
+def test_an_application_that_does_not_load_is_reported(benches: Any) -> None:
+    """The reason is the child's own error."""
+    bench = benches(1, "shop_that_is_not_there:app", wait=False)
+    bench.until(lambda: bench.heard.failures)
+    assert "No module named 'shop_that_is_not_there'" in bench.heard.failures[0]
+
+
+def test_a_crash_names_the_work_and_the_pool_recovers(benches: Any, tmp_path: Path) -> None:
+    """The one that ran is told from those that waited behind it; a new child takes over."""
+    bench = benches(1)
+    (first,) = bench.pool.pids
+    number = bench.work("hold", str(tmp_path), "victim")
+    bench.until(lambda: list(tmp_path.glob("victim.*")))
+    os.kill(first, signal.SIGKILL)
+    bench.until(lambda: bench.heard.crashes)
+    (crash,) = bench.heard.crashes
+    assert (crash.number, crash.stage, crash.others) == (number, RUNNING, ())
+    assert "SIGKILL" in crash.how
+    bench.work("add", 1, 1)
+    bench.until(lambda: bench.done() == [2])
+    assert bench.pool.pids != (first,)
+
+
+def test_what_waits_behind_a_task_that_turns_out_long_comes_back(benches: Any, tmp_path: Path) -> None:
+    """The parent asks a silent child for what it has not begun; the running task is not disturbed."""
+    bench = benches(1)
+    for number in range(300):
+        bench.work("add", number, 0)
+    bench.until(lambda: len(bench.heard.outcomes) == 300)
+    assert bench.pool.depth > 3
+    long = bench.work("hold", str(tmp_path), "long")
+    behind = [bench.work("add", 1, 1) for _ in range(3)]
+    bench.pool.offer(bench.waiting)
+    bench.until(lambda: sorted(bench.heard.returned) == behind)
+    assert not bench.heard.crashes
+    (tmp_path / "open").touch()
+    bench.until(lambda: long in bench.done())
+
+
+def test_a_suspect_runs_alone(benches: Any, tmp_path: Path) -> None:
+    """A work that has killed a child before shares its child with nobody."""
+    bench = benches(1)
+    for number in range(300):
+        bench.work("add", number, 0)
+    bench.until(lambda: len(bench.heard.outcomes) == 300)
+    suspect = bench.work("hold", str(tmp_path), "suspect", alone=True)
+    bench.work("add", 1, 1)
+    bench.until(lambda: list(tmp_path.glob("suspect.*")))
+    assert len(bench.waiting) == 1
+    os.kill(bench.pool.pids[0], signal.SIGKILL)
+    bench.until(lambda: bench.heard.crashes)
+    assert (bench.heard.crashes[0].number, bench.heard.crashes[0].others) == (suspect, ())
+
+
+def test_children_that_cannot_live_end_the_pool(benches: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replacements come slower and slower, and then not at all."""
+    monkeypatch.setattr("amqpq.worker.pools.processes.FAILED_STARTS", 2)
+    bench = benches(1)
+    bench.pool._plan = ChildPlan("shop_that_is_gone:app", "w1@test")
+    os.kill(bench.pool.pids[0], signal.SIGKILL)
+    bench.until(lambda: bench.heard.failures)
+    assert "No module named 'shop_that_is_gone'" in bench.heard.failures[0]

@@ -1,0 +1,46 @@
+"""What makes two deliveries the same signed message, before anybody has checked the signature."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from amqpq.types import Delivery, Properties
+from amqpq.worker.jobs import signed_identity
+
+HEADERS = {"task": "shop.add", "id": "1", "amqpq-ts": 1_795_000_000_250, "amqpq-sig": "genuine", "amqpq-kid": "a"}
+PROPERTIES = Properties(content_type="application/json", headers=HEADERS, priority=2, correlation_id="1")
+GENUINE = Delivery(b"[[2, 3], {}, {}]", PROPERTIES, "", "default", redelivered=False, tag=1)
+
+
+def _headers(**changed: Any) -> Properties:
+    return replace(PROPERTIES, headers={**HEADERS, **changed})
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        replace(GENUINE, body=b"[[2, 4], {}, {}]"),
+        replace(GENUINE, properties=replace(PROPERTIES, priority=9)),
+        replace(GENUINE, properties=_headers(task="shop.drop")),
+        replace(GENUINE, properties=_headers(**{"amqpq-sig": "other"})),
+        replace(GENUINE, properties=_headers(mine="x")),
+    ],
+)
+def test_an_altered_copy_has_an_identity_of_its_own(copy: Delivery) -> None:
+    """A forged copy that arrives first cannot pass for the genuine message, which would then look like a replay."""
+    assert signed_identity(copy) != signed_identity(GENUINE)
+
+
+def test_the_same_message_has_the_same_identity_however_it_comes() -> None:
+    """A redelivery, and a message published again, are what the memory against replays has to recognise."""
+    again = replace(GENUINE, tag=7, redelivered=True, properties=replace(PROPERTIES, message_id="x"))
+    assert signed_identity(again) == signed_identity(GENUINE)
+
+
+@pytest.mark.parametrize("changed", [{"amqpq-sig": None}, {"amqpq-ts": "soon"}, {"mine": object()}])
+def test_a_message_that_no_signature_can_cover_has_none(changed: dict[str, Any]) -> None:
+    """Such a message is not remembered; the pool refuses it."""
+    assert signed_identity(replace(GENUINE, properties=_headers(**changed))) is None
