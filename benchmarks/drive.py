@@ -100,14 +100,8 @@ def running_worker(contender: Contender, queue: Queue, log: Path) -> Iterator[in
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=dict(environment), cwd=log.parent, stdout=output, stderr=output)
     try:
-
-        def consuming() -> bool:
-            if process.poll() is not None:
-                message = f"the worker ended with {process.returncode}:\n{log.read_text(errors='replace')[-4000:]}"
-                raise RuntimeError(message)
-            return queue.consumers() > 0
-
-        until(consuming, "a consumer on the queue")
+        until(lambda: process.poll() is not None or queue.consumers() > 0, "a consumer on the queue")
+        _check_alive(process)
         yield process.pid
     except Exception as error:
         error.add_note(f"the worker's log ends:\n{log.read_text(errors='replace')[-4000:]}")
@@ -119,6 +113,12 @@ def running_worker(contender: Contender, queue: Queue, log: Path) -> Iterator[in
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _check_alive(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        message = f"the worker ended with {process.returncode}"
+        raise RuntimeError(message)
 
 
 def measure(contender: Contender, queue: Queue, setting: Setting, counts: Counts, *, results: bool) -> dict[str, float]:

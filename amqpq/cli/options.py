@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+import traceback as tracebacks
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from amqpq.errors import ConfigurationError
+from amqpq.errors import AmqpqError, ConfigurationError
 
 if TYPE_CHECKING:
     from amqpq.app import App
@@ -120,6 +121,8 @@ def load_app(reference: str) -> App:
 
 
 def _import(module_name: str, reference: str) -> ModuleType:
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise ConfigurationError(f"-A {reference}: expected MODULE[:ATTRIBUTE], as in `shop.tasks:app`")
     here = str(Path.cwd())
     if here not in sys.path:
         # A console script has its own folder on sys.path and not the current one, which is where a project's code is.
@@ -128,12 +131,27 @@ def _import(module_name: str, reference: str) -> ModuleType:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise  # the module is there; something that it imports is not
+            raise _failed_import(reference, module_name, error) from error  # something that the module imports
         meant = _meant(module_name.partition(".")[0], _modules_in(Path(here)))
         message = f"-A {reference}: there is no module {error.name!r} in {here} or installed{meant}"
         raise ConfigurationError(message) from error
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"-A {reference}: expected MODULE[:ATTRIBUTE], as in `shop.tasks:app`") from error
+    except AmqpqError:
+        raise  # it says itself what is wrong
+    except Exception as error:
+        raise _failed_import(reference, module_name, error) from error
+
+
+def _failed_import(reference: str, module_name: str, error: Exception) -> ConfigurationError:
+    """Say what the module did wrong, with the part of the traceback that is the person's own code."""
+    frames = error.__traceback__
+    while frames is not None and (frames.tb_frame.f_code.co_filename == __file__ or _is_machinery(frames)):
+        frames = frames.tb_next
+    text = "".join(tracebacks.format_exception(type(error), error, frames)).rstrip()
+    return ConfigurationError(f"-A {reference}: importing {module_name!r} failed\n{text}")
+
+
+def _is_machinery(frames: TracebackType) -> bool:
+    return frames.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "importlib"
 
 
 def _modules_in(folder: Path) -> list[str]:

@@ -73,6 +73,8 @@ def _to_ext(value: object) -> msgpack.ExtType:
         return msgpack.ExtType(_EXT_DECIMAL, str(value).encode())
     if isinstance(value, UUID):
         return msgpack.ExtType(_EXT_UUID, value.bytes)
+    if isinstance(value, int):
+        raise OverflowError("a whole number of more than 64 bits")
     raise TypeError(f"an object of type {type(value).__name__!r}")
 
 

@@ -88,7 +88,7 @@ def submit(session: Session, sending: Sending) -> Flow[None]:
         clean = True
     except (Unroutable, Nacked):
         if plan.reply_queue is not None:
-            clean = yield from _delete_queues([lane], [sending])
+            clean = yield from _delete_queues(session, [lane], [sending])
         raise
     except BaseException as error:
         if not isinstance(error, Exception):
@@ -178,10 +178,10 @@ def verdict(sending: Sending, outcome: Outcome) -> None:
         sending.error = Unroutable(message, message_id=plan.task_id)
     elif outcome.fate is Fate.NACKED:
         said = f": {outcome.reason}" if outcome.reason else ""
-        message = (
-            f"the broker refused task {_named(plan)} at {target}{said}; a queue there is full and rejects (x-overflow), "
-            "or the broker has an internal error: see its log"
-        )
+        # A permission that lacks, or a message that is too large, comes with words and a remedy of its own.
+        full = "; a queue there is full and rejects (x-overflow), or the broker has an internal error: see its log"
+        named = said and "basic.nack" not in said
+        message = f"the broker refused task {_named(plan)} at {target}{said}{'' if named else full}"
         sending.error = Nacked(message, message_id=plan.task_id)
 
 
@@ -234,7 +234,7 @@ def _submit_chunk(session: Session, chunk: Sequence[Sending]) -> Flow[None]:
         channels = [session.direct.expect(each.slot) for each in direct if each.slot is not None]
         if channels:
             yield from _publish_chunk(session.connection, channels[-1], direct)
-        clean = yield from _delete_queues(lanes, [each for each in with_queue if each.error is not None])
+        clean = yield from _delete_queues(session, lanes, [each for each in with_queue if each.error is not None])
     except BaseException as error:
         if not isinstance(error, Exception):
             _withdraw(lanes, with_queue)
@@ -270,20 +270,27 @@ def _publish_chunk(connection: Connection, channel: Channel, sendings: Sequence[
         raise unknown(undecided[0], "the channel went away during a batch")
 
 
-def _delete_queues(lanes: Sequence[Lane], sendings: Sequence[Sending]) -> Flow[bool]:
+def _delete_queues(session: Session, lanes: Sequence[Lane], sendings: Sequence[Sending]) -> Flow[bool]:
     """Delete the reply queues of messages that were refused; say whether the lanes are still good."""
-    deleted = [
-        lanes[number % len(lanes)].channel.delete_queue(each.plan.reply_queue.name)
-        for number, each in enumerate(sendings)
-        if each.plan.reply_queue is not None
-    ]
-    for pending in deleted:
-        ignore(pending)
+    names = [each.plan.reply_queue.name for each in sendings if each.plan.reply_queue is not None]
     try:
-        for pending in deleted:
-            yield pending
-    except TransportError as error:
-        # The message's own error is what the caller needs; the queue goes with its x-expires.
-        logger.warning("the reply queue of a message that was refused could not be deleted: %s", error)
+        yield from _delete([lane.channel for lane in lanes], names)
+    except TransportError:
+        # What refused a message (a missing exchange, a missing permission) has closed its channel, too.
+        try:
+            spare = session.take()
+            yield from _delete([spare.channel], names)
+            session.give(spare)
+        except TransportError as error:
+            # The message's own error is what the caller needs; the queue goes with its x-expires.
+            logger.warning("the reply queue of a message that was refused could not be deleted: %s", error)
         return False
     return True
+
+
+def _delete(channels: Sequence[Channel], names: Sequence[str]) -> Flow[None]:
+    deleted = [channels[number % len(channels)].delete_queue(name) for number, name in enumerate(names)]
+    for pending in deleted:
+        ignore(pending)
+    for pending in deleted:
+        yield pending

@@ -14,7 +14,6 @@ lets the next ones through.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import threading
 from collections import deque
@@ -38,6 +37,7 @@ from amqpq.transport.frames import (
     HEARTBEAT_EVENT,
     FrameParser,
 )
+from amqpq.transport.matching import ChannelNumbers
 from amqpq.transport.url import Address
 from amqpq.types import ServerInfo
 
@@ -272,8 +272,7 @@ class Connection:
         self._address = address
         self._server = _server_info(wire)
         self._channels: dict[int, Channel] = {}
-        self._free: list[int] = []
-        self._highest = 0
+        self._numbers = ChannelNumbers(int(wire.params.channel_max))
         self._held: deque[Callable[[], None]] = deque()
         self._blocked: str | None = None
         self._ended: ConnectionLost | None = None
@@ -321,14 +320,11 @@ class Connection:
         """
         if self._ended is not None or self._closing:
             raise ConnectionLost(str(self._ended or _closed_by_us(self._address)))
-        if self._free:
-            number = heapq.heappop(self._free)
-        else:
-            limit = int(self._wire.params.channel_max)
-            if self._highest >= limit:
-                raise TransportError(f"all {limit} channels of the connection to {self._address.place} are in use")
-            self._highest += 1
-            number = self._highest
+        number = self._numbers.take()
+        if number is None:
+            raise TransportError(
+                f"all {self._numbers.limit} channels of the connection to {self._address.place} are in use"
+            )
         channel = Channel(self, number, self._server.frame_max)
         self._channels[number] = channel
         return channel
@@ -393,7 +389,7 @@ class Connection:
     def release(self, number: int) -> None:
         """The channel's number may be used again."""
         if self._channels.pop(number, None) is not None:
-            heapq.heappush(self._free, number)
+            self._numbers.give_back(number)
 
     # ------------------------------------------------------------------------------------------------------- events
 

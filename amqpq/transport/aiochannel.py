@@ -1,8 +1,8 @@
 """The asyncio transport's channel: requests out, answers to futures, confirms through the ledger. It knows no driver.
 
 Requests are sent at once and answered in order, so a channel keeps them in a queue and each answer belongs to its head
-(AMQP 0-9-1 has no request numbers). RabbitMQ handles the frames of a channel one after the other, so whatever follows
-`channel.open` may be sent before its answer is there.
+(AMQP 0-9-1 has no request numbers; `matching` knows the two exceptions). RabbitMQ handles the frames of a channel one
+after the other, so whatever follows `channel.open` may be sent before its answer is there.
 
 A refusal closes the channel, and names the method that was at fault. Only where that is the method at the head of the
 queue does the request get the mapped error; a refused publication, or an acknowledgement with an unknown tag, is
@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 from amqpq.errors import AmqpqError, ChannelClosed, ConnectionLost, NotSerializable
 from amqpq.log import TRANSPORT
-from amqpq.transport import failures
+from amqpq.transport import failures, matching
 from amqpq.transport.confirms import Batch, Ledger
 from amqpq.transport.frames import (
     BASIC_ACK,
@@ -113,6 +113,7 @@ class _Request:
     answers: tuple[int, ...]
     future: asyncio.Future[Any] | None
     read: Callable[[Any], Any]
+    consumer_tag: str | None = None
 
 
 @dataclass(slots=True)
@@ -167,7 +168,6 @@ class Channel:
         self._published: dict[Batch, asyncio.Future[list[Outcome]]] = {}
         self._waiting: deque[_Request] = deque()
         self._consumers: dict[str, _Consumer] = {}
-        self._tags = 0
         self._prefetch = 0
         self._reason: AmqpqError | None = None
         self._ended = False
@@ -207,11 +207,18 @@ class Channel:
         answers: tuple[int, ...],
         future: asyncio.Future[Any] | None,
         read: Callable[[Any], Any],
+        consumer_tag: str | None = None,
     ) -> None:
-        self._waiting.append(_Request(method, answers, future, read))
+        self._waiting.append(_Request(method, answers, future, read, consumer_tag))
 
     def _ask(
-        self, method: int, answers: tuple[int, ...], read: Callable[[Any], T], form: str, *values: object
+        self,
+        method: int,
+        answers: tuple[int, ...],
+        read: Callable[[Any], T],
+        form: str,
+        *values: object,
+        consumer_tag: str | None = None,
     ) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self._wire.loop.create_future()
         error = self._refusal()
@@ -223,7 +230,7 @@ class Channel:
         except NotSerializable as unsendable:
             fail(future, unsendable)
             return future
-        self._expect(method, answers, future, read)
+        self._expect(method, answers, future, read, consumer_tag)
         self._wire.send(frame)
         return future
 
@@ -310,11 +317,11 @@ class Channel:
             self._prefetch = prefetch
             self._expect(BASIC_QOS, (BASIC_QOS_OK,), None, _nothing)
             self._wire.send(request(self._number, BASIC_QOS, "IHb", 0, prefetch, (False,)))
-        self._tags += 1
-        tag = f"amqpq.{self._number}.{self._tags}"
+        tag = matching.new_consumer_tag()
         self._consumers[tag] = _Consumer(on_delivery, on_cancel)
         bits = (False, no_ack, False, False)
-        subscribed = self._ask(BASIC_CONSUME, (BASIC_CONSUME_OK,), _first, "Hssbt", 0, queue, tag, bits, {})
+        values: tuple[object, ...] = (0, queue, tag, bits, {})
+        subscribed = self._ask(BASIC_CONSUME, (BASIC_CONSUME_OK,), _first, "Hssbt", *values, consumer_tag=tag)
         if subscribed.done():  # refused before it was sent
             del self._consumers[tag]
         return subscribed
@@ -324,7 +331,8 @@ class Channel:
         consumer = self._consumers.get(consumer_tag)
         if consumer is not None:
             consumer.leaving = True
-        return self._ask(BASIC_CANCEL, (BASIC_CANCEL_OK,), self._unsubscribed, "sb", consumer_tag, (False,))
+        values = (consumer_tag, (False,))
+        return self._ask(BASIC_CANCEL, (BASIC_CANCEL_OK,), self._unsubscribed, "sb", *values, consumer_tag=consumer_tag)
 
     def _unsubscribed(self, arguments: tuple[Any, ...]) -> None:
         self._consumers.pop(arguments[0], None)
@@ -385,12 +393,12 @@ class Channel:
             self._answered(method, argument)
 
     def _answered(self, method: int, argument: Any) -> None:
-        if not self._waiting or method not in self._waiting[0].answers:
+        asked = matching.take(self._waiting, method, argument)
+        if asked is None:
             if self._ended:  # crossed with the end of the channel
                 return
             message = f"method {method >> 16}.{method & 0xFFFF} answers nothing that was asked"
             raise ProtocolViolation(message)
-        asked = self._waiting.popleft()
         value = asked.read(argument)
         if asked.future is not None:
             answer(asked.future, value)
@@ -413,8 +421,9 @@ class Channel:
         self._wire.send_soon(request(self._number, CHANNEL_CLOSE_OK))
         at_fault = class_number << 16 | method_number
         error = failures.channel_error(code, text)
-        if self._waiting and self._waiting[0].method == at_fault:
-            refused = self._waiting.popleft()
+        refused = next((asked for asked in self._waiting if asked.method == at_fault), None)
+        if refused is not None:
+            self._waiting.remove(refused)
             if refused.future is not None:
                 fail(refused.future, error)
         self.end(error, refused_publish=at_fault == BASIC_PUBLISH, words=text)

@@ -28,10 +28,11 @@ import amqp
 import amqp.exceptions
 import amqp.transport
 
-from amqpq.errors import AmqpqError, ConfigurationError, ConnectionLost, TransportError
+from amqpq.errors import AmqpqError, ConnectionLost, TransportError
 from amqpq.log import TRANSPORT
-from amqpq.transport import failures, frames
+from amqpq.transport import failures, frames, tls
 from amqpq.transport.channel import WireChannel
+from amqpq.transport.matching import ChannelNumbers
 from amqpq.transport.reactor import Reactor
 from amqpq.transport.url import Address, Tls
 from amqpq.types import ServerInfo
@@ -119,21 +120,6 @@ class _TlsTransport(amqp.transport.SSLTransport):  # type: ignore[misc] # py-amq
         return self.context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
 
 
-def _tls_context(tls: Tls) -> ssl.SSLContext:
-    """Read the files that the options name, before any connection is made."""
-    try:
-        context = ssl.create_default_context(cafile=tls.ca)
-        if not tls.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if tls.certificate:
-            context.load_cert_chain(tls.certificate, tls.key)
-    except OSError as error:  # ssl.SSLError, for files that are no PEM, is one
-        files = ", ".join(path for path in (tls.ca, tls.certificate, tls.key) if path)
-        raise ConfigurationError(f"the TLS files cannot be used ({files}): {error}") from error
-    return context
-
-
 class _Handshake(amqp.Connection):  # type: ignore[misc] # py-amqp has no types
     """py-amqp's connection up to `connection.open-ok`, with one deadline for all of it."""
 
@@ -142,7 +128,7 @@ class _Handshake(amqp.Connection):  # type: ignore[misc] # py-amqp has no types
     def __init__(self, address: Address, heartbeat_seconds: int, name: str, deadline: float) -> None:
         self._address = address
         self._tls = address.tls
-        self._context = _tls_context(address.tls) if address.tls else None
+        self._context = tls.context(address.tls) if address.tls else None
         self._handshake_deadline = deadline
         self.received = bytearray()
         super().__init__(
@@ -272,13 +258,11 @@ class BlockingConnection:
         self, sock: socket.socket, early: bytes, server: ServerInfo, address: Address, *, name: str, channel_max: int
     ) -> None:
         self._server = server
-        self._channel_max = channel_max
         self._address = address
         self.frame_max = server.frame_max
         self._lock = threading.Lock()
         self._channels: dict[int, WireChannel] = {}
-        self._free: list[int] = []
-        self._numbered = 0
+        self._numbers = ChannelNumbers(channel_max)
         self._blocked: str | None = None
         self._lost: AmqpqError | None = None
         self._said: ConnectionLost | None = None  # the broker's own reason, where it gave one
@@ -341,11 +325,9 @@ class BlockingConnection:
         with self._lock:
             if self._lost is not None:
                 raise ConnectionLost(str(self._lost))
-            number = self._free.pop() if self._free else self._numbered + 1
-            if number > self._channel_max:
-                message = f"all {self._channel_max} channels of this connection are in use; close some"
-                raise TransportError(message)
-            self._numbered = max(self._numbered, number)
+            number = self._numbers.take()
+            if number is None:
+                raise TransportError(f"all {self._numbers.limit} channels of this connection are in use; close some")
             channel = self._channels[number] = WireChannel(self, number)
         channel.start()
         return channel
@@ -396,7 +378,7 @@ class BlockingConnection:
         """A channel ended; its number may be used again."""
         with self._lock:
             if self._channels.pop(number, None) is not None:
-                self._free.append(number)
+                self._numbers.give_back(number)
 
     def abandon(self) -> None:
         """Forget the connection in a forked child, without a byte to the broker."""
@@ -416,6 +398,8 @@ class BlockingConnection:
             if number:
                 channel = channels.get(number)
                 if channel is None:
+                    if self._numbers.was_used(number):
+                        continue  # the broker goes on delivering on a channel that it closed until it reads our close-ok
                     what = f"method {method >> 16}.{method & 0xFFFF} on channel {number}, which is not open"
                     raise frames.ProtocolViolation(f"the broker sent {what}")
                 channel.on_event(method, argument)

@@ -1,9 +1,9 @@
 """One AMQP channel on a wire of ours: requests out, events in, who waits for what.
 
-The broker answers the requests of a channel in order (rule 1 of the interface), so a queue of what is awaited is all
-the matching there is. Publications are the business of `outbox`. Callers come from any thread; events come on the I/O
-thread; the channel's lock guards the state, and it is never held while foreign code runs. What is written under it goes
-to the wire in the order in which it was noted, which is what makes the matching right.
+The broker answers the requests of a channel in order (rule 1 of the interface), so a queue of what is awaited is nearly
+all the matching there is (`matching` has the rest). Publications are the business of `outbox`. Callers come from any
+thread; events come on the I/O thread; the channel's lock guards the state, and it is never held while foreign code runs.
+What is written under it goes to the wire in the order in which it was noted, which is what makes the matching right.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from amqpq.errors import AmqpqError, ChannelClosed, ConnectionLost
 from amqpq.log import TRANSPORT
-from amqpq.transport import failures, frames
+from amqpq.transport import failures, frames, matching
 from amqpq.transport.acks import Acks
 from amqpq.transport.outbox import Outbox, Wire
 from amqpq.types import (
@@ -43,6 +43,7 @@ class _Awaited(NamedTuple):
     answers: tuple[int, ...]
     pending: Future[Any]
     convert: Callable[[Any], Any] | None
+    consumer_tag: str | None = None
 
 
 @dataclass(slots=True)
@@ -68,7 +69,6 @@ class WireChannel:
         self._outbox = Outbox(wire, number, self._lock, self._refusal)
         self._acks = Acks()
         self._consumers: dict[str, _Consumer] = {}
-        self._consumer_count = 0
         self._prefetch = 0
         self._closed: Future[AmqpqError | None] = wire.pending()
         self._handlers: Mapping[int, Callable[[Any], None]] = {
@@ -190,11 +190,10 @@ class WireChannel:
                 # (https://www.rabbitmq.com/docs/consumer-prefetch).
                 self._ask(frames.BASIC_QOS, (frames.BASIC_QOS_OK,), "IHb", 0, prefetch, _NO_BITS)
                 self._prefetch = prefetch
-            self._consumer_count += 1
-            tag = f"amqpq.{self.number}.{self._consumer_count}"
+            tag = matching.new_consumer_tag()
             pending = self._ask(
                 frames.BASIC_CONSUME, (frames.BASIC_CONSUME_OK,),
-                "Hssbt", 0, queue, tag, (False, no_ack, False, False), {}, convert=_first,
+                "Hssbt", 0, queue, tag, (False, no_ack, False, False), {}, convert=_first, consumer_tag=tag,
             )  # fmt: skip
             if not pending.done():
                 self._consumers[tag] = _Consumer(on_delivery, on_cancel, no_ack)
@@ -216,6 +215,7 @@ class WireChannel:
                 consumer_tag,
                 _NO_BITS,
                 convert=self._forget_consumer,
+                consumer_tag=consumer_tag,
             )
 
     def ack(self, tag: int, *, multiple: bool = False) -> None:
@@ -300,6 +300,7 @@ class WireChannel:
         form: str,
         *values: Any,
         convert: Callable[[Any], Any] | None = None,
+        consumer_tag: str | None = None,
     ) -> Future[Any]:
         """Send a request and await its answer; the lock is held."""
         pending = self._wire.pending()
@@ -309,7 +310,7 @@ class WireChannel:
             pending.set_exception(error)
         else:
             self._send_acks()
-            self._awaited.append(_Awaited(method, answers, pending, convert))
+            self._awaited.append(_Awaited(method, answers, pending, convert, consumer_tag))
             self._wire.send(data)
         return pending
 
@@ -367,12 +368,12 @@ class WireChannel:
 
     def _on_answer(self, method: int, argument: Any) -> None:
         with self._lock:
-            if not self._awaited or method not in self._awaited[0].answers:
+            awaited = matching.take(self._awaited, method, argument)
+            if awaited is None:
                 message = (
                     f"the broker answered {method >> 16}.{method & 0xFFFF} on channel {self.number}, which was not due"
                 )
                 raise frames.ProtocolViolation(message)
-            awaited = self._awaited.popleft()
             value = awaited.convert(argument) if awaited.convert is not None else None
         awaited.pending.set_result(value)
 

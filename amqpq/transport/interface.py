@@ -9,7 +9,8 @@ waits for. `amqpq.transport.flow` runs a flow in either world, with a deadline.
 
 Rules that every transport keeps, and the conformance suite checks:
 
-1. Requests on one channel are answered in order. A channel is safe to use from any thread (blocking, memory) or from its
+1. Requests on one channel are answered in order; `consume` and `cancel` may be answered later than what was asked after
+   them, as RabbitMQ does. A channel is safe to use from any thread (blocking, memory) or from its
    event loop (asyncio).
 2. Callbacks (`on_delivery`, `on_cancel`, and those added to a `Pending`) run on the transport's own thread or loop. They
    must not block and must not wait for a `Pending` of the same transport.
@@ -32,7 +33,6 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from amqpq.errors import AmqpqError
 from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Publication, QueueSpec, QueueState, ServerInfo
-
 
 T = TypeVar("T")
 

@@ -266,9 +266,11 @@ class Reactor:
                 self._check_time(readable=readable)
 
     def _woken(self) -> None:
-        self._awake = False  # before reading: who comes now writes another byte
+        # In this order: a byte written between the two would be swallowed by the read, with the flag left standing, and
+        # nobody would be woken again. One that comes before the flag falls is covered by the turn that follows.
         with contextlib.suppress(BlockingIOError):
             self._wake_in.recv(4096)
+        self._awake = False
 
     def _read(self) -> None:
         """Read what the kernel, and the TLS library, have at the moment; not for ever, others wait for their turn."""

@@ -136,11 +136,16 @@ def test_a_mistyped_module_gets_a_suggestion(project: Path) -> None:
         options.load_app("inventory_task")
 
 
-def test_an_import_that_fails_inside_the_module_is_shown_as_it_is(project: Path) -> None:
-    """A module that imports something missing keeps its own error: the reference was right."""
+def test_an_import_that_fails_inside_the_module_shows_the_line_that_failed(project: Path) -> None:
+    """The reference was right: what is shown is the traceback, from the person's own module on."""
     module(project, "shop_eight", "app", more="import no_such_dependency")
-    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+    with pytest.raises(ConfigurationError) as caught:
         options.load_app("shop_eight")
+    text = str(caught.value)
+    assert text.startswith("-A shop_eight: importing 'shop_eight' failed\nTraceback")
+    assert text.endswith("ModuleNotFoundError: No module named 'no_such_dependency'")
+    assert text.count("  File ") == 1
+    assert "shop_eight.py" in text
 
 
 @pytest.mark.parametrize("reference", ["", ":app", ".relative:app"])

@@ -161,10 +161,11 @@ def test_closing_is_answered_by_the_broker(channel: WireChannel, wire: Wire) -> 
     """close resolves with the broker's answer; deliveries in between are dropped, the broker requeues them."""
     got: list[Delivery] = []
     channel.consume("q", got.append)
-    channel.on_event(frames.BASIC_CONSUME_OK, ("amqpq.5.1",))
+    (tag,) = channel._consumers
+    channel.on_event(frames.BASIC_CONSUME_OK, (tag,))
     closing = channel.close()
     assert channel.close() is closing
-    channel.on_event(frames.BASIC_DELIVER, Delivery(b"", Properties(), "", "q", False, 1, "amqpq.5.1"))
+    channel.on_event(frames.BASIC_DELIVER, Delivery(b"", Properties(), "", "q", False, 1, tag))
     assert not closing.done()
     channel.on_event(frames.CHANNEL_CLOSE_OK, ())
     assert closing.result(0) is None
@@ -215,17 +216,18 @@ def test_a_cancel_by_the_broker_is_told_to_the_consumer_once(channel: WireChanne
     heard: list[str] = []
     for _ in range(2):
         channel.consume("q", lambda _: None, on_cancel=heard.append)
-    channel.on_event(frames.BASIC_CONSUME_OK, ("amqpq.5.1",))
-    channel.on_event(frames.BASIC_CONSUME_OK, ("amqpq.5.2",))
-    channel.cancel("amqpq.5.2")
+    first, second = channel._consumers
+    channel.on_event(frames.BASIC_CONSUME_OK, (first,))
+    channel.on_event(frames.BASIC_CONSUME_OK, (second,))
+    channel.cancel(second)
     wire.methods()
-    channel.on_event(frames.BASIC_CANCEL, ("amqpq.5.1", True))
-    channel.on_event(frames.BASIC_CANCEL, ("amqpq.5.2", True))
-    assert heard == ["amqpq.5.1"]
+    channel.on_event(frames.BASIC_CANCEL, (first, True))
+    channel.on_event(frames.BASIC_CANCEL, (second, True))
+    assert heard == [first]
     assert wire.methods() == []
-    channel.on_event(frames.BASIC_CANCEL, ("amqpq.5.1", False))
+    channel.on_event(frames.BASIC_CANCEL, (first, False))
     assert wire.methods() == [frames.BASIC_CANCEL_OK]
-    assert heard == ["amqpq.5.1"]
+    assert heard == [first]
 
 
 def test_qos_is_sent_only_where_it_changes(channel: WireChannel, wire: Wire) -> None:
@@ -241,8 +243,9 @@ def test_qos_is_sent_only_where_it_changes(channel: WireChannel, wire: Wire) -> 
 def test_a_consumer_that_fails_does_not_harm_the_others(channel: WireChannel, caplog: pytest.LogCaptureFixture) -> None:
     """An exception in a callback is logged with its traceback, and the connection goes on."""
     channel.consume("q", lambda _: 1 / 0)
+    (tag,) = channel._consumers
     with caplog.at_level(logging.ERROR, "amqpq.transport"):
-        channel.on_event(frames.BASIC_DELIVER, Delivery(b"", Properties(), "", "q", False, 1, "amqpq.5.1"))
+        channel.on_event(frames.BASIC_DELIVER, Delivery(b"", Properties(), "", "q", False, 1, tag))
     assert "ZeroDivisionError" in caplog.text
     assert "stays unacknowledged" in caplog.text
 

@@ -231,7 +231,7 @@ def test_a_consumer_failing_does_not_stop_the_others(caplog: pytest.LogCaptureFi
                 raise ValueError("I do not like this one")
 
         subscribed = channel.consume("q", fussy)
-        channel.handle(frames.BASIC_CONSUME_OK, ("amqpq.1.1",))
+        channel.handle(frames.BASIC_CONSUME_OK, (next(iter(channel._consumers)),))
         for tag, text in enumerate((b"bad", b"good"), start=1):
             delivery = Delivery(
                 text, Properties(), "", "q", redelivered=False, tag=tag, consumer_tag=subscribed.result()
@@ -291,13 +291,14 @@ def test_a_cancellation_of_ours_that_crosses_the_brokers_is_ours() -> None:
         told: list[str] = []
         channel.consume("q", lambda _: None, on_cancel=told.append)
         channel.consume("q", lambda _: None, on_cancel=told.append)
-        for tag in ("amqpq.1.1", "amqpq.1.2"):
+        first, second = channel._consumers
+        for tag in (first, second):
             channel.handle(frames.BASIC_CONSUME_OK, (tag,))
-        goodbye = channel.cancel("amqpq.1.1")
-        for tag in ("amqpq.1.1", "amqpq.1.2"):
+        goodbye = channel.cancel(first)
+        for tag in (first, second):
             channel.handle(frames.BASIC_CANCEL, (tag, True))
-        channel.handle(frames.BASIC_CANCEL_OK, ("amqpq.1.1",))
+        channel.handle(frames.BASIC_CANCEL_OK, (first,))
         assert goodbye.done()
-        assert told == ["amqpq.1.2"]
+        assert told == [second]
 
     scenario(body)
