@@ -246,6 +246,10 @@ class OutcomeUnknown(PublishError):
     """The connection went away before the confirm: the message may or may not have been accepted."""
 
 
+class BlockedInDoubt(Blocked, OutcomeUnknown):
+    """The broker blocked publishers just after this message was written: it may take it when the alarm ends."""
+
+
 class BatchFailed(PublishError):
     """Some messages of the batch were not published.
 
@@ -289,6 +293,10 @@ class ReplyLost(ResultError):
 
 class TaskExpired(ResultError):
     """The task expired before a worker could run it."""
+
+
+class WorkerLost(ResultError):
+    """The process that ran the task died, as often as a message may; the task is in the dead letter of its queue."""
 
 
 class RemoteError(ResultError):

@@ -21,6 +21,7 @@ from amqpq import log
 from amqpq.errors import (
     AmqpqError,
     Blocked,
+    BlockedInDoubt,
     ChannelClosed,
     ConnectionLost,
     Nacked,
@@ -34,6 +35,7 @@ from amqpq.producer.planning import Plan
 from amqpq.replies.direct import Slot
 from amqpq.replies.mailbox import ignore
 from amqpq.replies.session import Lane, Session
+from amqpq.transport import failures
 from amqpq.transport.interface import Channel, Connection, Flow, Pending
 from amqpq.types import Fate, Outcome
 
@@ -44,10 +46,6 @@ BATCH_LANES = 16
 
 BATCH_CHUNK = 500
 """Messages of a batch under way at a time; bounds what waits in buffers and for confirms."""
-
-
-class BlockedInDoubt(Blocked, OutcomeUnknown):
-    """The broker blocked publishers just after this message was written: it may take it when the alarm ends."""
 
 
 @dataclass(slots=True)
@@ -177,12 +175,17 @@ def verdict(sending: Sending, outcome: Outcome) -> None:
         )
         sending.error = Unroutable(message, message_id=plan.task_id)
     elif outcome.fate is Fate.NACKED:
-        said = f": {outcome.reason}" if outcome.reason else ""
-        # A permission that lacks, or a message that is too large, comes with words and a remedy of its own.
-        full = "; a queue there is full and rejects (x-overflow), or the broker has an internal error: see its log"
-        named = said and "basic.nack" not in said
-        message = f"the broker refused task {_named(plan)} at {target}{said}{'' if named else full}"
+        message = f"the broker refused task {_named(plan)} at {target}{_why_refused(outcome.reason)}"
         sending.error = Nacked(message, message_id=plan.task_id)
+
+
+def _why_refused(reason: str) -> str:
+    said = f": {reason}" if reason else ""
+    if "ACCESS_REFUSED" in reason:
+        return f"{said}; {failures.permission_remedy(reason)}"
+    if reason and "basic.nack" not in reason:
+        return said  # too large, say
+    return f"{said}; a queue there is full and rejects (x-overflow), or the broker has an internal error: see its log"
 
 
 def unknown(sending: Sending, reason: str) -> OutcomeUnknown:

@@ -43,10 +43,15 @@ def channel_error(code: int, text: str) -> TransportError:
     """The error for a channel that the broker closed with this code and these words."""
     kind, remedy = _CHANNEL.get(code, (TransportError, ""))
     if kind is AccessRefused:
-        refused = _REFUSED.search(text)
-        who = f"{refused['vhost']} {refused['user']}" if refused is not None else "VHOST USER"
-        remedy = f"grant it with: rabbitmqctl set_permissions -p {who} CONFIGURE WRITE READ (three patterns of names)"
+        remedy = permission_remedy(text)
     return kind(_sentence(_said(code, text), remedy))
+
+
+def permission_remedy(text: str) -> str:
+    """What to do where the broker denies access with these words."""
+    refused = _REFUSED.search(text)
+    who = f"{refused['vhost']} {refused['user']}" if refused is not None else "VHOST USER"
+    return f"grant it with: rabbitmqctl set_permissions -p {who} CONFIGURE WRITE READ (three patterns of names)"
 
 
 def connection_error(code: int, text: str, address: Address | None = None) -> ConnectionLost:

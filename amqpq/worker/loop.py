@@ -24,7 +24,7 @@ from typing import Final
 
 from amqpq.clock import Clock
 from amqpq.consumer import Tap
-from amqpq.errors import Replayed
+from amqpq.errors import Replayed, WorkerLost
 from amqpq.lifecycle import State
 from amqpq.log import WORKER
 from amqpq.message import Encoding, ResultEnvelope, failure
@@ -63,10 +63,6 @@ class Stage(StrEnum):
     WORKING = "working"
     DRAINING = "draining"
     OVER = "over"
-
-
-class WorkerLost(Exception):
-    """The process that ran the task died."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,8 @@ def _beside(loop: Loop, pool: SoloPool) -> ExitCode:
             os._exit(code)
         pool.kill()
 
-    threading.Thread(target=run_loop, name="amqpq-loop").start()
+    beside = threading.Thread(target=run_loop, name="amqpq-loop")
+    beside.start()
     pool.serve()
-    return codes[0] if codes else ExitCode.ERROR
+    beside.join()  # it ends the pool a little before it knows its exit code
+    return codes[0]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from amqpq import App
-from amqpq.errors import RemoteError, TaskExpired
+from amqpq.errors import TaskExpired, WorkerLost
 from amqpq.message import TaskEnvelope
 from amqpq.transport import flow
 from amqpq.transport.interface import Flow, Pending
@@ -154,7 +154,7 @@ def test_a_task_that_kills_its_process_is_tried_again_and_parked(
     worker = start_worker("-c", "2")
     doomed = shop.send_task("shop.die", (str(tmp_path),))
     others = [shop.send_task("shop.add", (number, 1)) for number in range(50)]
-    with pytest.raises(RemoteError, match="killed by SIGKILL"):
+    with pytest.raises(WorkerLost, match="killed by SIGKILL"):
         doomed.get(timeout=WAIT_SECONDS)
     headers = dead_letter()
     assert (headers["amqpq-cause"], headers["amqpq-attempts"]) == ("crashed", 3)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from amqpq import App, errors
-from amqpq.producer.publishing import BlockedInDoubt
 from amqpq.testing.proxy import Proxy
 from amqpq.testing.responder import Responder
 from amqpq.testing.rigs import through
@@ -262,7 +261,7 @@ def test_a_blocked_broker_is_not_waited_for_beyond_the_deadline(
         finally:
             rabbitmqctl("set_vm_memory_high_watermark", "0.6")
         # The broker tells a connection that it is blocked when it publishes: too late for that one message.
-        assert isinstance(first.value, BlockedInDoubt)
+        assert isinstance(first.value, errors.BlockedInDoubt)
         assert not isinstance(second.value, errors.OutcomeUnknown)
         app.send_task("tasks.add", reply="none")
     assert ready(connection, "default") == 3
