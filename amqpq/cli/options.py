@@ -151,7 +151,7 @@ def _failed_import(reference: str, module_name: str, error: Exception) -> Config
 
 
 def _is_machinery(frames: TracebackType) -> bool:
-    return frames.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "importlib"
+    return str(frames.tb_frame.f_globals.get("__name__")).partition(".")[0] == "importlib"
 
 
 def _modules_in(folder: Path) -> list[str]:

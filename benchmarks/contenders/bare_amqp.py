@@ -6,6 +6,7 @@ Options: `confirm` = "yes" waits for the broker's confirm after every publish, o
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Mapping, Sequence
 from urllib.parse import unquote, urlsplit
 
@@ -98,17 +99,21 @@ def main(confirm: str) -> None:
     channel = connection.channel()
     channel.basic_qos(0, contender.PREFETCH, False)
 
-    def on_message(message: amqp.Message) -> None:
-        counting.note()
-        reply_to = message.properties.get("reply_to")
-        if reply_to:
-            reply = amqp.Message(b"200", correlation_id=message.properties["correlation_id"], delivery_mode=PERSISTENT)
-            channel.basic_publish(reply, routing_key=reply_to)
-        channel.basic_ack(message.delivery_tag)
-
-    channel.basic_consume(os.environ["BENCH_QUEUE"], callback=on_message)
+    # Handled outside of the callback: a publish that waits for its confirm reads further deliveries meanwhile, and a
+    # second one begun inside their callback may swallow the first one's confirm.
+    arrived: deque[amqp.Message] = deque()
+    channel.basic_consume(os.environ["BENCH_QUEUE"], callback=arrived.append)
     while True:
         connection.drain_events()
+        while arrived:
+            message = arrived.popleft()
+            counting.note()
+            reply_to = message.properties.get("reply_to")
+            if reply_to:
+                request = message.properties["correlation_id"]
+                reply = amqp.Message(b"200", correlation_id=request, delivery_mode=PERSISTENT)
+                channel.basic_publish(reply, routing_key=reply_to)
+            channel.basic_ack(message.delivery_tag)
 
 
 if __name__ == "__main__":
