@@ -49,10 +49,11 @@ def test_a_killed_worker_loses_no_result(shop: App, start_worker: Any, until: Ca
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("end", ["stop", "kill"])
 def test_a_restarted_broker_loses_no_confirmed_task(
-    private_shop: App, start_private_worker: Any, private_node: Node
+    private_shop: App, start_private_worker: Any, private_node: Node, end: str
 ) -> None:
-    """The broker restarts in the middle of 2,000 tasks being published and consumed: what was confirmed has its result."""
+    """The broker ends in the middle of 2,000 tasks, in order or by SIGKILL, and comes back: all that was confirmed is done."""
     workers = [start_private_worker("-c", "1", "-n", f"w{number}@%h") for number in (1, 2)]
     confirmed: dict[int, Any] = {}
     half_way = threading.Event()
@@ -70,7 +71,8 @@ def test_a_restarted_broker_loses_no_confirmed_task(
     producer = threading.Thread(target=produce)
     producer.start()
     assert half_way.wait(WAIT_SECONDS)
-    private_node.restart()
+    getattr(private_node, end)()
+    private_node.start()
     producer.join(WAIT_SECONDS)
     assert not producer.is_alive()
     assert len(confirmed) > 1500
