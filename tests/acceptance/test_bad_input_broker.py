@@ -242,7 +242,8 @@ def test_a_worker_that_may_not_read_says_so(folder: Path, vhost_url: str, limite
     """A worker without `read` on its queue names the queue and the permission."""
     amqpq(folder, "topology", "apply", broker=vhost_url).done()
     with worker(folder, "-A", "tasks", "-P", "solo", broker=limited(write=".*", configure=".*")) as running:
-        running.says("not consuming default: ACCESS_REFUSED - access to queue 'default'")
+        running.says("not consuming default: ACCESS_REFUSED - ")
+        assert "access to queue 'default' in vhost" in running.text  # 4.x says which access
         assert "rabbitmqctl set_permissions" in running.text
 
 
