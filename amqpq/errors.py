@@ -141,7 +141,7 @@ class KeyUntrusted(RemoteMessageError):
 
 
 class Replayed(RemoteMessageError):
-    """The message is outside the replay window, or its id was seen before on another route."""
+    """The message came by another route than it was signed for, came here before, or was signed in the future."""
 
     cause = "replayed"
 

@@ -138,7 +138,9 @@ class Planner:
         return Plan(
             task=call.task,
             task_id=task_id,
-            publication=Publication(target.exchange, target.key, body, properties),
+            publication=Publication(
+                target.exchange, target.key, body, properties, mandatory=self._topology.messages.mandatory
+            ),
             mode=mode,
             reply_queue=reply_queue(task_id, expires_ms=replies_ms) if mode == "task" else None,
         )

@@ -326,7 +326,11 @@ class SecurityPart(Part):
     require: Literal["signed", "optional"] | None = Field(
         default=None, description="Whether unsigned messages are refused. Default: signed, unless signing is off."
     )
-    replay_window: Duration = Field(default=600.0, gt=0, description="How old a signature may be.")
+    replay_window: Duration = Field(
+        default=600.0,
+        gt=0,
+        description="How long a worker remembers a message against replays, and how far ahead a sender's clock may be.",
+    )
     encryption: EncryptionPart | None = Field(default=None, description="Which messages are encrypted.")
 
 

@@ -41,6 +41,8 @@ def _found(file: File) -> list[tuple[Path, str]]:
         for pattern, route in file.routes.items()
         if route.reply == "client"
     ]
+    if not file.messages.confirm:
+        found.append((("messages", "confirm"), "publishing without confirms"))
     if file.replies.mode == "client":
         found.append((("replies", "mode"), "one reply queue per client (`mode: client`)"))
     if file.retries.max > 0 or file.retries.then != "dead" or file.retries.backoff is not None:

@@ -247,6 +247,21 @@ def test_a_worker_that_may_not_read_says_so(folder: Path, vhost_url: str, limite
         assert "rabbitmqctl set_permissions" in running.text
 
 
+def test_the_permissions_that_the_howto_names_are_enough(
+    folder: Path, vhost_url: str, limited: Callable[..., str]
+) -> None:
+    """A producer and a worker with just the rights of `docs/howto/several-hosts.md` do their work, failures included."""
+    amqpq(folder, "topology", "apply", broker=vhost_url).done()
+    producer = limited(configure=r"^amqpq\.reply\.", write=r"^(web|amq\.default)$", read=r"^amqpq\.reply\.")
+    consumer = limited(configure="^$", write=r"^amq\.default$", read="^default$")
+    with worker(folder, "-A", "tasks", "-P", "solo", broker=consumer) as running:
+        running.says(" ready.")
+        assert amqpq(folder, "call", "tasks.add", "2", "3", "--timeout", "30", broker=producer).done() == "5\n"
+        failed = amqpq(folder, "call", "web.resize", "1", "--timeout", "30", broker=producer)
+        assert "no task 'web.resize'" in failed.err
+        running.says("dead letter: shop.dead")
+
+
 # ----------------------------------------------------------------------------------------------------------------- TLS
 
 

@@ -211,6 +211,28 @@ def test_a_file_that_accepts_pickle_unsigned_is_refused(tmp_path: Path) -> None:
     assert "write `require: signed`, or remove pickle" in said.out
 
 
+# -------------------------------------------------------------------------------------------- what the file switches off
+
+
+def test_confirms_cannot_be_switched_off(tmp_path: Path) -> None:
+    """What the transport always does is not pretended to be off."""
+    (tmp_path / "topology.yaml").write_text(TOPOLOGY.replace("{max_size: 1KiB}", "{confirm: false}"))
+    said = amqpq(tmp_path, "topology", "lint")
+    said.refused()
+    assert "topology.yaml:4:21: error TOP000 not built yet: publishing without confirms" in said.out
+
+
+def test_without_mandatory_a_lost_message_is_no_error(app: App, folder: Path, environ: Mapping[str, str]) -> None:
+    """`mandatory: false` is honoured: the broker drops what reaches no queue, as the file asks and lint warns."""
+    flow.run(_delete(app.link.connection(10).channel(), "default"), 10)
+    with pytest.raises(errors.Unroutable):
+        app.send_task("tasks.add", [1, 2])
+    (folder / "topology.yaml").write_text(TOPOLOGY.replace("{max_size: 1KiB}", "{mandatory: false}"))
+    assert "with mandatory: false an unroutable message is dropped" in amqpq(folder, "topology", "lint").done()
+    with App(folder / "topology.yaml", environ=environ) as careless:
+        careless.send_task("tasks.add", [1, 2]).forget()
+
+
 # -------------------------------------------------------------------------------------------------------------- results
 
 

@@ -354,6 +354,11 @@ REFUSED: dict[str, tuple[Callable[[Bench], Message], str, str]] = {
         "expired",
         "it expired at ",
     ),
+    "a task for later": (
+        lambda bench: bench.signed(eta=(datetime.now(UTC) + timedelta(hours=1)).isoformat()),
+        "unsupported",
+        "not built yet: countdown and eta",
+    ),
     "a task that fails": (
         lambda bench: bench.signed("tasks.fail", ("on purpose",)),
         "failed",
