@@ -3,7 +3,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help venv rabbitmq lint format unit test test-matrix demo bench schema package clean
+.PHONY: help venv rabbitmq iproute lint format unit test test-matrix demo bench schema package clean
 
 BIN := .venv/bin
 PYTEST := CI=true $(BIN)/python -m pytest
@@ -35,10 +35,13 @@ format: venv ## Format the code and apply safe fixes
 unit: venv ## Run the tests that need no broker
 	$(BIN)/python -m pytest tests/unit tests/test_*.py $(ARGS)
 
-test: venv rabbitmq ## Run all tests, on a private RabbitMQ
+iproute: # examples/two_hosts, one of the tests, lives in network namespaces
+	@command -v ip >/dev/null || scripts/apt-install.sh "a test makes network namespaces with it" iproute2
+
+test: venv rabbitmq iproute ## Run all tests, on a private RabbitMQ
 	$(PYTEST) $(ARGS)
 
-test-matrix: venv ## Run the rings that need a broker on RabbitMQ 4.0.5 and 4.3.6 (Debian or Ubuntu, root or sudo)
+test-matrix: venv iproute ## Run the rings that need a broker on RabbitMQ 4.0.5 and 4.3.6 (Debian or Ubuntu, root or sudo)
 	@scripts/test-on.sh trixie $(RINGS) $(ARGS)
 	@scripts/test-on.sh forky $(RINGS) $(ARGS)
 

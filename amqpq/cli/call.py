@@ -12,24 +12,13 @@ import click
 
 from amqpq.app import App
 from amqpq.cli import output
-from amqpq.cli.options import json_option, load_topology, topology_option
+from amqpq.cli.options import duration, json_option, load_topology, topology_option
 from amqpq.errors import ResultError
 from amqpq.lifecycle import State
 from amqpq.producer.options import DEFAULT_TIMEOUT_SECONDS, SendOptions
 from amqpq.replies.result import AsyncResult
-from amqpq.topology import units
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def duration(text: str | float) -> float:
-    """Read seconds, as a number or with a unit: `90`, `1.5`, `10m`, `1h30m`."""
-    if isinstance(text, int | float):
-        return float(text)
-    try:
-        return float(text) if text.replace(".", "", 1).isdigit() else units.seconds(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{error}; a bare number is seconds") from error
 
 
 def keyword(text: str) -> tuple[str, Any]:
@@ -65,7 +54,7 @@ def sending_options(command: Command) -> Command:
         click.option("--expires", type=duration, metavar="DURATION", default=None,
                      help="Not to be run after this time (seconds, or 10m, 1h)."),
         click.option("--serializer", default=None, help="msgpack, json or yaml instead of the project's."),
-        click.option("--publish-timeout", type=duration, metavar="DURATION", default=30.0, show_default="30s",
+        click.option("--publish-timeout", type=duration, metavar="DURATION", default="30s", show_default=True,
                      help="For finding the broker and its confirm."),
     )  # fmt: skip
     for decorate in reversed(decorators):

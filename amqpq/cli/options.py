@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from amqpq.errors import AmqpqError, ConfigurationError
+from amqpq.topology import units
 
 if TYPE_CHECKING:
     from amqpq.app import App
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_TOPOLOGY = "topology.yaml"
+
+
+def duration(text: str | float) -> float:
+    """Read seconds, as a number or with a unit: `90`, `1.5`, `10m`, `1h30m`."""
+    if isinstance(text, int | float):
+        return float(text)
+    try:
+        return float(text) if text.replace(".", "", 1).isdigit() else units.seconds(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; a bare number is seconds") from error
 
 
 def topology_option(command: Command) -> Command:

@@ -12,7 +12,7 @@ import click
 
 from amqpq import config
 from amqpq.cli import output
-from amqpq.cli.options import DEFAULT_TOPOLOGY, json_option, load_topology, topology_option
+from amqpq.cli.options import DEFAULT_TOPOLOGY, duration, json_option, load_topology, topology_option
 from amqpq.errors import ConfigurationError
 from amqpq.topology import Inspection, Topology, checks, inspect, library, reach, render, schema
 from amqpq.topology.declarations import Declarations, declarations
@@ -272,7 +272,12 @@ def _check_facts(result: checks.CheckResult) -> dict[str, object]:
 @json_option
 @click.option("--dry", is_flag=True, help="Only list what would be declared; no broker is asked.")
 @click.option(
-    "--timeout", default=30.0, show_default=True, metavar="SECONDS", help="For finding a broker, and for its answers."
+    "--timeout",
+    type=duration,
+    default="30s",
+    show_default=True,
+    metavar="DURATION",
+    help="For finding a broker, and for its answers.",
 )
 def apply(topology_file: Path | None, environment: str | None, as_json: bool, dry: bool, timeout: float) -> None:
     """Create on the broker what the file declares. Doing it again changes nothing.

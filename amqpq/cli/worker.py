@@ -70,10 +70,11 @@ class _WorkerCommand(click.Command):
 @click.option("-l", "--loglevel", "log_level", default="info", show_default=True, help=f"{', '.join(logs.LEVELS)}.")
 @click.option(
     "--shutdown-timeout",
-    type=click.FloatRange(min=0),
-    default=SHUTDOWN_TIMEOUT_SECONDS,
+    type=options.duration,
+    default=f"{SHUTDOWN_TIMEOUT_SECONDS:g}s",
     show_default=True,
-    help="Seconds for running tasks after the first SIGTERM.",
+    metavar="DURATION",
+    help="For running tasks, after the first SIGTERM.",
 )
 @click.pass_context
 def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way

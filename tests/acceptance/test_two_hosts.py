@@ -26,7 +26,7 @@ def test_two_hosts_work_over_three_network_namespaces() -> None:
     command = [sys.executable, "-m", "examples.two_hosts.run"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=170, check=False)
     if done.returncode == NOT_POSSIBLE:
-        if os.environ.get("CI") == "true":
+        if os.environ.get("CI") == "true" and os.geteuid() == 0:  # who is not root may not make namespaces
             pytest.fail(done.stderr, pytrace=False)
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
