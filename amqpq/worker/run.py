@@ -29,8 +29,9 @@ from amqpq.worker.host import Host
 from amqpq.worker.lane import FIRST_SECONDS, ConnectionSource, Lane
 from amqpq.worker.loop import ExitCode, Loop, LoopPlan, Parts
 from amqpq.worker.plan import WorkerPlan
+from amqpq.worker.pools.childprocess import ChildPlan
 from amqpq.worker.pools.interface import Pool
-from amqpq.worker.pools.processes import ChildPlan, ProcessPool
+from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.pools.threads import SoloPool, ThreadPool
 from amqpq.worker.reactor import Reactor
 

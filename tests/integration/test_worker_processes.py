@@ -15,8 +15,9 @@ import pytest
 
 from amqpq import App
 from amqpq.message import TaskEnvelope
+from amqpq.worker.pools.childprocess import ChildPlan
 from amqpq.worker.pools.interface import Crash
-from amqpq.worker.pools.processes import ChildPlan, ProcessPool
+from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.work import RUNNING, Finished, Report, Work
 

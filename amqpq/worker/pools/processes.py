@@ -15,23 +15,19 @@ A work that has killed a child before runs alone: nothing else is with its child
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import random
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from amqpq.log import WORKER
-from amqpq.topology import Topology
 from amqpq.worker.pools import wire
+from amqpq.worker.pools.childprocess import Child, ChildPlan, death
 from amqpq.worker.pools.interface import Crash, Listener
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.work import Finished, Work
@@ -55,8 +51,6 @@ FAILED_STARTS: Final = 5
 """Children in a row that cannot live before the pool gives up."""
 READ_BYTES: Final = 262_144
 
-_BOOT = "import sys; sys.path[:] = {path!r}; from amqpq.worker.pools.child import main; main()"
-
 
 def shares(loads: Sequence[int], waiting: int, depth: int) -> list[int]:
     """Spread `waiting` works over children.
@@ -78,76 +72,6 @@ def shares(loads: Sequence[int], waiting: int, depth: int) -> list[int]:
                 given[child] += 1
                 waiting -= 1
     return given
-
-
-@dataclass(frozen=True, slots=True)
-class ChildPlan:
-    """What every child is told: the application, its topology, the worker's name, the log level."""
-
-    reference: str
-    worker: str
-    log_level: str = "info"
-    topology: Topology | None = None
-
-
-class Child:
-    """One child, as the parent sees it. All sockets are non-blocking on this side."""
-
-    def __init__(self, plan: ChildPlan, now: float) -> None:
-        self.works, theirs = socket.socketpair()
-        self.control, their_control = socket.socketpair()
-        with theirs, their_control, tempfile.TemporaryFile() as board:
-            board.truncate(wire.BOARD.size)
-            self.board = mmap.mmap(board.fileno(), wire.BOARD.size)
-            inherited = (theirs.fileno(), their_control.fileno(), board.fileno())
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT.format(path=sys.path), *map(str, inherited)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=inherited,
-                process_group=0,
-            )
-        self.works.setblocking(False)
-        self.control.setblocking(False)
-        self.unframer = wire.Unframer()
-        self.unsent = bytearray()
-        self.watched_for_room: bool | None = None
-        self.held: dict[int, Work] = {}
-        self.sent = 0
-        self.born = self.heard = now
-        self.ready = False
-        self.alone = False
-        self.recalling = False
-        self.why_unfit = ""
-        self.queue_messages([wire.Init(plan.reference, plan.topology, plan.worker, plan.log_level)])
-
-    def queue_messages(self, messages: Sequence[Any]) -> None:
-        """Line up one frame."""
-        self.unsent += wire.frame(messages)
-
-    def give(self, works: Sequence[Work], now: float) -> None:
-        """Line up works as one frame."""
-        if not self.held:
-            self.heard = now
-        for work in works:
-            self.held[work.number] = work
-        self.sent += len(works)
-        self.alone = works[0].alone
-        self.queue_messages([wire.pack_work(work) for work in works])
-
-    def recall(self) -> None:
-        """Ask for what it has not begun."""
-        if not self.recalling:
-            try:
-                self.control.send(wire.CONTROL.pack(self.sent))
-            except OSError:
-                return  # it is dying: what it holds comes back another way
-            self.recalling = True
-
-    def close(self) -> None:
-        """Let go of the sockets and the board."""
-        self.works.close()
-        self.control.close()
-        self.board.close()
 
 
 class ProcessPool:
@@ -356,7 +280,7 @@ class ProcessPool:
         self._reactor.unwatch(child.works)
         self._children.remove(child)
         self._kill(child)
-        how = _death(child.process.wait())
+        how = death(child.process.wait())
         number, stage = wire.BOARD.unpack_from(child.board, 0)
         self._release(child)
         if self._over:
@@ -392,13 +316,3 @@ class ProcessPool:
     def _release(self, child: Child) -> None:
         self._reactor.unwatch(child.works)
         child.close()
-
-
-def _death(status: int) -> str:
-    if status >= 0:
-        return f"ended with exit code {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"was killed by {name}"
