@@ -6,6 +6,7 @@ import logging
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -18,9 +19,11 @@ from amqpq.errors import ConfigurationError, NotBuiltYet
 from amqpq.worker import WorkerPlan, logs, run
 from amqpq.worker.banner import banner
 from amqpq.worker.plan import (
+    LONGEST_SECONDS,
     POOLS,
     SHUTDOWN_TIMEOUT_SECONDS,
     choose_concurrency,
+    choose_limits,
     choose_pool,
     choose_prefetch,
     choose_queues,
@@ -35,14 +38,15 @@ _LATER = {
     "--autoscale": "autoscaling",
     "--max-tasks-per-child": "recycling of children",
     "--max-memory-per-child": "recycling of children",
-    "--time-limit": "time limits",
-    "--soft-time-limit": "time limits",
     "-X": "excluding queues",
     "--exclude-queues": "excluding queues",
     "-D": "detaching (use a service manager)",
     "--detach": "detaching (use a service manager)",
 }
 """Options that people know from Celery and that are not there yet."""
+
+
+_SECONDS: dict[str, Any] = {"type": click.FloatRange(min=0, min_open=True, max=LONGEST_SECONDS), "default": None}
 
 
 class _WorkerCommand(click.Command):
@@ -75,6 +79,8 @@ class _WorkerCommand(click.Command):
     show_default=True,
     help="Seconds for running tasks after the first SIGTERM.",
 )
+@click.option("--time-limit", **_SECONDS, help="Seconds after which a task's process is killed. prefork only.")
+@click.option("--soft-time-limit", **_SECONDS, help="Seconds after which a task gets SoftTimeLimitExceeded.")
 @click.pass_context
 def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     ctx: click.Context,
@@ -89,6 +95,8 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     apply: bool,
     log_level: str,
     shutdown_timeout: float,
+    time_limit: float | None,
+    soft_time_limit: float | None,
 ) -> None:
     """Run the tasks of an application.
 
@@ -103,6 +111,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
       amqpq worker -A shop.tasks -P threads -c 20       tasks that wait for others
       amqpq worker -A shop.tasks -P solo                one at a time, on the main thread: for debuggers
       amqpq worker -A shop.tasks -n images@%h --prefetch 4 -c 4    long tasks: hold no more than run
+      amqpq worker -A shop.tasks --soft-time-limit 50 --time-limit 60     for tasks that say no limits
     """
     if log_level.lower() not in logs.LEVELS:
         raise ConfigurationError(f"-l {log_level}: use {', '.join(logs.LEVELS)}")
@@ -123,6 +132,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
         log_level=log_level.lower(),
         apply=apply,
         topology=topology,
+        limits=choose_limits(time_limit, soft_time_limit),
     )
     logs.configure(plan.log_level)
     click.echo(banner(plan, topology, app.registry.names, _pool_words(plan), _version()))

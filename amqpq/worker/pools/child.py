@@ -13,6 +13,7 @@ task ends; if a task turns out long, the parent's recall flushes them. So a busy
 outcome is never stuck behind a slow task.
 
 The number of the running work stands on the notice board, shared memory that the parent reads when this process is dead.
+So does the deadline of a task with a hard time limit, which the parent reads while the task runs, and enforces.
 """
 
 from __future__ import annotations
@@ -34,13 +35,36 @@ from amqpq.errors import AmqpqError
 from amqpq.worker import logs
 from amqpq.worker.execute import Executor
 from amqpq.worker.host import load_host
+from amqpq.worker.limits import Limits, Timing
 from amqpq.worker.pools import wire
+from amqpq.worker.pools.alarm import Alarm
 from amqpq.worker.work import Finished, Reply, Report, Work
 
 HOLD_SECONDS: Final = 0.002
 """How long an outcome may wait for company while short tasks follow one another."""
 HOLD_COUNT: Final = 16
 READ_BYTES: Final = 262_144
+
+
+class ChildTimekeeper(Alarm):
+    """Keeps soft limits itself; leaves hard ones to the parent, by a note on the board."""
+
+    def __init__(self, board: mmap.mmap) -> None:
+        super().__init__()
+        self._board = board
+
+    def begin(self, limits: Limits) -> None:
+        """Post the hard limit, set the alarm for the soft one."""
+        if limits.hard is not None:
+            wire.post_deadline(self._board, time.monotonic() + limits.hard, limits.hard)
+        super().begin(limits)
+
+    def end(self) -> None:
+        """Take both back."""
+        try:
+            super().end()
+        finally:
+            wire.clear_deadline(self._board)
 
 
 class Child:
@@ -67,7 +91,9 @@ class Child:
             return
         logs.configure(init.log_level)
         try:
-            executor = Executor(load_host(init.reference, init.topology), init.worker, mark=self._mark)
+            host = load_host(init.reference, init.topology)
+            timing = Timing("prefork", init.limits, ChildTimekeeper(self._board))
+            executor = Executor(host, init.worker, mark=self._mark, timing=timing)
         except BaseException as error:  # noqa: BLE001 - whatever user code raises at import is the parent's to report
             self._send([wire.Unfit(_why(error))])
             return
@@ -150,6 +176,8 @@ class Child:
     # ------------------------------------------------------------------------------------------------ the second thread
 
     def _obey(self) -> None:
+        # The alarm of a soft limit has to interrupt what the main thread waits for, so it must not come here.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
         buffer = bytearray()
         while True:
             try:
@@ -215,6 +243,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     works_fd, control_fd, board_fd = (int(argument) for argument in sys.argv[-3:])
     del sys.argv[1:]
-    board = mmap.mmap(board_fd, wire.BOARD.size)
+    board = mmap.mmap(board_fd, wire.BOARD_BYTES)
     Child(socket.socket(fileno=works_fd), socket.socket(fileno=control_fd), board).live()
     logging.shutdown()

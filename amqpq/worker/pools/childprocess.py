@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amqpq.topology import Topology
+from amqpq.worker.limits import NO_LIMITS, Limits
 from amqpq.worker.pools import wire
 from amqpq.worker.work import Work
 
@@ -21,12 +22,13 @@ _BOOT = "import sys; sys.path[:] = {path!r}; from amqpq.worker.pools.child impor
 
 @dataclass(frozen=True, slots=True)
 class ChildPlan:
-    """What every child is told: the application, its topology, the worker's name, the log level."""
+    """What every child is told: the application, its topology, the worker's name, the log level, its time limits."""
 
     reference: str
     worker: str
     log_level: str = "info"
     topology: Topology | None = None
+    limits: Limits = NO_LIMITS
 
 
 class Child:
@@ -36,8 +38,8 @@ class Child:
         self.works, theirs = socket.socketpair()
         self.control, their_control = socket.socketpair()
         with theirs, their_control, tempfile.TemporaryFile() as board:
-            board.truncate(wire.BOARD.size)
-            self.board = mmap.mmap(board.fileno(), wire.BOARD.size)
+            board.truncate(wire.BOARD_BYTES)
+            self.board = mmap.mmap(board.fileno(), wire.BOARD_BYTES)
             inherited = (theirs.fileno(), their_control.fileno(), board.fileno())
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _BOOT.format(path=sys.path), *map(str, inherited)],
@@ -57,7 +59,8 @@ class Child:
         self.alone = False
         self.recalling = False
         self.why_unfit = ""
-        self.queue_messages([wire.Init(plan.reference, plan.topology, plan.worker, plan.log_level)])
+        self.overran: tuple[int, float] | None = None
+        self.queue_messages([wire.Init(plan.reference, plan.topology, plan.worker, plan.log_level, plan.limits)])
 
     def queue_messages(self, messages: Sequence[Any]) -> None:
         """Line up one frame."""

@@ -9,6 +9,11 @@ only if tasks have been short lately: as many as it should finish in `PIPELINE_S
 waiting no-op tasks cost one write, and a task that takes a second has nobody behind it. Averages err; a child that has not
 been heard of for `SILENCE_SECONDS` while works wait behind the running one is asked for them back, and they go to others.
 
+A task with a hard time limit has its deadline on the board of its child. The parent looks at the boards of busy children
+every `LOOK_SECONDS`, or sooner where it knows of a deadline, and kills the child that is over one: only that work is
+reported for it. A child that ended the task in the same moment, and died during the next one, is nobody's fault: that
+work runs again.
+
 A work that has killed a child before runs alone: nothing else is with its child, so nothing else dies with it.
 """
 
@@ -45,6 +50,8 @@ STOP_SECONDS: Final = 3.0
 """For idle children to run their exit handlers."""
 WATCH_SECONDS: Final = 1.0
 """How often children are looked after that died without closing their socket (a grandchild may hold it open)."""
+LOOK_SECONDS: Final = 0.1
+"""How often the boards are looked at: a hard limit is kept to this."""
 YOUNG_SECONDS: Final = 5.0
 """A child that dies sooner counts as one that cannot live."""
 FAILED_STARTS: Final = 5
@@ -95,6 +102,7 @@ class ProcessPool:
         self._announced = False
         self._over = False
         self._silence: Timer | None = None
+        self._look: Timer | None = None
         self._listener: Listener
 
     def describe(self) -> str:
@@ -183,6 +191,8 @@ class ProcessPool:
     def _give(self, child: Child, works: list[Work], now: float) -> None:
         child.give(works, now)
         self._flush(child)
+        if self._look is None:
+            self._look = self._reactor.call_later(LOOK_SECONDS, self._look_at_boards)
         if len(child.held) > 1 and self._silence is None:
             self._silence = self._reactor.call_later(SILENCE_SECONDS, self._break_silence)
 
@@ -209,6 +219,26 @@ class ProcessPool:
                 child.recall()
         if piled_up:
             self._silence = self._reactor.call_later(SILENCE_SECONDS, self._break_silence)
+
+    def _look_at_boards(self) -> None:
+        """Kill children that are over a deadline; look again while any is busy."""
+        self._look = None
+        if self._over:
+            return
+        now = self._reactor.monotonic()
+        pause = LOOK_SECONDS
+        for child in self._children:
+            posted = wire.read_deadline(child.board) if child.held and child.overran is None else None
+            if posted is None:
+                continue
+            number, due, limit = posted
+            if due > now:
+                pause = min(pause, due - now)
+            elif number in child.held:
+                child.overran = (number, limit)
+                self._kill(child)
+        if any(child.held for child in self._children):
+            self._look = self._reactor.call_later(pause, self._look_at_boards)
 
     def _heard(self, child: Child, _events: int) -> None:
         if child.unsent:
@@ -292,14 +322,25 @@ class ProcessPool:
             reason = child.why_unfit or f"child {child.process.pid} {how} before it could work"
             self._listener.pool_failed(reason)
             return
-        logger.error("child %d %s%s", child.process.pid, how, f": {child.why_unfit}" if child.why_unfit else "")
-        guilty = number if number in child.held else None
-        others = tuple(held for held in child.held if held != guilty)
-        if guilty is not None or others:
-            self._listener.crashed(Crash(guilty, stage, f"child {child.process.pid} {how}", others))
+        self._report_death(child, how, number, stage)
         # The first replacement comes at once; ones that cannot live come slower and slower.
         pause = 0.0 if not self._failures else random.uniform(0.5, 1.0) * 2.0 ** (self._failures - 1)  # noqa: S311
         self._reactor.call_later(pause, self._replace)
+
+    def _report_death(self, child: Child, how: str, number: int, stage: int) -> None:
+        """Tell the loop what a dead child held; `number` and `stage` are what its board says."""
+        overran = None
+        guilty = number if number in child.held else None
+        if child.overran is not None:
+            # Killed by us: if it was at another work by then, that one is as innocent as those that waited.
+            guilty = guilty if child.overran[0] == number else None
+            overran = child.overran[1]
+            logger.warning("killed child %d: its task was over its time limit of %g s", child.process.pid, overran)
+        else:
+            logger.error("child %d %s%s", child.process.pid, how, f": {child.why_unfit}" if child.why_unfit else "")
+        others = tuple(held for held in child.held if held != guilty)
+        if guilty is not None or others:
+            self._listener.crashed(Crash(guilty, stage, f"child {child.process.pid} {how}", others, overran))
 
     def _replace(self) -> None:
         if not self._over:
