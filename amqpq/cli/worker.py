@@ -27,6 +27,7 @@ from amqpq.worker.plan import (
     choose_pool,
     choose_prefetch,
     choose_queues,
+    choose_recycling,
     worker_name,
 )
 
@@ -36,8 +37,6 @@ _LATER = {
     "-E": "events",
     "--task-events": "events",
     "--autoscale": "autoscaling",
-    "--max-tasks-per-child": "recycling of children",
-    "--max-memory-per-child": "recycling of children",
     "-X": "excluding queues",
     "--exclude-queues": "excluding queues",
     "-D": "detaching (use a service manager)",
@@ -81,6 +80,12 @@ class _WorkerCommand(click.Command):
 )
 @click.option("--time-limit", **_SECONDS, help="Seconds after which a task's process is killed. prefork only.")
 @click.option("--soft-time-limit", **_SECONDS, help="Seconds after which a task gets SoftTimeLimitExceeded.")
+@click.option(
+    "--max-tasks-per-child", type=click.IntRange(min=1), default=None, help="Tasks before a process is replaced."
+)
+@click.option(
+    "--max-memory-per-child", metavar="SIZE", default=None, help="Replace a process that a task leaves larger: 200MiB."
+)
 @click.pass_context
 def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     ctx: click.Context,
@@ -97,6 +102,8 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     shutdown_timeout: float,
     time_limit: float | None,
     soft_time_limit: float | None,
+    max_tasks_per_child: int | None,
+    max_memory_per_child: str | None,
 ) -> None:
     """Run the tasks of an application.
 
@@ -133,6 +140,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
         apply=apply,
         topology=topology,
         limits=choose_limits(time_limit, soft_time_limit),
+        recycling=choose_recycling(max_tasks_per_child, max_memory_per_child),
     )
     logs.configure(plan.log_level)
     click.echo(banner(plan, topology, app.registry.names, _pool_words(plan), _version()))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from amqpq.errors import ConfigurationError, Undecodable
@@ -74,6 +75,9 @@ class Recycling:
 
 NO_RECYCLING: Final = Recycling()
 
+STATM: Final = Path("/proc/self/statm")
+"""Where a process reads its own size."""
+
 KEPT: Final[Mapping[str, frozenset[str]]] = {
     "prefork": frozenset({"time_limit", "soft_time_limit"}),
     "solo": frozenset({"soft_time_limit"}),
@@ -126,6 +130,8 @@ def check_pool(pool: str, worker: Limits, recycling: Recycling, tasks: Tasks) ->
         raise ConfigurationError(
             f"-P {pool}: --max-tasks-per-child and --max-memory-per-child need children; use -P prefork"
         )
+    if recycling.memory_bytes is not None and not STATM.exists():
+        raise ConfigurationError(f"--max-memory-per-child: this system has no {STATM}, so memory cannot be measured")
     reason = not_kept(pool, worker)
     if reason:
         raise ConfigurationError(f"{reason}; use -P prefork, or leave out --time-limit and --soft-time-limit")

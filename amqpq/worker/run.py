@@ -131,7 +131,7 @@ def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
 def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor) -> Pool:
     """Return the pool of the plan, not started."""
     if plan.pool == "prefork":
-        child_plan = ChildPlan(plan.reference, plan.name, plan.log_level, plan.topology, plan.limits)
+        child_plan = ChildPlan(plan.reference, plan.name, plan.log_level, plan.topology, plan.limits, plan.recycling)
         return ProcessPool(child_plan, plan.concurrency, reactor)
     if plan.pool == "solo":
         return SoloPool(Executor(host, plan.name, timing=Timing("solo", plan.limits, Alarm())), reactor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,26 @@ def test_a_limit_in_a_call_is_refused_by_a_pool_that_cannot_keep_it(
     headers = dead_letter()
     assert headers["amqpq-cause"] == "unsupported"
     assert "the threads pool cannot keep time_limit" in headers["amqpq-reason"]
+
+
+def test_children_are_replaced_after_their_number_of_tasks(shop: App, start_worker: Any) -> None:
+    """Each process runs as many tasks as it may, every result arrives, and the worker ends well."""
+    worker = start_worker("-c", "2", "--prefetch", "50", "--max-tasks-per-child", "5")
+    assert "5 tasks per child" in worker.text
+    with shop.batch():
+        results = [shop.send_task("shop.whoami") for _ in range(40)]
+    counts = Counter(shop.collect(results, timeout=WAIT_SECONDS))
+    assert max(counts.values()) == 5
+    assert len(counts) >= 8
+    worker.says("has done its 5 tasks")
+    assert worker.stop() == 0
+    assert "was killed" not in worker.text
+
+
+def test_children_that_have_grown_are_replaced(shop: App, start_worker: Any) -> None:
+    """A task that leaves too much behind is the last one of its process."""
+    worker = start_worker("-A", "timed", "-c", "1", "--max-memory-per-child", "200MiB")
+    first = shop.send_task("shop.grow", (250,)).get(timeout=WAIT_SECONDS)
+    assert shop.send_task("shop.grow", (1,)).get(timeout=WAIT_SECONDS) != first
+    worker.says("has grown to")
+    assert worker.stop() == 0

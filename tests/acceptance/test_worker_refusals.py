@@ -25,6 +25,8 @@ pytestmark = pytest.mark.acceptance
         (("--time-limit", "3", "--soft-time-limit", "3"), "tasks would be killed before they are told"),
         (("-A", "timed", "-P", "threads"), "cannot keep time_limit and soft_time_limit"),
         (("-A", "timed", "-P", "threads"), "tasks: shop.stubborn)"),
+        (("-P", "threads", "--max-tasks-per-child", "5"), "-P threads: --max-tasks-per-child and"),
+        (("--max-memory-per-child", "200000"), "Celery counts kilobytes"),
         (("-B",), "-B: not built yet: beat"),
         (("-l", "loud"), "-l loud: use debug, info"),
     ],

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 
 from amqpq import App
 from amqpq.message import TaskEnvelope
-from amqpq.worker.limits import Limits
+from amqpq.worker.limits import Limits, Recycling
 from amqpq.worker.pools.childprocess import ChildPlan
 from amqpq.worker.pools.interface import Crash
 from amqpq.worker.pools.processes import ProcessPool
@@ -286,3 +286,62 @@ def test_short_tasks_under_limits_are_not_disturbed(benches: Any) -> None:
     bench.until(lambda: len(bench.heard.outcomes) >= 1000)
     assert {outcome.happened for outcome in bench.heard.outcomes} == {"succeeded"}
     assert bench.pool.pids == pids
+
+
+def test_a_child_is_replaced_after_its_number_of_tasks(benches: Any) -> None:
+    """Nothing is lost or done twice, no child dies of it, and each runs as many as it may and no more."""
+    bench = benches(2, recycling=Recycling(tasks=7))
+    numbers = [bench.work("whoami", reply_to="amqpq.reply.1") for _ in range(50)]
+    bench.until(lambda: len(bench.heard.outcomes) >= 50)
+    assert sorted(bench.done()) == numbers
+    assert {outcome.happened for outcome in bench.heard.outcomes} == {"succeeded"}
+    assert not bench.heard.crashes
+    counts = Counter(bench.app.codec.decode_result(*reply_of(outcome)).result for outcome in bench.heard.outcomes)
+    assert max(counts.values()) == 7
+    bench.pool.stop()
+    assert all(gone(int(str(pid))) for pid in counts)
+
+
+def test_a_child_that_has_grown_is_replaced(benches: Any) -> None:
+    """It hands back what it has not begun, ends in order, and another goes on."""
+    bench = benches(1, "timed:app", recycling=Recycling(memory_bytes=200 * 2**20))
+    (first,) = bench.pool.pids
+    bench.work("grow", 1)
+    bench.until(lambda: len(bench.done()) == 1)
+    assert bench.pool.pids == (first,)
+    bench.work("grow", 250)
+    bench.until(lambda: len(bench.done()) == 2)
+    bench.until(lambda: bench.pool.pids != (first,))
+    bench.work("grow", 1)
+    bench.until(lambda: len(bench.done()) == 3)
+    bench.until(lambda: gone(first))
+    assert not bench.heard.crashes
+
+
+def test_what_waits_in_a_child_that_has_grown_comes_back(benches: Any) -> None:
+    """It begins nothing more, whatever it was given already."""
+    bench = benches(1, "timed:app", recycling=Recycling(memory_bytes=200 * 2**20))
+    for _ in range(300):
+        bench.work("grow", 0)
+    bench.until(lambda: len(bench.heard.outcomes) == 300)
+    assert bench.pool.depth > 3
+    grown = bench.work("grow", 250)
+    behind = [bench.work("grow", 0) for _ in range(3)]
+    bench.pool.offer(bench.waiting)
+    assert not bench.waiting
+    bench.until(lambda: sorted(bench.heard.returned) == behind)
+    bench.until(lambda: grown in bench.done())
+    assert len(bench.heard.outcomes) == 301
+
+
+def test_an_application_that_is_too_large_from_the_start_is_reported(benches: Any) -> None:
+    """Every task would be the last one of its child; the pool says so instead."""
+    bench = benches(1, wait=False, recycling=Recycling(memory_bytes=2**20))
+    bench.until(lambda: bench.heard.failures)
+    assert "the application alone takes" in bench.heard.failures[0]
+
+
+def reply_of(outcome: Finished) -> tuple[bytes, Any]:
+    """Body and properties of the result."""
+    assert outcome.reply is not None
+    return outcome.reply.body, outcome.reply.properties

@@ -31,11 +31,11 @@ from collections import deque
 from functools import partial
 from typing import Any, Final
 
-from amqpq.errors import AmqpqError
+from amqpq.errors import AmqpqError, ConfigurationError
 from amqpq.worker import logs
 from amqpq.worker.execute import Executor
 from amqpq.worker.host import load_host
-from amqpq.worker.limits import Limits, Timing
+from amqpq.worker.limits import STATM, Limits, Timing
 from amqpq.worker.pools import wire
 from amqpq.worker.pools.alarm import Alarm
 from amqpq.worker.work import Finished, Reply, Report, Work
@@ -44,6 +44,7 @@ HOLD_SECONDS: Final = 0.002
 """How long an outcome may wait for company while short tasks follow one another."""
 HOLD_COUNT: Final = 16
 READ_BYTES: Final = 262_144
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class ChildTimekeeper(Alarm):
@@ -79,6 +80,7 @@ class Child:
         self._waiting: deque[tuple[int, Work]] = deque()
         self._received = 0
         self._recalled = 0
+        self._memory_bytes: int | None = None
         self._reading = threading.Lock()
         self._done: list[tuple[Any, ...]] = []
         self._held_since = 0.0
@@ -93,6 +95,8 @@ class Child:
         try:
             host = load_host(init.reference, init.topology)
             timing = Timing("prefork", init.limits, ChildTimekeeper(self._board))
+            self._memory_bytes = init.memory_bytes
+            self._see_room()
             executor = Executor(host, init.worker, mark=self._mark, timing=timing)
         except BaseException as error:  # noqa: BLE001 - whatever user code raises at import is the parent's to report
             self._send([wire.Unfit(_why(error))])
@@ -114,6 +118,17 @@ class Child:
                 self._send([wire.HandedBack((work.number,), recalled=False)])
                 continue
             self._note(executor.run(work, partial(self._report, work.number)))
+            if self._memory_bytes is not None and (resident := resident_bytes()) > self._memory_bytes:
+                self._recalled = sys.maxsize  # whatever came or comes goes back
+                self._send([wire.Full(resident)])
+
+    def _see_room(self) -> None:
+        """Refuse to live where every task would be the last one."""
+        if self._memory_bytes is not None and (resident := resident_bytes()) > self._memory_bytes:
+            raise ConfigurationError(
+                f"--max-memory-per-child: the application alone takes {resident / 2**20:.1f} MiB of memory, and "
+                f"{self._memory_bytes / 2**20:.1f} MiB are allowed; allow more"
+            )
 
     # ------------------------------------------------------------------------------------------------------- reading
 
@@ -221,6 +236,11 @@ class Child:
             if not data:
                 return
             self._accept(self._unframer.feed(data))
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process holds now, as Linux tells it (proc(5), statm: the second number, in pages)."""
+    return int(STATM.read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
 
 
 def _end_now() -> None:

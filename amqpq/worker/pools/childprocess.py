@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amqpq.topology import Topology
-from amqpq.worker.limits import NO_LIMITS, Limits
+from amqpq.worker.limits import NO_LIMITS, NO_RECYCLING, Limits, Recycling
 from amqpq.worker.pools import wire
 from amqpq.worker.work import Work
 
@@ -22,13 +22,14 @@ _BOOT = "import sys; sys.path[:] = {path!r}; from amqpq.worker.pools.child impor
 
 @dataclass(frozen=True, slots=True)
 class ChildPlan:
-    """What every child is told: the application, its topology, the worker's name, the log level, its time limits."""
+    """What every child is told: the application, its topology, the worker's name, the log level, time limits, its end."""
 
     reference: str
     worker: str
     log_level: str = "info"
     topology: Topology | None = None
     limits: Limits = NO_LIMITS
+    recycling: Recycling = NO_RECYCLING
 
 
 class Child:
@@ -59,8 +60,12 @@ class Child:
         self.alone = False
         self.recalling = False
         self.why_unfit = ""
+        self.done = 0
+        self.retiring = False
         self.overran: tuple[int, float] | None = None
-        self.queue_messages([wire.Init(plan.reference, plan.topology, plan.worker, plan.log_level, plan.limits)])
+        memory_bytes = plan.recycling.memory_bytes
+        init = wire.Init(plan.reference, plan.topology, plan.worker, plan.log_level, plan.limits, memory_bytes)
+        self.queue_messages([init])
 
     def queue_messages(self, messages: Sequence[Any]) -> None:
         """Line up one frame."""

@@ -14,6 +14,10 @@ every `LOOK_SECONDS`, or sooner where it knows of a deadline, and kills the chil
 reported for it. A child that ended the task in the same moment, and died during the next one, is nobody's fault: that
 work runs again.
 
+Children do not live for ever where `Recycling` says so. One that has had its number of tasks was never given more; one that
+has grown too large hands back what it has not begun. Either is let go when it holds nothing: its replacement starts while it
+runs its exit handlers. So there are never more tasks at a time than there are children.
+
 A work that has killed a child before runs alone: nothing else is with its child, so nothing else dies with it.
 """
 
@@ -59,23 +63,23 @@ FAILED_STARTS: Final = 5
 READ_BYTES: Final = 262_144
 
 
-def shares(loads: Sequence[int], waiting: int, depth: int) -> list[int]:
+def shares(loads: Sequence[int], waiting: int, depths: Sequence[int]) -> list[int]:
     """Spread `waiting` works over children.
 
     Args:
         loads: How many works each child has.
         waiting: How many there are to give.
-        depth: How many a child may have.
+        depths: How many each child may have.
 
     Returns:
         How many each child gets: always to the least loaded first, so nobody gets a second before all have one.
     """
     given = [0] * len(loads)
-    for level in range(depth):
+    for level in range(max(depths, default=0)):
         for child, load in enumerate(loads):
             if waiting == 0:
                 return given
-            if load + given[child] == level:
+            if load + given[child] == level and level < depths[child]:
                 given[child] += 1
                 waiting -= 1
     return given
@@ -97,6 +101,7 @@ class ProcessPool:
         self._count = count
         self._reactor = reactor
         self._children: list[Child] = []
+        self._leaving: list[tuple[Child, float]] = []
         self._average_seconds = PIPELINE_SECONDS
         self._failures = 0
         self._announced = False
@@ -127,13 +132,14 @@ class ProcessPool:
             return
         now = self._reactor.monotonic()
         while waiting and waiting[0].alone:
-            idle = next((child for child in self._children if child.ready and not child.held), None)
+            idle = next((child for child in self._children if self._takes_more(child, now) and not child.held), None)
             if idle is None:
                 return
             self._give(idle, [waiting.popleft()], now)
         able = [child for child in self._children if self._takes_more(child, now)]
         several = next((index for index, work in enumerate(waiting) if work.alone), len(waiting))
-        for child, share in zip(able, shares([len(c.held) for c in able], several, self.depth), strict=True):
+        given = shares([len(child.held) for child in able], several, [self._room(child) for child in able])
+        for child, share in zip(able, given, strict=True):
             if share:
                 self._give(child, [waiting.popleft() for _ in range(share)], now)
 
@@ -152,12 +158,14 @@ class ProcessPool:
     def kill(self) -> None:
         """Kill every child, and what its tasks started."""
         self._over = True
-        for child in self._children:
+        everyone = [*self._children, *(child for child, _ in self._leaving)]
+        for child in everyone:
             self._kill(child)
-        for child in self._children:
+        for child in everyone:
             child.process.wait()
             self._release(child)
         self._children.clear()
+        self._leaving.clear()
 
     def stop(self) -> None:
         """Hang up; children run their exit handlers, and are killed if that takes too long."""
@@ -166,7 +174,7 @@ class ProcessPool:
         for child in self._children:
             self._reactor.unwatch(child.works)
             child.works.shutdown(socket.SHUT_WR)
-        for child in self._children:
+        for child in [*self._children, *(child for child, _ in self._leaving)]:
             try:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -175,6 +183,7 @@ class ProcessPool:
                 child.process.wait()
             child.close()
         self._children.clear()
+        self._leaving.clear()
 
     # -------------------------------------------------------------------------------------------------------- children
 
@@ -183,8 +192,13 @@ class ProcessPool:
         self._children.append(child)
         self._flush(child)
 
+    def _room(self, child: Child) -> int:
+        """How many works a child may hold now: no more than it will live to run."""
+        tasks = self._plan.recycling.tasks
+        return self.depth if tasks is None else min(self.depth, tasks - child.done)
+
     def _takes_more(self, child: Child, now: float) -> bool:
-        if not child.ready or child.alone or child.recalling:
+        if not child.ready or child.alone or child.recalling or child.retiring:
             return False
         return not child.held or now - child.heard < SILENCE_SECONDS
 
@@ -255,7 +269,7 @@ class ProcessPool:
         child.heard = self._reactor.monotonic()
         outcomes: list[Finished] = []
         for message in child.unframer.feed(data):
-            if isinstance(message, (wire.Ready, wire.Unfit, wire.HandedBack)):
+            if isinstance(message, (wire.Ready, wire.Unfit, wire.HandedBack, wire.Full)):
                 self._told(child, message)
             elif wire.is_report(message):
                 self._listener.reported(wire.unpack_report(message))
@@ -263,21 +277,31 @@ class ProcessPool:
                 outcomes.append(wire.unpack_finished(message))
         if outcomes:
             self._finished(child, outcomes)
+        if child.retiring and not child.held and child in self._children:
+            self._let_go(child)
 
     def _finished(self, child: Child, outcomes: list[Finished]) -> None:
         for outcome in outcomes:
             child.held.pop(outcome.number, None)
             self._average_seconds += AVERAGE_WEIGHT * (outcome.seconds - self._average_seconds)
+        child.done += len(outcomes)
+        if child.done == self._plan.recycling.tasks:
+            child.retiring = True
+            logger.info("child %d has done its %d tasks; replacing it", child.process.pid, child.done)
         if not child.held:
             child.alone = False
         self._listener.finished(outcomes)
 
-    def _told(self, child: Child, message: wire.Ready | wire.Unfit | wire.HandedBack) -> None:
+    def _told(self, child: Child, message: wire.Ready | wire.Unfit | wire.HandedBack | wire.Full) -> None:
         if isinstance(message, wire.HandedBack):
             child.recalling = child.recalling and not message.recalled
             numbers = [number for number in message.numbers if child.held.pop(number, None) is not None]
             if numbers:
                 self._listener.handed_back(numbers)
+        elif isinstance(message, wire.Full):
+            child.retiring = True
+            mebibytes = message.resident_bytes / 2**20
+            logger.info("child %d has grown to %.1f MiB; replacing it", child.process.pid, mebibytes)
         elif isinstance(message, wire.Unfit):
             child.why_unfit = message.reason
         else:
@@ -288,9 +312,32 @@ class ProcessPool:
 
     # ----------------------------------------------------------------------------------------------------------- death
 
+    def _let_go(self, child: Child) -> None:
+        """Hang up on a child that holds nothing and gets nothing more; start another in its place."""
+        self._children.remove(child)
+        self._reactor.unwatch(child.works)
+        child.works.shutdown(socket.SHUT_WR)
+        self._leaving.append((child, self._reactor.monotonic() + STOP_SECONDS))
+        self._spawn()
+
+    def _see_off(self) -> None:
+        """Bury those that have left; kill what does not want to."""
+        now = self._reactor.monotonic()
+        for entry in list(self._leaving):
+            child, deadline = entry
+            if child.process.poll() is None and now >= deadline:
+                logger.warning("child %d did not end within %g s; killing it", child.process.pid, STOP_SECONDS)
+                self._kill(child)
+                child.process.wait()
+            if child.process.poll() is not None:
+                # Only now: a child takes the end of its control socket for the end of its parent.
+                child.close()
+                self._leaving.remove(entry)
+
     def _watch(self) -> None:
         if self._over:
             return
+        self._see_off()
         for child in list(self._children):
             if child.process.poll() is not None:
                 self._drain(child)

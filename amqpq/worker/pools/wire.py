@@ -49,6 +49,7 @@ class Init:
     worker: str
     log_level: str
     limits: Limits = NO_LIMITS
+    memory_bytes: int | None = None
 
 
 class Ready(NamedTuple):
@@ -59,6 +60,12 @@ class Unfit(NamedTuple):
     """From a child: the application cannot be loaded, and this is why. It ends after that."""
 
     reason: str
+
+
+class Full(NamedTuple):
+    """From a child: after its last task it holds more memory than it may. It begins nothing more and hands back the rest."""
+
+    resident_bytes: int
 
 
 class HandedBack(NamedTuple):

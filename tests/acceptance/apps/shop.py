@@ -56,6 +56,12 @@ async def spin_later(seconds: float, number: int) -> int:
 
 
 @app.task
+def whoami() -> int:
+    """Return the process that runs this."""
+    return os.getpid()
+
+
+@app.task
 def hold(folder: str, name: str) -> str:
     """Say that it has begun, and wait until the test opens."""
     Path(folder, f"{name}.begun.{os.getpid()}").touch()
