@@ -37,7 +37,9 @@ class Alarm:
     def begin(self, limits: Limits) -> None:
         """Have the error raised on this thread, the main one, at the soft limit."""
         if limits.soft is not None:
-            self._before = signal.signal(signal.SIGALRM, self._ring)
+            before = signal.signal(signal.SIGALRM, self._ring)
+            if not self._set:  # else the error came out of `end` before it could put back what was there
+                self._before = before
             self._set = True
             self._seconds = limits.soft
             signal.setitimer(signal.ITIMER_REAL, min(limits.soft, LONGEST_SECONDS))
