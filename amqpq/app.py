@@ -211,7 +211,8 @@ class AppTask(Task[P, R]):
             args: Positional arguments.
             kwargs: Keyword arguments.
             options: queue, exchange, routing_key, priority, expires, compression, serializer, headers, task_id, shadow,
-                reply, ignore_result, retry, retry_policy, timeout (of the publish, seconds).
+                reply, ignore_result, retry, retry_policy, timeout (of the publish, seconds), time_limit,
+                soft_time_limit (of the run, seconds).
 
         Raises:
             TypeError: The function does not take these arguments.
@@ -268,7 +269,7 @@ class App(Application):
         Args:
             functions: The function, where the decorator is used without brackets.
             options: name (`module.function` where none is given), bind, serializer, compression, priority, expires
-                (seconds), reply, ignore_result, track_started.
+                (seconds), reply, ignore_result, track_started, time_limit, soft_time_limit (seconds).
 
         Raises:
             ConfigurationError: An unknown option (with what was probably meant).

@@ -299,6 +299,17 @@ class WorkerLost(ResultError):
     """The process that ran the task died, as often as a message may; the task is in the dead letter of its queue."""
 
 
+class SoftTimeLimitExceeded(ResultError):
+    """The task ran longer than its soft time limit.
+
+    Raised inside the task, which may catch it to clean up; a task that lets it go has failed with it.
+    """
+
+
+class TimeLimitExceeded(ResultError):
+    """The task ran longer than its hard time limit, so its process was killed; it is in the dead letter of its queue."""
+
+
 class RemoteError(ResultError):
     """The task failed with an exception that does not exist on this side.
 

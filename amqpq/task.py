@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -72,6 +73,7 @@ class TaskOptions:
     """The options of `@app.task(...)`. None means: as the route or the project says.
 
     `expires` is in seconds from publishing; `serializer` and `compression` are the topology's words.
+    `time_limit` and `soft_time_limit` are in seconds from the moment a worker begins the task.
     """
 
     bind: bool = False
@@ -82,6 +84,8 @@ class TaskOptions:
     reply: str | None = None
     ignore_result: bool = False
     track_started: bool = False
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
 
 
 TASK_OPTIONS: tuple[str, ...] = ("name", *(option.name for option in fields(TaskOptions)), "acks_late")
@@ -96,8 +100,6 @@ _LATER: Mapping[str, str] = {
     "retry_backoff_max": "retries",
     "retry_jitter": "retries",
     "retry_kwargs": "retries",
-    "time_limit": "time limits",
-    "soft_time_limit": "time limits",
     "rate_limit": "rate limits",
     "base": "task base classes",
     "on_success": "task hooks",
@@ -120,6 +122,29 @@ def check_reply_mode(mode: object) -> str:
         message = f"reply={mode!r} is not a reply mode; use 'task', 'direct' or 'none'"
         raise LocalError(message)
     return mode
+
+
+def check_time_limits(time_limit: object, soft_time_limit: object, error: type[LocalError] = LocalError) -> None:
+    """Raise `error` unless each limit is None or a positive number of seconds, and the soft one is below the hard one."""
+    for name, value in (("time_limit", time_limit), ("soft_time_limit", soft_time_limit)):
+        if value is not None and not is_positive(value):
+            message = f"{name}={value!r} is not a positive number of seconds"
+            raise error(message)
+    if (
+        isinstance(time_limit, int | float)
+        and isinstance(soft_time_limit, int | float)
+        and soft_time_limit >= time_limit
+    ):
+        message = (
+            f"soft_time_limit={soft_time_limit!r} is not below time_limit={time_limit!r}: "
+            "the task would be killed before it is told"
+        )
+        raise error(message)
+
+
+def is_positive(value: object) -> bool:
+    """Whether a value is a finite number above 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and math.isfinite(value)
 
 
 def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str:
@@ -155,6 +180,7 @@ def task_options(given: Mapping[str, Any]) -> TaskOptions:
     if options.expires is not None and options.expires <= 0:
         message = f"expires={options.expires!r} is not a positive number of seconds"
         raise ConfigurationError(message)
+    check_time_limits(options.time_limit, options.soft_time_limit, ConfigurationError)
     return options
 
 

@@ -6,6 +6,7 @@ import logging
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -18,12 +19,15 @@ from amqpq.errors import ConfigurationError, NotBuiltYet
 from amqpq.worker import WorkerPlan, logs, run
 from amqpq.worker.banner import banner
 from amqpq.worker.plan import (
+    LONGEST_SECONDS,
     POOLS,
     SHUTDOWN_TIMEOUT_SECONDS,
     choose_concurrency,
+    choose_limits,
     choose_pool,
     choose_prefetch,
     choose_queues,
+    choose_recycling,
     worker_name,
 )
 
@@ -33,16 +37,15 @@ _LATER = {
     "-E": "events",
     "--task-events": "events",
     "--autoscale": "autoscaling",
-    "--max-tasks-per-child": "recycling of children",
-    "--max-memory-per-child": "recycling of children",
-    "--time-limit": "time limits",
-    "--soft-time-limit": "time limits",
     "-X": "excluding queues",
     "--exclude-queues": "excluding queues",
     "-D": "detaching (use a service manager)",
     "--detach": "detaching (use a service manager)",
 }
 """Options that people know from Celery and that are not there yet."""
+
+
+_SECONDS: dict[str, Any] = {"type": click.FloatRange(min=0, min_open=True, max=LONGEST_SECONDS), "default": None}
 
 
 class _WorkerCommand(click.Command):
@@ -76,6 +79,14 @@ class _WorkerCommand(click.Command):
     metavar="DURATION",
     help="For running tasks, after the first SIGTERM.",
 )
+@click.option("--time-limit", **_SECONDS, help="Seconds after which a task's process is killed. prefork only.")
+@click.option("--soft-time-limit", **_SECONDS, help="Seconds after which a task gets SoftTimeLimitExceeded.")
+@click.option(
+    "--max-tasks-per-child", type=click.IntRange(min=1), default=None, help="Tasks before a process is replaced."
+)
+@click.option(
+    "--max-memory-per-child", metavar="SIZE", default=None, help="Replace a process that a task leaves larger: 200MiB."
+)
 @click.pass_context
 def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     ctx: click.Context,
@@ -90,6 +101,10 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     apply: bool,
     log_level: str,
     shutdown_timeout: float,
+    time_limit: float | None,
+    soft_time_limit: float | None,
+    max_tasks_per_child: int | None,
+    max_memory_per_child: str | None,
 ) -> None:
     """Run the tasks of an application.
 
@@ -104,6 +119,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
       amqpq worker -A shop.tasks -P threads -c 20       tasks that wait for others
       amqpq worker -A shop.tasks -P solo                one at a time, on the main thread: for debuggers
       amqpq worker -A shop.tasks -n images@%h --prefetch 4 -c 4    long tasks: hold no more than run
+      amqpq worker -A shop.tasks --soft-time-limit 50 --time-limit 60     for tasks that say no limits
     """
     if log_level.lower() not in logs.LEVELS:
         raise ConfigurationError(f"-l {log_level}: use {', '.join(logs.LEVELS)}")
@@ -124,6 +140,8 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
         log_level=log_level.lower(),
         apply=apply,
         topology=topology,
+        limits=choose_limits(time_limit, soft_time_limit),
+        recycling=choose_recycling(max_tasks_per_child, max_memory_per_child),
     )
     logs.configure(plan.log_level)
     click.echo(banner(plan, topology, app.registry.names, _pool_words(plan), _version()))

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypedDict
 
 from amqpq.errors import LocalError, NotBuiltYet
-from amqpq.task import check_reply_mode, did_you_mean
+from amqpq.task import check_reply_mode, check_time_limits, did_you_mean
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
 """For a publish as a whole, reconnecting included. A publish never waits without a deadline."""
@@ -29,8 +29,6 @@ _LATER: Final[Mapping[str, str]] = {
     "link_error": "callbacks",
     "chain": "chains",
     "chord": "chords",
-    "time_limit": "time limits",
-    "soft_time_limit": "time limits",
     "retries": "retries",
     "producer": "explicit producers",
     "connection": "explicit connections",
@@ -51,6 +49,7 @@ class SendOptions(TypedDict, total=False):
     """The keyword options of `apply_async` and `send_task`, for type checkers and editors.
 
     `expires` is in seconds, a `timedelta`, or a `datetime` with a time zone; `timeout` bounds the publish, in seconds.
+    `time_limit` and `soft_time_limit` bound the run of the task, in seconds, and count before the task's own options.
     """
 
     queue: str | None
@@ -68,6 +67,8 @@ class SendOptions(TypedDict, total=False):
     retry: bool
     retry_policy: Mapping[str, float | None] | None
     timeout: float
+    time_limit: float | None
+    soft_time_limit: float | None
     root_id: str | None
     parent_id: str | None
     group_id: str | None
@@ -114,6 +115,8 @@ class CallOptions:
     ignore_result: bool | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout: float = DEFAULT_TIMEOUT_SECONDS
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
     root_id: str | None = None
     parent_id: str | None = None
     group_id: str | None = None
@@ -190,6 +193,7 @@ def _check(options: CallOptions) -> None:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
         message = f"timeout={timeout!r} is not a positive number of seconds; a publish never waits without a deadline"
         raise LocalError(message)
+    check_time_limits(options.time_limit, options.soft_time_limit)
     headers: object = options.headers
     if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
         message = f"headers={headers!r:.80} is not a mapping from names to values"

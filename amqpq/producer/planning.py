@@ -123,6 +123,7 @@ class Planner:
             parent_id=options.parent_id or (parent.id if parent is not None else None),
             group=options.group_id,
             expires=expires_text,
+            timelimit=(options.time_limit, options.soft_time_limit),
             origin=self.origin,
             shadow=options.shadow,
             ignore_result=mode == "none",

@@ -28,6 +28,7 @@ def banner(plan: WorkerPlan, topology: Topology, tasks: Sequence[str], pool: str
         "topology": f"{topology.path or 'given in code'} (project {topology.project}"
         + (f", environment {topology.environment})" if topology.environment else ")"),
         "pool": f"{pool}, prefetch {plan.prefetch} per queue",
+        **_limits(plan),
         "signing": f"{signing}; messages must be signed" if security.require == "signed" else f"{signing}; optional",
     }
     lines = ["", f" {plan.name}  amqpq {version}  Python {sys.version.split()[0]}", "", " [config]"]
@@ -39,6 +40,16 @@ def banner(plan: WorkerPlan, topology: Topology, tasks: Sequence[str], pool: str
         lines.append(f"    {'':<16} dead letters: {target or 'dropped'}")
     lines += ["", " [tasks]", *(f"  . {name}" for name in tasks), ""]
     return "\n".join(lines)
+
+
+def _limits(plan: WorkerPlan) -> dict[str, str]:
+    limits = {"hard": plan.limits.hard, "soft": plan.limits.soft}
+    words = [f"{name} time limit {value:g} s" for name, value in limits.items() if value is not None]
+    if plan.recycling.tasks is not None:
+        words.append(f"{plan.recycling.tasks} tasks per child")
+    if plan.recycling.memory_bytes is not None:
+        words.append(f"{plan.recycling.memory_bytes / 2**20:.4g} MiB per child")
+    return {"limits": ", ".join(words)} if words else {}
 
 
 def _bindings(topology: Topology, queue: str) -> list[str]:

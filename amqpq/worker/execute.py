@@ -28,6 +28,7 @@ from amqpq.message.wire import ROUTE
 from amqpq.task import Request, Task, current_request
 from amqpq.topology import reach
 from amqpq.worker.host import Host
+from amqpq.worker.limits import NO_TIMING, Limits, Timekeeper, Timing, limits_of_call, limits_of_task, not_kept
 from amqpq.worker.settle import Happened
 from amqpq.worker.work import DECODING, RUNNING, Finished, Reply, Work
 
@@ -46,6 +47,33 @@ class NotBuiltYetHere(RemoteMessageError):
     cause = "unsupported"
 
 
+class Run:
+    """One run of a task: as a context, the time in which its limits count."""
+
+    def __init__(self, task: Task[..., Any], limits: Limits | None, keeper: Timekeeper | None) -> None:
+        self.task = task
+        self._limits = limits
+        self._keeper = keeper if limits is not None else None
+
+    def __enter__(self) -> None:
+        """Begin."""
+        if self._keeper is not None and self._limits is not None:
+            try:
+                self._keeper.begin(self._limits)
+            except BaseException:  # a soft limit of no time at all
+                self._keeper.end()
+                raise
+
+    def __exit__(self, *_error: object) -> None:
+        """End; the soft limit may be raised from here, which then is how the task failed."""
+        if self._keeper is not None:
+            self._keeper.end()
+
+    def finish(self, coroutine: Coroutine[Any, Any, Any]) -> object:
+        """Run an `async def` task to its end."""
+        return asyncio.run(coroutine) if self._keeper is None else self._keeper.finish(coroutine)
+
+
 class Executor:
     """Runs deliveries one at a time, on the thread that calls it.
 
@@ -55,6 +83,7 @@ class Executor:
         clock: For expiry and run times.
         mark: Told the number of the delivery and how far it is (`work.DECODING`, `work.RUNNING`): what is known of it
             when this process dies.
+        timing: How long tasks may run.
     """
 
     def __init__(
@@ -64,12 +93,14 @@ class Executor:
         *,
         clock: Clock = SYSTEM_CLOCK,
         mark: Callable[[int, int], object] | None = None,
+        timing: Timing = NO_TIMING,
     ) -> None:
         self._codec = host.codec
         self._registry = host.registry
         self._worker = worker
         self._clock = clock
         self._mark = mark or _no_mark
+        self._timing = timing
         self._reply_encodings: dict[str | None, Encoding] = {}
         self._topology = host.topology
         self._persistent_replies = host.topology.replies.persistent
@@ -101,8 +132,12 @@ class Executor:
         refusal = self._refusal(envelope, task)
         if refusal is not None or task is None:
             return self._refused(work, envelope, refusal or UnregisteredTask())
+        try:
+            limits = self._limits(envelope, task)
+        except RemoteMessageError as error:
+            return self._refused(work, envelope, error)
         self._mark(work.number, RUNNING)
-        return self._run(work, envelope, task, report)
+        return self._run(work, envelope, Run(task, limits, self._timing.keeper), report)
 
     # ------------------------------------------------------------------------------------------------ before it runs
 
@@ -137,7 +172,18 @@ class Executor:
                 return NotBuiltYetHere(f"not built yet: countdown and eta (this task is not due before {envelope.eta})")
         except Undecodable as error:
             return error
-        return _unsupported(envelope)
+        wanted = [name for name, follow_up in envelope.embed.items() if follow_up]
+        return NotBuiltYetHere(f"not built yet: {', '.join(wanted)}") if wanted else None
+
+    def _limits(self, envelope: TaskEnvelope, task: Task[..., Any]) -> Limits | None:
+        """Decide the limits of one run; None where there are none."""
+        limits = limits_of_call(envelope.timelimit).or_else(limits_of_task(task.options)).or_else(self._timing.limits)
+        if limits.hard is None and limits.soft is None:
+            return None
+        reason = not_kept(self._timing.pool, limits)
+        if reason:
+            raise NotBuiltYetHere(f"{reason} (header timelimit: {list(envelope.timelimit)})")
+        return limits
 
     def _refused(self, work: Work, envelope: TaskEnvelope, error: RemoteMessageError) -> Finished:
         expired = isinstance(error, ExpiredMessage)
@@ -153,9 +199,7 @@ class Executor:
 
     # --------------------------------------------------------------------------------------------------- the function
 
-    def _run(
-        self, work: Work, envelope: TaskEnvelope, task: Task[..., Any], report: Callable[[Reply], object]
-    ) -> Finished:
+    def _run(self, work: Work, envelope: TaskEnvelope, run: Run, report: Callable[[Reply], object]) -> Finished:
         def tell(state: str, meta: object) -> None:
             reply = self._answer_or_raise(work, envelope, state, meta)
             if reply is not None:
@@ -164,13 +208,14 @@ class Executor:
         token = current_request.set(self._request(work, envelope, tell))
         began = time.perf_counter()
         try:
-            if task.options.track_started:
-                tell(State.STARTED, {"hostname": self._worker, "pid": os.getpid()})
-            result = task(*envelope.args, **envelope.kwargs)
-            if inspect.iscoroutine(result):
-                result = _finish(result)
-            seconds = time.perf_counter() - began
-            reply = self._answer_or_raise(work, envelope, State.SUCCESS, result)
+            with run:
+                if run.task.options.track_started:
+                    tell(State.STARTED, {"hostname": self._worker, "pid": os.getpid()})
+                result = run.task(*envelope.args, **envelope.kwargs)
+                if inspect.iscoroutine(result):
+                    result = run.finish(result)
+                seconds = time.perf_counter() - began
+                reply = self._answer_or_raise(work, envelope, State.SUCCESS, result)
         except BaseException as error:  # noqa: BLE001 - SystemExit and CancelledError end the task, never the worker
             return self._failed(work, envelope, error, time.perf_counter() - began)
         finally:
@@ -276,18 +321,6 @@ def _moment(text: str, header: str) -> float:
     except (ValueError, TypeError) as error:
         raise Undecodable(f"the header {header!r} is not an ISO 8601 time: {text!r}") from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _unsupported(envelope: TaskEnvelope) -> NotBuiltYetHere | None:
-    """Refuse what would silently be left out: running such a task would look like success."""
-    wanted = [name for name, follow_up in envelope.embed.items() if follow_up]
-    if any(limit is not None for limit in envelope.timelimit):
-        wanted.append("timelimit")
-    return NotBuiltYetHere(f"not built yet: {', '.join(wanted)}") if wanted else None
-
-
-def _finish(coroutine: Coroutine[Any, Any, Any]) -> object:
-    return asyncio.run(coroutine)
 
 
 def _traceback_text(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from typing import Final
 
 from amqpq.clock import Clock
 from amqpq.consumer import Tap
-from amqpq.errors import Replayed, WorkerLost
+from amqpq.errors import AmqpqError, Replayed, TimeLimitExceeded, WorkerLost
 from amqpq.lifecycle import State
 from amqpq.log import WORKER
 from amqpq.message import Encoding, ResultEnvelope, failure
@@ -324,20 +324,30 @@ class Loop:
         if job is None:
             logger.error("%s", crash.how)
             return
+        if crash.overran is not None:
+            self._overran(job, crash, crash.overran)
+            return
         job.crashes += 1
         reason = f"{crash.how} while it ran this task ({job.crashes} of {CRASH_LIMIT} times)"
-        reply = self._crash_reply(job, crash, reason) if job.crashes >= CRASH_LIMIT else None
+        reply = self._crash_reply(job, crash, WorkerLost(reason)) if job.crashes >= CRASH_LIMIT else None
         outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason)
         self._settler.conclude(job, outcome)
 
-    def _crash_reply(self, job: Job, crash: Crash, reason: str) -> Reply | None:
+    def _overran(self, job: Job, crash: Crash, limit: float) -> None:
+        """Fail a task that was over its hard limit. Trying again would take as long, so it is not counted as a crash."""
+        reason = f"it ran longer than its time limit of {limit:g} s, and its process was killed"
+        reply = self._crash_reply(job, crash, TimeLimitExceeded(reason))
+        outcome = Finished(job.number, Happened.OVERRAN, job.task, limit, reply, "time-limit", reason)
+        self._settler.conclude(job, outcome)
+
+    def _crash_reply(self, job: Job, crash: Crash, error: AmqpqError) -> Reply | None:
         """Answer for a child that cannot. Only if it had checked the signature: else the reply address may be forged."""
         codec = self._parts.host.codec
         facts = codec.task_facts(job.delivery.properties)
         if crash.stage != RUNNING or facts.reply_to is None:
             return None
         body, properties = codec.encode_result(
-            ResultEnvelope(job.id, State.FAILURE, failure.describe(WorkerLost(reason))),
+            ResultEnvelope(job.id, State.FAILURE, failure.describe(error)),
             reply_to=facts.reply_to,
             encoding=Encoding(serializer=None if facts.serializer == "pickle" else facts.serializer),
             correlation_id=facts.correlation_id or job.id,

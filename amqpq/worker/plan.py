@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from amqpq.errors import ConfigurationError, NotBuiltYet
 from amqpq.topology import Topology
+from amqpq.topology.units import size_bytes
+from amqpq.worker.limits import NO_LIMITS, NO_RECYCLING, Limits, Recycling
 
 POOLS: Final = ("prefork", "threads", "solo")
 LATER_POOLS: Final = ("gevent", "eventlet", "asyncio")
@@ -22,6 +24,9 @@ PREFETCH_LIMIT: Final = 65_535
 """What `basic.qos` can say (AMQP 0-9-1: a short)."""
 SHUTDOWN_TIMEOUT_SECONDS: Final = 60.0
 """Between the first signal and giving up on running tasks; below the 90 s after which systemd kills."""
+
+LONGEST_SECONDS: Final = 1e8
+"""A longer time limit, three years, is a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class WorkerPlan:
     log_level: str = "info"
     apply: bool = False
     topology: Topology | None = None
+    limits: Limits = NO_LIMITS
+    recycling: Recycling = NO_RECYCLING
 
 
 def choose_pool(name: str) -> str:
@@ -87,6 +94,35 @@ def choose_prefetch(wanted: int | None, concurrency: int) -> int:
             f"--prefetch {wanted}: from 1 to {PREFETCH_LIMIT}; 0 would mean unlimited, and memory has to have a bound"
         )
     return wanted
+
+
+def choose_limits(hard: float | None, soft: float | None) -> Limits:
+    """Return the time limits of every task that has none of its own.
+
+    Raises:
+        ConfigurationError: The soft limit would never be reached.
+    """
+    if hard is not None and soft is not None and soft >= hard:
+        raise ConfigurationError(
+            f"--soft-time-limit {soft:g} is not below --time-limit {hard:g}: tasks would be killed before they are told"
+        )
+    return Limits(hard, soft)
+
+
+def choose_recycling(tasks: int | None, memory: str | None) -> Recycling:
+    """Return when children are replaced.
+
+    Raises:
+        ConfigurationError: The size is none, or has no unit.
+    """
+    if memory is None:
+        return Recycling(tasks)
+    try:
+        size = size_bytes(memory)
+    except ValueError as error:
+        hint = " (Celery counts kilobytes; here the unit is part of the size)" if memory.isdigit() else ""
+        raise ConfigurationError(f"--max-memory-per-child {memory}: {error}{hint}") from error
+    return Recycling(tasks, size)
 
 
 def choose_queues(topology: Topology, wanted: Sequence[str]) -> tuple[str, ...]:

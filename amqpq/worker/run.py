@@ -27,10 +27,13 @@ from amqpq.worker.deadletter import Place
 from amqpq.worker.execute import Executor
 from amqpq.worker.host import Host
 from amqpq.worker.lane import FIRST_SECONDS, ConnectionSource, Lane
+from amqpq.worker.limits import Timing, check_pool
 from amqpq.worker.loop import ExitCode, Loop, LoopPlan, Parts
 from amqpq.worker.plan import WorkerPlan
+from amqpq.worker.pools.alarm import Alarm
+from amqpq.worker.pools.childprocess import ChildPlan
 from amqpq.worker.pools.interface import Pool
-from amqpq.worker.pools.processes import ChildPlan, ProcessPool
+from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.pools.threads import SoloPool, ThreadPool
 from amqpq.worker.reactor import Reactor
 
@@ -55,6 +58,7 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
         The exit code: 0 all finished, 1 error, 3 work was given back.
 
     Raises:
+        ConfigurationError: There is no task, or the pool cannot keep a limit.
         KeyProblem: Results have to be signed and the key is not there.
         TransportError: No broker, or a queue is missing (with the remedy).
     """
@@ -63,6 +67,7 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
         raise ConfigurationError(
             f"-A {plan.reference}: no task is registered there; is the module with the tasks imported?"
         )
+    check_pool(plan.pool, plan.limits, plan.recycling, host.registry)
     consuming = open_link(f"{plan.name} consuming")
     prepare(plan, host.topology, consuming.connection(FIRST_SECONDS))
     reactor = Reactor()
@@ -126,12 +131,11 @@ def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
 def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor) -> Pool:
     """Return the pool of the plan, not started."""
     if plan.pool == "prefork":
-        child_plan = ChildPlan(plan.reference, plan.name, plan.log_level, plan.topology)
+        child_plan = ChildPlan(plan.reference, plan.name, plan.log_level, plan.topology, plan.limits, plan.recycling)
         return ProcessPool(child_plan, plan.concurrency, reactor)
-    executor = Executor(host, plan.name)
     if plan.pool == "solo":
-        return SoloPool(executor, reactor)
-    return ThreadPool(executor, plan.concurrency, reactor)
+        return SoloPool(Executor(host, plan.name, timing=Timing("solo", plan.limits, Alarm())), reactor)
+    return ThreadPool(Executor(host, plan.name), plan.concurrency, reactor)
 
 
 def _check_signing(host: Host) -> None:

@@ -45,6 +45,8 @@ class Happened(StrEnum):
     """The function raised, or its result could not be encoded."""
     REFUSED = "refused"
     """The message was not accepted: undecodable, forged, unknown task and so on."""
+    OVERRAN = "overran"
+    """It ran longer than its hard time limit, and its child was killed for it."""
     EXPIRED = "expired"
     """Its expiry passed before it could run."""
     CRASHED = "crashed"
@@ -98,7 +100,7 @@ class Review(StrEnum):
     AGAIN = "publish it again"
 
 
-_BAD: Final = (Happened.FAILED, Happened.REFUSED, Happened.EXPIRED, Happened.CRASHED)
+_BAD: Final = (Happened.FAILED, Happened.REFUSED, Happened.OVERRAN, Happened.EXPIRED, Happened.CRASHED)
 
 SETTLEMENTS: Mapping[tuple[Happened, bool, bool], Settlement] = MappingProxyType(
     {

@@ -109,7 +109,7 @@ def _celery_worker(pool: str) -> list[str]:
 def test_celery_producer_gets_results_and_failures_from_an_amqpq_worker(
     url: str, tmp_path: Path, serializer: str, compression: str
 ) -> None:
-    """A Celery producer reads result, failure and traceback of an amqpq worker through its own rpc:// backend."""
+    """A Celery producer reads result, failure, traceback and the end at a time limit through its own rpc:// backend."""
     environment = _environment(_topology(tmp_path, serializer, compression), serializer)
     _amqpq(environment, "topology", "apply")
     worker = [sys.executable, "-m", "amqpq", "worker", "-A", "amqpq_server", "-Q", "celery", "-P", "prefork", "-c", "1"]
@@ -124,6 +124,7 @@ def test_celery_producer_gets_results_and_failures_from_an_amqpq_worker(
     assert (came_back["state"], came_back["failed_state"]) == ("SUCCESS", "FAILURE")
     assert came_back["error_is_value_error"], came_back
     assert came_back["error_text"] == "on purpose"
+    assert (came_back["overran_state"], came_back["overran_type"]) == ("FAILURE", "TimeLimitExceeded")
     assert "amqpq_server.py" in came_back["traceback"]
     assert "ValueError: on purpose" in came_back["traceback"]
 

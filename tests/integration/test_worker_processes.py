@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import pytest
 
 from amqpq import App
 from amqpq.message import TaskEnvelope
+from amqpq.worker.limits import Limits, Recycling
+from amqpq.worker.pools.childprocess import ChildPlan
 from amqpq.worker.pools.interface import Crash
-from amqpq.worker.pools.processes import ChildPlan, ProcessPool
+from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.work import RUNNING, Finished, Report, Work
 
@@ -63,20 +65,20 @@ class Recorder:
 class Bench:
     """A pool, its reactor and works for it."""
 
-    def __init__(self, count: int, reference: str = "shop:app") -> None:
+    def __init__(self, count: int, reference: str = "shop:app", **options: Any) -> None:
         self.app = App(APPS / "topology.yaml", environ={"SHOP_KEY": "5a" * 32})
         self.reactor = Reactor()
         self.heard = Recorder()
-        plan = ChildPlan(reference, "w1@test", "warning", self.app.topology)
+        plan = ChildPlan(reference, "w1@test", "warning", self.app.topology, **options)
         self.pool = ProcessPool(plan, count, self.reactor)
         self.waiting: deque[Work] = deque()
         self._last = 0
 
-    def work(self, task: str, *args: Any, alone: bool = False) -> int:
+    def work(self, task: str, *args: Any, alone: bool = False, **envelope: Any) -> int:
         """Line up a work; return its number."""
         self._last += 1
         body, properties = self.app.codec.encode_task(
-            TaskEnvelope(str(self._last), f"shop.{task}", args), exchange="", key="default"
+            TaskEnvelope(str(self._last), f"shop.{task}", args, **envelope), exchange="", key="default"
         )
         self.waiting.append(Work(self._last, "default", body, properties, "", "default", False, alone))
         return self._last
@@ -109,8 +111,8 @@ def benches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
     monkeypatch.setenv("SHOP_KEY", "5a" * 32)
     made: list[Bench] = []
 
-    def make(count: int = 2, reference: str = "shop:app", *, wait: bool = True) -> Bench:
-        bench = Bench(count, reference)
+    def make(count: int = 2, reference: str = "shop:app", *, wait: bool = True, **options: Any) -> Bench:
+        bench = Bench(count, reference, **options)
         made.append(bench)
         bench.pool.start(bench.heard)
         if wait:
@@ -215,3 +217,131 @@ def test_children_that_cannot_live_end_the_pool(benches: Any, monkeypatch: pytes
     os.kill(bench.pool.pids[0], signal.SIGKILL)
     bench.until(lambda: bench.heard.failures)
     assert "No module named 'shop_that_is_gone'" in bench.heard.failures[0]
+
+
+def test_a_task_over_its_hard_limit_is_killed_and_named(benches: Any, tmp_path: Path) -> None:
+    """The pool says that it was the limit, not a crash; what the task started dies too, and a new child takes over."""
+    bench = benches(1, "timed:app")
+    (first,) = bench.pool.pids
+    number = bench.work("stubborn", str(tmp_path))
+    bench.until(lambda: bench.heard.crashes)
+    (crash,) = bench.heard.crashes
+    assert (crash.number, crash.stage, crash.others, crash.overran) == (number, RUNNING, (), 1.0)
+    assert (tmp_path / "told").exists(), "the soft limit came before"
+    (started,) = tmp_path.glob("stubborn.begun.*")
+    bench.until(lambda: gone(int(started.suffix[1:])))
+    bench.work("tidy")
+    bench.until(lambda: bench.done() == [2])
+    assert bench.pool.pids != (first,)
+
+
+def test_the_word_of_the_call_counts_before_the_worker_s(benches: Any, tmp_path: Path) -> None:
+    """A worker's limit is for tasks that nobody else has limited."""
+    bench = benches(2, limits=Limits(hard=0.3))
+    patient = bench.work("hold", str(tmp_path), "patient", timelimit=(100.0, None))
+    hasty = bench.work("hold", str(tmp_path), "hasty")
+    bench.until(lambda: bench.heard.crashes)
+    assert (bench.heard.crashes[0].number, bench.heard.crashes[0].overran) == (hasty, 0.3)
+    (tmp_path / "open").touch()
+    bench.until(lambda: bench.done() == [patient])
+
+
+def test_what_waits_behind_a_task_that_is_killed_for_its_limit_comes_back(benches: Any, tmp_path: Path) -> None:
+    """Only the one that was over its limit is lost."""
+    bench = benches(1)
+    for number in range(300):
+        bench.work("add", number, 0)
+    bench.until(lambda: len(bench.heard.outcomes) == 300)
+    long = bench.work("hold", str(tmp_path), "long", timelimit=(0.2, None))
+    behind = [bench.work("add", 1, 1) for _ in range(3)]
+    bench.until(lambda: bench.heard.crashes)
+    (crash,) = bench.heard.crashes
+    assert (crash.number, crash.overran) == (long, 0.2)
+    again = [*bench.heard.returned, *crash.others]
+    assert sorted(again + bench.done()[300:] + [work.number for work in bench.waiting]) == behind
+
+
+@pytest.mark.parametrize("task", ["nap", "nap_later", "spin_later"])
+def test_a_soft_limit_is_raised_in_the_task(benches: Any, task: str) -> None:
+    """In one that waits in a system call, on an event loop, or computes on one; the child lives on."""
+    bench = benches(1)
+    pids = bench.pool.pids
+    bench.work(task, 600.0, 1, timelimit=(None, 0.1))
+    bench.until(lambda: bench.heard.outcomes)
+    (outcome,) = bench.heard.outcomes
+    assert (outcome.happened, outcome.cause) == ("failed", "failed")
+    assert outcome.reason == "SoftTimeLimitExceeded: the task ran longer than its soft time limit of 0.1 s"
+    bench.work("add", 1, 1)
+    bench.until(lambda: len(bench.done()) == 2)
+    assert bench.heard.outcomes[1].happened == "succeeded"
+    assert bench.pool.pids == pids
+
+
+def test_short_tasks_under_limits_are_not_disturbed(benches: Any) -> None:
+    """A thousand tasks, each with both limits, all succeed in the child they began in."""
+    bench = benches(2, limits=Limits(hard=20.0, soft=10.0))
+    pids = bench.pool.pids
+    for number in range(1000):
+        bench.work("add", number, 1)
+    bench.until(lambda: len(bench.heard.outcomes) >= 1000)
+    assert {outcome.happened for outcome in bench.heard.outcomes} == {"succeeded"}
+    assert bench.pool.pids == pids
+
+
+def test_a_child_is_replaced_after_its_number_of_tasks(benches: Any) -> None:
+    """Nothing is lost or done twice, no child dies of it, and each runs as many as it may and no more."""
+    bench = benches(2, recycling=Recycling(tasks=7))
+    numbers = [bench.work("whoami", reply_to="amqpq.reply.1") for _ in range(50)]
+    bench.until(lambda: len(bench.heard.outcomes) >= 50)
+    assert sorted(bench.done()) == numbers
+    assert {outcome.happened for outcome in bench.heard.outcomes} == {"succeeded"}
+    assert not bench.heard.crashes
+    counts = Counter(bench.app.codec.decode_result(*reply_of(outcome)).result for outcome in bench.heard.outcomes)
+    assert max(counts.values()) == 7
+    bench.pool.stop()
+    assert all(gone(int(str(pid))) for pid in counts)
+
+
+def test_a_child_that_has_grown_is_replaced(benches: Any) -> None:
+    """It hands back what it has not begun, ends in order, and another goes on."""
+    bench = benches(1, "timed:app", recycling=Recycling(memory_bytes=200 * 2**20))
+    (first,) = bench.pool.pids
+    bench.work("grow", 1)
+    bench.until(lambda: len(bench.done()) == 1)
+    assert bench.pool.pids == (first,)
+    bench.work("grow", 250)
+    bench.until(lambda: len(bench.done()) == 2)
+    bench.until(lambda: bench.pool.pids != (first,))
+    bench.work("grow", 1)
+    bench.until(lambda: len(bench.done()) == 3)
+    bench.until(lambda: gone(first))
+    assert not bench.heard.crashes
+
+
+def test_what_waits_in_a_child_that_has_grown_comes_back(benches: Any) -> None:
+    """It begins nothing more, whatever it was given already."""
+    bench = benches(1, "timed:app", recycling=Recycling(memory_bytes=200 * 2**20))
+    for _ in range(300):
+        bench.work("grow", 0)
+    bench.until(lambda: len(bench.heard.outcomes) == 300)
+    assert bench.pool.depth > 3
+    grown = bench.work("grow", 250)
+    behind = [bench.work("grow", 0) for _ in range(3)]
+    bench.pool.offer(bench.waiting)
+    assert not bench.waiting
+    bench.until(lambda: sorted(bench.heard.returned) == behind)
+    bench.until(lambda: grown in bench.done())
+    assert len(bench.heard.outcomes) == 301
+
+
+def test_an_application_that_is_too_large_from_the_start_is_reported(benches: Any) -> None:
+    """Every task would be the last one of its child; the pool says so instead."""
+    bench = benches(1, wait=False, recycling=Recycling(memory_bytes=2**20))
+    bench.until(lambda: bench.heard.failures)
+    assert "the application alone takes" in bench.heard.failures[0]
+
+
+def reply_of(outcome: Finished) -> tuple[bytes, Any]:
+    """Body and properties of the result."""
+    assert outcome.reply is not None
+    return outcome.reply.body, outcome.reply.properties

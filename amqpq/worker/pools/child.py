@@ -13,6 +13,7 @@ task ends; if a task turns out long, the parent's recall flushes them. So a busy
 outcome is never stuck behind a slow task.
 
 The number of the running work stands on the notice board, shared memory that the parent reads when this process is dead.
+So does the deadline of a task with a hard time limit, which the parent reads while the task runs, and enforces.
 """
 
 from __future__ import annotations
@@ -30,17 +31,41 @@ from collections import deque
 from functools import partial
 from typing import Any, Final
 
-from amqpq.errors import AmqpqError
+from amqpq.errors import AmqpqError, ConfigurationError
 from amqpq.worker import logs
 from amqpq.worker.execute import Executor
 from amqpq.worker.host import load_host
+from amqpq.worker.limits import STATM, Limits, Timing
 from amqpq.worker.pools import wire
+from amqpq.worker.pools.alarm import Alarm
 from amqpq.worker.work import Finished, Reply, Report, Work
 
 HOLD_SECONDS: Final = 0.002
 """How long an outcome may wait for company while short tasks follow one another."""
 HOLD_COUNT: Final = 16
 READ_BYTES: Final = 262_144
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+class ChildTimekeeper(Alarm):
+    """Keeps soft limits itself; leaves hard ones to the parent, by a note on the board."""
+
+    def __init__(self, board: mmap.mmap) -> None:
+        super().__init__()
+        self._board = board
+
+    def begin(self, limits: Limits) -> None:
+        """Post the hard limit, set the alarm for the soft one."""
+        if limits.hard is not None:
+            wire.post_deadline(self._board, time.monotonic() + limits.hard, limits.hard)
+        super().begin(limits)
+
+    def end(self) -> None:
+        """Take both back."""
+        try:
+            super().end()
+        finally:
+            wire.clear_deadline(self._board)
 
 
 class Child:
@@ -55,6 +80,7 @@ class Child:
         self._waiting: deque[tuple[int, Work]] = deque()
         self._received = 0
         self._recalled = 0
+        self._memory_bytes: int | None = None
         self._reading = threading.Lock()
         self._done: list[tuple[Any, ...]] = []
         self._held_since = 0.0
@@ -67,7 +93,11 @@ class Child:
             return
         logs.configure(init.log_level)
         try:
-            executor = Executor(load_host(init.reference, init.topology), init.worker, mark=self._mark)
+            host = load_host(init.reference, init.topology)
+            timing = Timing("prefork", init.limits, ChildTimekeeper(self._board))
+            self._memory_bytes = init.memory_bytes
+            self._see_room()
+            executor = Executor(host, init.worker, mark=self._mark, timing=timing)
         except BaseException as error:  # noqa: BLE001 - whatever user code raises at import is the parent's to report
             self._send([wire.Unfit(_why(error))])
             return
@@ -88,6 +118,17 @@ class Child:
                 self._send([wire.HandedBack((work.number,), recalled=False)])
                 continue
             self._note(executor.run(work, partial(self._report, work.number)))
+            if self._memory_bytes is not None and (resident := resident_bytes()) > self._memory_bytes:
+                self._recalled = sys.maxsize  # whatever came or comes goes back
+                self._send([wire.Full(resident)])
+
+    def _see_room(self) -> None:
+        """Refuse to live where every task would be the last one."""
+        if self._memory_bytes is not None and (resident := resident_bytes()) > self._memory_bytes:
+            raise ConfigurationError(
+                f"--max-memory-per-child: the application alone takes {resident / 2**20:.1f} MiB of memory, and "
+                f"{self._memory_bytes / 2**20:.1f} MiB are allowed; allow more"
+            )
 
     # ------------------------------------------------------------------------------------------------------- reading
 
@@ -150,6 +191,8 @@ class Child:
     # ------------------------------------------------------------------------------------------------ the second thread
 
     def _obey(self) -> None:
+        # The alarm of a soft limit has to interrupt what the main thread waits for, so it must not come here.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
         buffer = bytearray()
         while True:
             try:
@@ -195,6 +238,11 @@ class Child:
             self._accept(self._unframer.feed(data))
 
 
+def resident_bytes() -> int:
+    """Return how much memory this process holds now, as Linux tells it (proc(5), statm: the second number, in pages)."""
+    return int(STATM.read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
+
+
 def _end_now() -> None:
     """End this process and what its tasks started. The parent is gone; nobody would hear how a task ends."""
     if os.getpgrp() == os.getpid():
@@ -215,6 +263,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     works_fd, control_fd, board_fd = (int(argument) for argument in sys.argv[-3:])
     del sys.argv[1:]
-    board = mmap.mmap(board_fd, wire.BOARD.size)
+    board = mmap.mmap(board_fd, wire.BOARD_BYTES)
     Child(socket.socket(fileno=works_fd), socket.socket(fileno=control_fd), board).live()
     logging.shutdown()

@@ -19,12 +19,14 @@ class Crash:
     """A child died. `number` is the work it ran (None: none), `stage` how far it was, `how` the death in words.
 
     `others` are works it held besides: not begun, or done but not yet reported. They may run again.
+    `overran` is the hard time limit, in seconds, for which the pool killed it; then the death is no fault of the child.
     """
 
     number: int | None
     stage: int
     how: str
     others: tuple[int, ...] = ()
+    overran: float | None = None
 
 
 class Listener(Protocol):

@@ -9,29 +9,34 @@ only if tasks have been short lately: as many as it should finish in `PIPELINE_S
 waiting no-op tasks cost one write, and a task that takes a second has nobody behind it. Averages err; a child that has not
 been heard of for `SILENCE_SECONDS` while works wait behind the running one is asked for them back, and they go to others.
 
+A task with a hard time limit has its deadline on the board of its child. The parent looks at the boards of busy children
+every `LOOK_SECONDS`, or sooner where it knows of a deadline, and kills the child that is over one: only that work is
+reported for it. A child that ended the task in the same moment, and died during the next one, is nobody's fault: that
+work runs again.
+
+Children do not live for ever where `Recycling` says so. One that has had its number of tasks was never given more; one that
+has grown too large hands back what it has not begun. Either is let go when it holds nothing: its replacement starts while it
+runs its exit handlers. So there are never more tasks at a time than there are children.
+
 A work that has killed a child before runs alone: nothing else is with its child, so nothing else dies with it.
 """
 
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import random
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from amqpq.log import WORKER
-from amqpq.topology import Topology
 from amqpq.worker.pools import wire
+from amqpq.worker.pools.childprocess import Child, ChildPlan, death
 from amqpq.worker.pools.interface import Crash, Listener
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.work import Finished, Work
@@ -49,105 +54,35 @@ STOP_SECONDS: Final = 3.0
 """For idle children to run their exit handlers."""
 WATCH_SECONDS: Final = 1.0
 """How often children are looked after that died without closing their socket (a grandchild may hold it open)."""
+LOOK_SECONDS: Final = 0.1
+"""How often the boards are looked at: a hard limit is kept to this."""
 YOUNG_SECONDS: Final = 5.0
 """A child that dies sooner counts as one that cannot live."""
 FAILED_STARTS: Final = 5
 """Children in a row that cannot live before the pool gives up."""
 READ_BYTES: Final = 262_144
 
-_BOOT = "import sys; sys.path[:] = {path!r}; from amqpq.worker.pools.child import main; main()"
 
-
-def shares(loads: Sequence[int], waiting: int, depth: int) -> list[int]:
+def shares(loads: Sequence[int], waiting: int, depths: Sequence[int]) -> list[int]:
     """Spread `waiting` works over children.
 
     Args:
         loads: How many works each child has.
         waiting: How many there are to give.
-        depth: How many a child may have.
+        depths: How many each child may have.
 
     Returns:
         How many each child gets: always to the least loaded first, so nobody gets a second before all have one.
     """
     given = [0] * len(loads)
-    for level in range(depth):
+    for level in range(max(depths, default=0)):
         for child, load in enumerate(loads):
             if waiting == 0:
                 return given
-            if load + given[child] == level:
+            if load + given[child] == level and level < depths[child]:
                 given[child] += 1
                 waiting -= 1
     return given
-
-
-@dataclass(frozen=True, slots=True)
-class ChildPlan:
-    """What every child is told: the application, its topology, the worker's name, the log level."""
-
-    reference: str
-    worker: str
-    log_level: str = "info"
-    topology: Topology | None = None
-
-
-class Child:
-    """One child, as the parent sees it. All sockets are non-blocking on this side."""
-
-    def __init__(self, plan: ChildPlan, now: float) -> None:
-        self.works, theirs = socket.socketpair()
-        self.control, their_control = socket.socketpair()
-        with theirs, their_control, tempfile.TemporaryFile() as board:
-            board.truncate(wire.BOARD.size)
-            self.board = mmap.mmap(board.fileno(), wire.BOARD.size)
-            inherited = (theirs.fileno(), their_control.fileno(), board.fileno())
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT.format(path=sys.path), *map(str, inherited)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=inherited,
-                process_group=0,
-            )
-        self.works.setblocking(False)
-        self.control.setblocking(False)
-        self.unframer = wire.Unframer()
-        self.unsent = bytearray()
-        self.watched_for_room: bool | None = None
-        self.held: dict[int, Work] = {}
-        self.sent = 0
-        self.born = self.heard = now
-        self.ready = False
-        self.alone = False
-        self.recalling = False
-        self.why_unfit = ""
-        self.queue_messages([wire.Init(plan.reference, plan.topology, plan.worker, plan.log_level)])
-
-    def queue_messages(self, messages: Sequence[Any]) -> None:
-        """Line up one frame."""
-        self.unsent += wire.frame(messages)
-
-    def give(self, works: Sequence[Work], now: float) -> None:
-        """Line up works as one frame."""
-        if not self.held:
-            self.heard = now
-        for work in works:
-            self.held[work.number] = work
-        self.sent += len(works)
-        self.alone = works[0].alone
-        self.queue_messages([wire.pack_work(work) for work in works])
-
-    def recall(self) -> None:
-        """Ask for what it has not begun."""
-        if not self.recalling:
-            try:
-                self.control.send(wire.CONTROL.pack(self.sent))
-            except OSError:
-                return  # it is dying: what it holds comes back another way
-            self.recalling = True
-
-    def close(self) -> None:
-        """Let go of the sockets and the board."""
-        self.works.close()
-        self.control.close()
-        self.board.close()
 
 
 class ProcessPool:
@@ -166,11 +101,13 @@ class ProcessPool:
         self._count = count
         self._reactor = reactor
         self._children: list[Child] = []
+        self._leaving: list[tuple[Child, float]] = []
         self._average_seconds = PIPELINE_SECONDS
         self._failures = 0
         self._announced = False
         self._over = False
         self._silence: Timer | None = None
+        self._look: Timer | None = None
         self._listener: Listener
 
     def describe(self) -> str:
@@ -195,13 +132,14 @@ class ProcessPool:
             return
         now = self._reactor.monotonic()
         while waiting and waiting[0].alone:
-            idle = next((child for child in self._children if child.ready and not child.held), None)
+            idle = next((child for child in self._children if self._takes_more(child, now) and not child.held), None)
             if idle is None:
                 return
             self._give(idle, [waiting.popleft()], now)
         able = [child for child in self._children if self._takes_more(child, now)]
         several = next((index for index, work in enumerate(waiting) if work.alone), len(waiting))
-        for child, share in zip(able, shares([len(c.held) for c in able], several, self.depth), strict=True):
+        given = shares([len(child.held) for child in able], several, [self._room(child) for child in able])
+        for child, share in zip(able, given, strict=True):
             if share:
                 self._give(child, [waiting.popleft() for _ in range(share)], now)
 
@@ -220,12 +158,14 @@ class ProcessPool:
     def kill(self) -> None:
         """Kill every child, and what its tasks started."""
         self._over = True
-        for child in self._children:
+        everyone = [*self._children, *(child for child, _ in self._leaving)]
+        for child in everyone:
             self._kill(child)
-        for child in self._children:
+        for child in everyone:
             child.process.wait()
             self._release(child)
         self._children.clear()
+        self._leaving.clear()
 
     def stop(self) -> None:
         """Hang up; children run their exit handlers, and are killed if that takes too long."""
@@ -234,7 +174,7 @@ class ProcessPool:
         for child in self._children:
             self._reactor.unwatch(child.works)
             child.works.shutdown(socket.SHUT_WR)
-        for child in self._children:
+        for child in [*self._children, *(child for child, _ in self._leaving)]:
             try:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -243,6 +183,7 @@ class ProcessPool:
                 child.process.wait()
             child.close()
         self._children.clear()
+        self._leaving.clear()
 
     # -------------------------------------------------------------------------------------------------------- children
 
@@ -251,14 +192,21 @@ class ProcessPool:
         self._children.append(child)
         self._flush(child)
 
+    def _room(self, child: Child) -> int:
+        """How many works a child may hold now: no more than it will live to run."""
+        tasks = self._plan.recycling.tasks
+        return self.depth if tasks is None else min(self.depth, tasks - child.done)
+
     def _takes_more(self, child: Child, now: float) -> bool:
-        if not child.ready or child.alone or child.recalling:
+        if not child.ready or child.alone or child.recalling or child.retiring:
             return False
         return not child.held or now - child.heard < SILENCE_SECONDS
 
     def _give(self, child: Child, works: list[Work], now: float) -> None:
         child.give(works, now)
         self._flush(child)
+        if self._look is None:
+            self._look = self._reactor.call_later(LOOK_SECONDS, self._look_at_boards)
         if len(child.held) > 1 and self._silence is None:
             self._silence = self._reactor.call_later(SILENCE_SECONDS, self._break_silence)
 
@@ -286,6 +234,26 @@ class ProcessPool:
         if piled_up:
             self._silence = self._reactor.call_later(SILENCE_SECONDS, self._break_silence)
 
+    def _look_at_boards(self) -> None:
+        """Kill children that are over a deadline; look again while any is busy."""
+        self._look = None
+        if self._over:
+            return
+        now = self._reactor.monotonic()
+        pause = LOOK_SECONDS
+        for child in self._children:
+            posted = wire.read_deadline(child.board) if child.held and child.overran is None else None
+            if posted is None:
+                continue
+            number, due, limit = posted
+            if due > now:
+                pause = min(pause, due - now)
+            elif number in child.held:
+                child.overran = (number, limit)
+                self._kill(child)
+        if any(child.held for child in self._children):
+            self._look = self._reactor.call_later(pause, self._look_at_boards)
+
     def _heard(self, child: Child, _events: int) -> None:
         if child.unsent:
             self._flush(child)
@@ -301,7 +269,7 @@ class ProcessPool:
         child.heard = self._reactor.monotonic()
         outcomes: list[Finished] = []
         for message in child.unframer.feed(data):
-            if isinstance(message, (wire.Ready, wire.Unfit, wire.HandedBack)):
+            if isinstance(message, (wire.Ready, wire.Unfit, wire.HandedBack, wire.Full)):
                 self._told(child, message)
             elif wire.is_report(message):
                 self._listener.reported(wire.unpack_report(message))
@@ -309,21 +277,31 @@ class ProcessPool:
                 outcomes.append(wire.unpack_finished(message))
         if outcomes:
             self._finished(child, outcomes)
+        if child.retiring and not child.held and child in self._children:
+            self._let_go(child)
 
     def _finished(self, child: Child, outcomes: list[Finished]) -> None:
         for outcome in outcomes:
             child.held.pop(outcome.number, None)
             self._average_seconds += AVERAGE_WEIGHT * (outcome.seconds - self._average_seconds)
+        child.done += len(outcomes)
+        if child.done == self._plan.recycling.tasks:
+            child.retiring = True
+            logger.info("child %d has done its %d tasks; replacing it", child.process.pid, child.done)
         if not child.held:
             child.alone = False
         self._listener.finished(outcomes)
 
-    def _told(self, child: Child, message: wire.Ready | wire.Unfit | wire.HandedBack) -> None:
+    def _told(self, child: Child, message: wire.Ready | wire.Unfit | wire.HandedBack | wire.Full) -> None:
         if isinstance(message, wire.HandedBack):
             child.recalling = child.recalling and not message.recalled
             numbers = [number for number in message.numbers if child.held.pop(number, None) is not None]
             if numbers:
                 self._listener.handed_back(numbers)
+        elif isinstance(message, wire.Full):
+            child.retiring = True
+            mebibytes = message.resident_bytes / 2**20
+            logger.info("child %d has grown to %.1f MiB; replacing it", child.process.pid, mebibytes)
         elif isinstance(message, wire.Unfit):
             child.why_unfit = message.reason
         else:
@@ -334,9 +312,32 @@ class ProcessPool:
 
     # ----------------------------------------------------------------------------------------------------------- death
 
+    def _let_go(self, child: Child) -> None:
+        """Hang up on a child that holds nothing and gets nothing more; start another in its place."""
+        self._children.remove(child)
+        self._reactor.unwatch(child.works)
+        child.works.shutdown(socket.SHUT_WR)
+        self._leaving.append((child, self._reactor.monotonic() + STOP_SECONDS))
+        self._spawn()
+
+    def _see_off(self) -> None:
+        """Bury those that have left; kill what does not want to."""
+        now = self._reactor.monotonic()
+        for entry in list(self._leaving):
+            child, deadline = entry
+            if child.process.poll() is None and now >= deadline:
+                logger.warning("child %d did not end within %g s; killing it", child.process.pid, STOP_SECONDS)
+                self._kill(child)
+                child.process.wait()
+            if child.process.poll() is not None:
+                # Only now: a child takes the end of its control socket for the end of its parent.
+                child.close()
+                self._leaving.remove(entry)
+
     def _watch(self) -> None:
         if self._over:
             return
+        self._see_off()
         for child in list(self._children):
             if child.process.poll() is not None:
                 self._drain(child)
@@ -356,7 +357,7 @@ class ProcessPool:
         self._reactor.unwatch(child.works)
         self._children.remove(child)
         self._kill(child)
-        how = _death(child.process.wait())
+        how = death(child.process.wait())
         number, stage = wire.BOARD.unpack_from(child.board, 0)
         self._release(child)
         if self._over:
@@ -368,14 +369,25 @@ class ProcessPool:
             reason = child.why_unfit or f"child {child.process.pid} {how} before it could work"
             self._listener.pool_failed(reason)
             return
-        logger.error("child %d %s%s", child.process.pid, how, f": {child.why_unfit}" if child.why_unfit else "")
-        guilty = number if number in child.held else None
-        others = tuple(held for held in child.held if held != guilty)
-        if guilty is not None or others:
-            self._listener.crashed(Crash(guilty, stage, f"child {child.process.pid} {how}", others))
+        self._report_death(child, how, number, stage)
         # The first replacement comes at once; ones that cannot live come slower and slower.
         pause = 0.0 if not self._failures else random.uniform(0.5, 1.0) * 2.0 ** (self._failures - 1)  # noqa: S311
         self._reactor.call_later(pause, self._replace)
+
+    def _report_death(self, child: Child, how: str, number: int, stage: int) -> None:
+        """Tell the loop what a dead child held; `number` and `stage` are what its board says."""
+        overran = None
+        guilty = number if number in child.held else None
+        if child.overran is not None:
+            # Killed by us: if it was at another work by then, that one is as innocent as those that waited.
+            guilty = guilty if child.overran[0] == number else None
+            overran = child.overran[1]
+            logger.warning("killed child %d: its task was over its time limit of %g s", child.process.pid, overran)
+        else:
+            logger.error("child %d %s%s", child.process.pid, how, f": {child.why_unfit}" if child.why_unfit else "")
+        others = tuple(held for held in child.held if held != guilty)
+        if guilty is not None or others:
+            self._listener.crashed(Crash(guilty, stage, f"child {child.process.pid} {how}", others, overran))
 
     def _replace(self) -> None:
         if not self._over:
@@ -392,13 +404,3 @@ class ProcessPool:
     def _release(self, child: Child) -> None:
         self._reactor.unwatch(child.works)
         child.close()
-
-
-def _death(status: int) -> str:
-    if status >= 0:
-        return f"ended with exit code {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"was killed by {name}"

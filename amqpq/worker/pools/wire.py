@@ -7,6 +7,7 @@ because pickling a frozen dataclass with slots costs ten times as much (measured
 
 from __future__ import annotations
 
+import mmap
 import pickle
 import struct
 from collections.abc import Sequence
@@ -16,11 +17,20 @@ from typing import Any, Final, NamedTuple
 
 from amqpq.topology import Topology
 from amqpq.types import Properties
+from amqpq.worker.limits import NO_LIMITS, Limits
 from amqpq.worker.work import Finished, Reply, Report, Work
 
 LENGTH: Final = struct.Struct("!I")
 BOARD: Final = struct.Struct("=QB")
 """The notice board, a few shared bytes that outlive the child: the number it works on (0: none) and how far it is."""
+DEADLINE: Final = struct.Struct("@d")
+"""Two more on the board, each written in one piece: when the task must have ended, and its hard limit, seconds.
+
+The time is the system's monotonic clock, which parent and child share; 0 means that there is no limit now. On the board
+they cost a task nothing but a write to memory; a message would be two system calls."""
+DEADLINE_AT: Final = 16
+LIMIT_AT: Final = 24
+BOARD_BYTES: Final = 32
 CONTROL: Final = struct.Struct("=Q")
 """The only control message: hand back what you have not begun of the first N works I sent you."""
 
@@ -38,6 +48,8 @@ class Init:
     topology: Topology | None
     worker: str
     log_level: str
+    limits: Limits = NO_LIMITS
+    memory_bytes: int | None = None
 
 
 class Ready(NamedTuple):
@@ -48,6 +60,12 @@ class Unfit(NamedTuple):
     """From a child: the application cannot be loaded, and this is why. It ends after that."""
 
     reason: str
+
+
+class Full(NamedTuple):
+    """From a child: after its last task it holds more memory than it may. It begins nothing more and hands back the rest."""
+
+    resident_bytes: int
 
 
 class HandedBack(NamedTuple):
@@ -85,6 +103,31 @@ class Unframer:
             offset = end
         del buffer[:offset]
         return complete
+
+
+def post_deadline(board: mmap.mmap, due: float, limit: float) -> None:
+    """Write on the board when the running task must have ended."""
+    DEADLINE.pack_into(board, LIMIT_AT, limit)
+    DEADLINE.pack_into(board, DEADLINE_AT, due)
+
+
+def clear_deadline(board: mmap.mmap) -> None:
+    """Take it off; before another number is written."""
+    DEADLINE.pack_into(board, DEADLINE_AT, 0.0)
+
+
+def read_deadline(board: mmap.mmap) -> tuple[int, float, float] | None:
+    """Return the number that is worked on, when that must have ended and its limit; None where there is no limit.
+
+    The other process may write meanwhile. No two tasks have the same deadline, and it is off the board while the number
+    changes: so what was read between two equal readings of it belongs together.
+    """
+    (due,) = DEADLINE.unpack_from(board, DEADLINE_AT)
+    if not due:
+        return None
+    number, _ = BOARD.unpack_from(board, 0)
+    (limit,) = DEADLINE.unpack_from(board, LIMIT_AT)
+    return (number, due, limit) if DEADLINE.unpack_from(board, DEADLINE_AT) == (due,) else None
 
 
 def pack_work(work: Work) -> tuple[Any, ...]:

@@ -40,6 +40,28 @@ def nap(seconds: float, number: int) -> int:
 
 
 @app.task
+async def nap_later(seconds: float, number: int) -> int:
+    """Take a moment on an event loop."""
+    await asyncio.sleep(seconds)
+    return number
+
+
+@app.task
+async def spin_later(seconds: float, number: int) -> int:
+    """Hold the event loop."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return number
+
+
+@app.task
+def whoami() -> int:
+    """Return the process that runs this."""
+    return os.getpid()
+
+
+@app.task
 def hold(folder: str, name: str) -> str:
     """Say that it has begun, and wait until the test opens."""
     Path(folder, f"{name}.begun.{os.getpid()}").touch()

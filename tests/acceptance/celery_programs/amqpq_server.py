@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 
 from amqpq import App
+from amqpq.errors import SoftTimeLimitExceeded
 
 app = App(os.environ["AMQPQ_TOPOLOGY"])
 
@@ -19,3 +22,11 @@ def add(x: int, y: int, label: str = "") -> dict[str, object]:
 def fail(reason: str) -> None:
     """Fail as tasks do."""
     raise ValueError(reason)
+
+
+@app.task(name="shop.nap")
+def nap(seconds: float) -> None:
+    """Sleep on when told to end, so that only the hard limit helps."""
+    with contextlib.suppress(SoftTimeLimitExceeded):
+        time.sleep(seconds)
+    time.sleep(seconds)

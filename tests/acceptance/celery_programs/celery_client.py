@@ -13,7 +13,7 @@ from celery.exceptions import TimeoutError as CeleryTimeout
 
 
 def main(url: str, serializer: str, compression: str) -> None:
-    """Call a task that answers and one that fails."""
+    """Call a task that answers one that fails, and one that takes longer than it may."""
     app = Celery("client", broker=url, backend="rpc://")
     app.conf.update(
         task_serializer=serializer,
@@ -23,9 +23,11 @@ def main(url: str, serializer: str, compression: str) -> None:
     )
     answered = app.send_task("shop.add", args=[2, 3], kwargs={"label": "x" * 2000})
     failed = app.send_task("shop.fail", args=["on purpose"])
+    late = app.send_task("shop.nap", args=[600], time_limit=0.3, soft_time_limit=0.2)
     try:
         value = answered.get(timeout=30)
         error = failed.get(timeout=30, propagate=False)
+        overran = late.get(timeout=30, propagate=False)
     except CeleryTimeout as timeout:
         sys.exit(f"no result in time: {timeout}")
     sys.stdout.write(
@@ -37,6 +39,8 @@ def main(url: str, serializer: str, compression: str) -> None:
                 "error_type": type(error).__name__,
                 "error_is_value_error": isinstance(error, ValueError),
                 "error_text": str(error),
+                "overran_state": late.state,
+                "overran_type": type(overran).__name__,
                 "traceback": failed.traceback,
             }
         )

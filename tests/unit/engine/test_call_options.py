@@ -45,6 +45,9 @@ def test_later_options_are_refused_by_name(name: str) -> None:
         ({"retry": "yes"}, "retry='yes' is neither True nor False"),
         ({"retry_policy": {"max_retris": 1}}, "unknown key 'max_retris' in retry_policy.*did you mean 'max_retries'"),
         ({"retry_policy": {"interval_step": -1}}, r"retry_policy\['interval_step'\]=-1 is not a number from 0"),
+        ({"time_limit": -1}, "time_limit=-1 is not a positive number of seconds"),
+        ({"soft_time_limit": "2"}, "soft_time_limit='2' is not a positive number of seconds"),
+        ({"time_limit": 2, "soft_time_limit": 3}, "soft_time_limit=3 is not below time_limit=2"),
         ({"compression": "zip"}, "unknown compression 'zip'.*zlib, bzip2 and none"),
     ],
 )

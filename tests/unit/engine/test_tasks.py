@@ -137,8 +137,6 @@ def test_an_async_task_knows_it() -> None:
         "max_retries",
         "autoretry_for",
         "retry_backoff",
-        "time_limit",
-        "soft_time_limit",
         "rate_limit",
         "base",
         "on_failure",
@@ -163,7 +161,19 @@ def test_an_unknown_task_option_says_what_was_meant() -> None:
         task_options({"serialiser": "json"})
 
 
-@pytest.mark.parametrize("given", [{"reply": "maybe"}, {"reply": "task", "ignore_result": True}, {"expires": 0}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"reply": "maybe"},
+        {"reply": "task", "ignore_result": True},
+        {"expires": 0},
+        {"time_limit": 0},
+        {"time_limit": True},
+        {"soft_time_limit": "5"},
+        {"soft_time_limit": float("inf")},
+        {"time_limit": 5, "soft_time_limit": 5},
+    ],
+)
 def test_task_options_that_mean_nothing_are_refused(given: dict[str, Any]) -> None:
     """Values out of range and contradictions are refused where the task is made."""
     with pytest.raises(LocalError):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from amqpq import App
-from amqpq.errors import TaskExpired
+from amqpq.errors import TaskExpired, TimeLimitExceeded
 from amqpq.message import TaskEnvelope
 from amqpq.message.canonical import task_bytes
 from amqpq.security.signing import signature_text
@@ -21,6 +21,8 @@ from amqpq.transport.interface import Flow, Pending
 from amqpq.types import Delivery, Outcome, Properties, Publication, QueueSpec
 from amqpq.worker import intake
 from amqpq.worker.loop import ExitCode
+from amqpq.worker.pools.interface import Crash
+from amqpq.worker.work import RUNNING
 
 Until = Callable[[Callable[[], object]], None]
 
@@ -203,6 +205,26 @@ def test_an_unsupported_wish_is_parked_instead_of_ignored(
     headers = dead()
     assert headers["amqpq-cause"] == "unsupported"
     assert "timelimit" in headers["amqpq-reason"]
+
+
+def test_a_task_over_its_hard_limit_is_answered_and_parked(
+    app: App, start: Any, gate: Any, until: Any, dead: Any
+) -> None:
+    """It is not tried again, and does not count as a crash; what the pool says of it later changes nothing."""
+    worker = start()
+    result = app.send_task("shop.hold", ("long",))
+    until(lambda: gate.begun)
+    crash = Crash(1, RUNNING, "child 7 was killed by SIGKILL", (), overran=2.5)
+    worker.reactor.post(lambda _: worker.loop.crashed(crash))
+    with pytest.raises(TimeLimitExceeded, match=r"longer than its time limit of 2\.5 s"):
+        result.get(timeout=20)
+    headers = dead()
+    assert (headers["amqpq-cause"], headers["amqpq-attempts"]) == ("time-limit", 1)
+    assert "amqpq-crashes" not in headers
+    gate.opened.set()
+    assert worker.stop() == 0
+    assert worker.loop.counts["overran"] == 1
+    assert not worker.loop.counts["crashed"]
 
 
 def test_undecodable_bytes_are_parked(start: Any, app: App, broker: MemoryBroker, dead: Any) -> None:

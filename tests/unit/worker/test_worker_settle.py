@@ -23,7 +23,7 @@ from amqpq.worker.settle import (
     without_delivery,
 )
 
-BAD = (Happened.FAILED, Happened.REFUSED, Happened.EXPIRED)
+BAD = (Happened.FAILED, Happened.REFUSED, Happened.OVERRAN, Happened.EXPIRED)
 
 
 def test_every_case_has_a_settlement() -> None:
@@ -83,6 +83,13 @@ def test_the_last_crash_parks_the_message() -> None:
     """A message that kills every child does not go round for ever."""
     settlement = settle(Happened.CRASHED, Case(answerable=True, crashes=CRASH_LIMIT))
     assert settlement.steps == (Step.REPLY, Step.PARK)
+
+
+@pytest.mark.parametrize("crashes", range(CRASH_LIMIT))
+def test_a_task_over_its_hard_limit_is_never_tried_again(crashes: int) -> None:
+    """It would take as long the next time: its caller is answered and the message parked."""
+    settlement = settle(Happened.OVERRAN, Case(answerable=True, crashes=crashes))
+    assert (settlement.steps, settlement.end) == ((Step.REPLY, Step.PARK), End.ACK)
 
 
 def test_what_was_not_begun_goes_back() -> None:
