@@ -323,6 +323,23 @@ class Codec:
         stamp = self._verify(body, properties, user, kind=_RESULT, required=required)
         return parsing.result(self._load(body, properties, signed=stamp is not None))
 
+    def verify_task(self, body: bytes, properties: Properties, *, required: bool | None = None) -> Stamp | None:
+        """Check the size and the signature of a task, and nothing else: no replay, no expiry; the body is not decoded.
+
+        Args:
+            body: As received.
+            properties: As received.
+            required: Whether it must be signed, where this differs from the verifier's rule.
+
+        Returns:
+            Who signed it and when; None where there is no signature that counts.
+
+        Raises:
+            RemoteMessageError: One of its subclasses.
+        """
+        self._bound(body)
+        return self._verify(body, properties, user_headers(properties.headers), kind=_TASK, required=required)
+
     def task_facts(self, properties: Properties) -> TaskFacts:
         """Say what a message claims to be, unverified. Never raises."""
         return parsing.facts(properties)

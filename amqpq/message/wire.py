@@ -78,6 +78,7 @@ HEADERS: Final = (
     ),
     # ours, added by a worker that hands a message on as it is
     Field("amqpq-crashes", "int", "task", OPEN, "how many worker processes died of it"),
+    Field("amqpq-requeues", "int", "task", OPEN, "how often it was sent back from the dead letters"),
     Field("amqpq-cause", "text", "dead letter", OPEN, "why: the `cause` of an error in amqpq.errors"),
     Field("amqpq-reason", "text", "dead letter", OPEN, "the same in a sentence"),
     Field("amqpq-traceback", "text", "dead letter", OPEN, "the traceback of the last attempt"),
@@ -113,6 +114,7 @@ KEY_ID: Final = "amqpq-kid"
 SIGNED_AT: Final = "amqpq-ts"
 ROUTE: Final = "amqpq-route"
 COMPRESSION: Final = "compression"
+REQUEUES: Final = "amqpq-requeues"
 
 
 def route_text(exchange: str, key: str) -> str:

@@ -20,6 +20,7 @@ from typing import Final, TypeAlias
 
 from amqpq.consumer import Tap
 from amqpq.message.canonical import UNENCODABLE, task_bytes, user_headers
+from amqpq.message.wire import REQUEUES
 from amqpq.types import Delivery
 from amqpq.worker.deadletter import CRASHES, crashes_of
 from amqpq.worker.settle import End, Step
@@ -32,8 +33,9 @@ RECENT_SECONDS: Final = 10.0
 RECENT_COUNT: Final = 512
 """How many of those are remembered; more cannot be on their way at once with any sensible prefetch."""
 
-Print: TypeAlias = tuple[str, str, object]
-"""What makes two deliveries the same message here: queue, identity, and how many children it has killed."""
+Print: TypeAlias = tuple[str, str, int | None, int | None]
+"""What makes two deliveries the same message here: queue, identity, how many children it has killed, and how often it was
+sent back from the dead letters."""
 
 
 def signed_identity(delivery: Delivery) -> tuple[int, str] | None:
@@ -88,7 +90,8 @@ class Job:
     @property
     def print(self) -> Print:
         """What a redelivery of the same message has in common with it."""
-        return (self.queue, self.identity, self.delivery.properties.headers.get(CRASHES))
+        headers = self.delivery.properties.headers
+        return (self.queue, self.identity, _hashable(headers.get(CRASHES)), _hashable(headers.get(REQUEUES)))
 
     def work(self) -> Work:
         """Return what a pool needs of it."""
@@ -228,4 +231,10 @@ class Jobs:
 def _print(tap: Tap, delivery: Delivery) -> Print:
     signed = signed_identity(delivery)
     identity = signed[1] if signed is not None else unsigned_identity(delivery)
-    return (tap.queue, identity, delivery.properties.headers.get(CRASHES))
+    headers = delivery.properties.headers
+    return (tap.queue, identity, _hashable(headers.get(CRASHES)), _hashable(headers.get(REQUEUES)))
+
+
+def _hashable(count: object) -> int | None:
+    """Nobody signs a count: it may be a table."""
+    return count if isinstance(count, int) else None

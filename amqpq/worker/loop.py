@@ -250,6 +250,9 @@ class Loop:
         jobs = self._jobs.orphan(tap)
         if not jobs:
             return
+        for job in jobs:
+            # Another worker may get it, and park it; sent back from there, it is no replay here.
+            self._settler.forget_seen(job)
         unbegun = {work.number for work in self._waiting}
         self._waiting = deque(work for work in self._waiting if self._has_delivery(work))
         for job in jobs:
@@ -265,6 +268,8 @@ class Loop:
         job = self._jobs.adopt(tap, delivery)
         if job is not None:
             self.counts["handed over"] += 1
+            if job.finished is None:
+                self._is_new(job)  # remembers it again; what has ended may be parked already, and be sent back
             logger.info("%s[%s] came again while it runs here; it is not run twice", job.task, job.id)
             self._settler.resume(job)
             return True

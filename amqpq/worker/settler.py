@@ -106,6 +106,11 @@ class Settler:
                 tap.flush()
             self._thirsty.clear()
 
+    def forget_seen(self, job: Job) -> None:
+        """Whoever publishes this message again is no replayer."""
+        if job.signed is not None:
+            self._seen.forget(job.id, *job.signed, queue=job.queue)
+
     def retry_now(self) -> None:
         """Publish at once what waits for another try: there is a connection again."""
         waiting, self._again = self._again, {}
@@ -138,7 +143,7 @@ class Settler:
             # (https://www.rabbitmq.com/docs/direct-reply-to).
             mandatory = not reply.routing_key.startswith(DIRECT_REPLY_QUEUE)
             return Publication("", reply.routing_key, reply.body, reply.properties, mandatory=mandatory)
-        self._forget_seen(job)
+        self.forget_seen(job)
         if step is Step.REPUBLISH:
             return another_try(job.delivery, queue=job.queue, crashes=job.crashes)
         return dead_letter(
@@ -203,7 +208,7 @@ class Settler:
                 tap.ack(job.delivery.tag)
                 self._thirsty.add(tap)
             else:
-                self._forget_seen(job)
+                self.forget_seen(job)
                 tap.give_back(job.delivery.tag)
         self._jobs.close(job)
 
@@ -214,11 +219,6 @@ class Settler:
         except KeyError:
             target = self._targets[queue] = self._around.topology.dead_letter_of(queue)
             return target
-
-    def _forget_seen(self, job: Job) -> None:
-        """Whoever publishes this message again is no replayer."""
-        if job.signed is not None:
-            self._seen.forget(job.id, *job.signed, queue=job.queue)
 
     # ------------------------------------------------------------------------------------------------------------- log
 

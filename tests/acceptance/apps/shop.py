@@ -90,3 +90,13 @@ def die(folder: str) -> None:
     """Kill the process that runs this."""
     Path(folder, f"died.{os.getpid()}").touch()
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def fail_until(path: str) -> str:
+    """Raise until the file is there; say each time that it ran."""
+    with Path(path).with_suffix(".ran").open("a", encoding="utf-8") as ran:
+        ran.write("x")
+    if not Path(path).exists():
+        raise LookupError(f"{path} is not there yet")
+    return "mended"

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from amqpq.consumer import Tap
 from amqpq.types import Delivery, Properties
-from amqpq.worker.jobs import signed_identity
+from amqpq.worker.jobs import Jobs, signed_identity
+from amqpq.worker.settle import End
 
 HEADERS = {"task": "shop.add", "id": "1", "amqpq-ts": 1_795_000_000_250, "amqpq-sig": "genuine", "amqpq-kid": "a"}
 PROPERTIES = Properties(content_type="application/json", headers=HEADERS, priority=2, correlation_id="1")
@@ -44,3 +46,18 @@ def test_the_same_message_has_the_same_identity_however_it_comes() -> None:
 def test_a_message_that_no_signature_can_cover_has_none(changed: dict[str, Any]) -> None:
     """Such a message is not remembered; the pool refuses it."""
     assert signed_identity(replace(GENUINE, properties=_headers(**changed))) is None
+
+
+@pytest.mark.parametrize("requeues", [1, 2, {"a": "table"}])
+def test_a_copy_from_the_dead_letters_is_not_the_message_that_ended_here(requeues: object) -> None:
+    """A redelivery of the parked message is only acknowledged; one of the copy that was sent back must run."""
+    nobody: Any = None
+    tap = Tap("default", 1, nobody, nobody)  # never opened: nobody is told anything
+    jobs = Jobs(lambda: 0.0)
+    job = jobs.open(tap, GENUINE)
+    job.end = End.ACK
+    jobs.close(job)
+    jobs.orphan(tap)
+    copy = replace(GENUINE, redelivered=True, properties=_headers(**{"amqpq-requeues": requeues}))
+    assert jobs.ended_before(tap, copy) is isinstance(requeues, dict)
+    assert jobs.ended_before(tap, replace(GENUINE, redelivered=True)) is not isinstance(requeues, dict)

@@ -297,6 +297,21 @@ def test_a_task_that_runs_through_a_lost_connection_runs_once(
     assert broker.queues()["default"].messages == 0
 
 
+def test_a_delivery_that_the_broker_took_back_may_be_published_again(
+    app: App, start: Any, gate: Any, broker: MemoryBroker, until: Until
+) -> None:
+    """Another worker may park it, and somebody send it back: that is no replay here. Once it is here again, it would be."""
+    worker = start()
+    app.send_task("shop.hold", ("away",), reply="none")
+    until(lambda: gate.begun)
+    assert len(worker.loop._seen) == 1
+    broker.stop()
+    until(lambda: not len(worker.loop._seen))
+    broker.start()
+    until(lambda: worker.loop.counts["handed over"] == 1)
+    assert len(worker.loop._seen) == 1
+
+
 def test_a_task_that_ends_while_the_broker_is_away_is_not_run_again(
     app: App, start: Any, gate: Any, broker: MemoryBroker, until: Until
 ) -> None:

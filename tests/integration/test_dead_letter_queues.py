@@ -1,0 +1,125 @@
+"""The desk on queues of a real broker: classic and quorum, with x-death as it comes over the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from amqpq.deadletters.choosing import Choice
+from amqpq.deadletters.desk import Bounds, Desk, Sending, Source, Tally
+from amqpq.deadletters.planning import Return
+from amqpq.transport import blocking, flow, url
+from amqpq.transport.interface import Connection, Flow, Pending
+from amqpq.types import Properties, Publication, QueueSpec
+
+pytestmark = pytest.mark.integration
+
+DEADLINE_SECONDS = 30.0
+COUNT = 300
+ALL = Choice()
+Until = Callable[..., None]
+
+
+def answer(pending: Pending[Any]) -> Any:
+    """Wait for an answer of the broker."""
+
+    def waiting() -> Flow[Any]:
+        return (yield pending)
+
+    return flow.run(waiting(), DEADLINE_SECONDS)
+
+
+@pytest.fixture
+def connection(vhost_url: str) -> Iterator[Connection]:
+    """A connection into a vhost with two dead-letter queues and a queue that has one of them."""
+    opened = blocking.connect(url.parse(vhost_url), heartbeat_seconds=30, timeout_seconds=DEADLINE_SECONDS)
+    channel = opened.channel()
+    answer(channel.declare_queue(QueueSpec("classic")))
+    answer(channel.declare_queue(QueueSpec("quorum", arguments={"x-queue-type": "quorum"})))
+    dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "classic"}
+    answer(channel.declare_queue(QueueSpec("work", arguments=dead)))
+    yield opened
+    answer(opened.close())
+
+
+def publish(connection: Connection, publications: Sequence[Publication]) -> None:
+    """Publish, and see it confirmed."""
+    outcomes = answer(connection.channel().publish(publications))
+    assert all(outcome.confirmed for outcome in outcomes)
+
+
+def dead_letters(queue: str) -> list[Publication]:
+    """Numbered dead letters for a queue."""
+    headers = {"task": "shop.add", "amqpq-cause": "failed", "amqpq-queue": "work"}
+    return [
+        Publication("", queue, b"%d" % number, Properties(headers={**headers, "id": str(number)}, delivery_mode=2))
+        for number in range(COUNT)
+    ]
+
+
+def held(connection: Connection, queue: str) -> list[int]:
+    """The numbers that a queue holds, in its order; they stay there."""
+    return [int(letter.delivery.body) for letter in Desk(connection).look(Source(queue), ALL, Bounds()).letters]
+
+
+def test_looking_again_and_again_keeps_a_classic_queue_as_it_is(connection: Connection) -> None:
+    """The same messages in the same order, however often and however far somebody looks."""
+    publish(connection, dead_letters("classic"))
+    desk = Desk(connection)
+    for bounds in (Bounds(), Bounds(limit=5), Bounds(scan=150), Bounds()):
+        desk.look(Source("classic"), Choice(text="7"), bounds)
+    assert held(connection, "classic") == list(range(COUNT))
+
+
+def test_looking_at_a_quorum_queue_loses_nothing_and_is_counted(connection: Connection) -> None:
+    """The broker counts each look as a delivery, which is what the limit of looks rests on."""
+    publish(connection, dead_letters("quorum"))
+    desk = Desk(connection)
+    desk.look(Source("quorum"), ALL, Bounds())
+    again = desk.look(Source("quorum"), ALL, Bounds()).letters
+    assert sorted(int(letter.delivery.body) for letter in again) == list(range(COUNT))
+    assert {letter.deliveries for letter in again} == {1}
+
+
+@pytest.mark.parametrize("queue", ["classic", "quorum"])
+def test_every_message_is_in_one_of_the_two_queues(connection: Connection, queue: str) -> None:
+    """Half of them sent back: each is where it belongs, once."""
+    publish(connection, dead_letters(queue))
+    chosen = frozenset(str(number) for number in range(0, COUNT, 2))
+    tally = Tally()
+    Desk(connection).send_back(Source(queue), Choice(ids=chosen), Sending(Return({"work"})), tally)
+    assert tally.sent == {"work": COUNT // 2}
+    assert held(connection, "work") == list(range(0, COUNT, 2))
+    assert sorted(held(connection, queue)) == list(range(1, COUNT, 2))
+
+
+def test_x_death_of_a_real_broker_is_understood_and_taken_off(connection: Connection) -> None:
+    """Its queue, its reason and its time are those of the death; the copy that goes back has no past at the broker."""
+    properties = Properties(headers={"task": "shop.add", "id": "1", "CC": ["classic"]}, user_id="guest")
+    publish(connection, [Publication("", "work", b"1", properties)])
+    channel = connection.channel()
+    taken = answer(channel.get("work"))
+    channel.reject(taken.tag, requeue=False)
+    answer(channel.close())
+    letters = Desk(connection).look(Source("classic"), Choice(causes=frozenset({"rejected"})), Bounds()).letters
+    assert [(letter.by, letter.origin, letter.id) for letter in letters] == [("broker", "work", "1")]
+    assert letters[0].failed_at is not None
+    tally = Tally()
+    Desk(connection).send_back(Source("classic"), Choice(origins=frozenset({"work"})), Sending(Return({"work"})), tally)
+    assert tally.sent_count == 1
+    (back,) = Desk(connection).look(Source("work"), ALL, Bounds()).letters
+    assert set(back.headers) == {"task", "id", "amqpq-requeues", "amqpq-user-id"}
+
+
+def test_a_full_queue_refuses_and_the_dead_letters_stay(connection: Connection) -> None:
+    """A queue that rejects what is too much gets what it takes; the rest are dead letters still."""
+    full = {"x-max-length": 10, "x-overflow": "reject-publish"}
+    answer(connection.channel().declare_queue(QueueSpec("small", arguments=full)))
+    publish(connection, dead_letters("classic"))
+    tally = Tally()
+    Desk(connection).send_back(Source("classic"), ALL, Sending(Return((), to="small")), tally)
+    assert tally.sent_count + tally.stayed.total() == COUNT
+    assert tally.stayed.total() > 0
+    assert sorted(held(connection, "small") + held(connection, "classic")) == list(range(COUNT))
