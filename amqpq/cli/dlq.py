@@ -16,8 +16,7 @@ import click
 
 from amqpq import config
 from amqpq.cli import letters, output
-from amqpq.cli.call import duration
-from amqpq.cli.options import json_option, load_topology, topology_option
+from amqpq.cli.options import duration, json_option, load_topology, topology_option
 from amqpq.deadletters.choosing import Choice
 from amqpq.deadletters.desk import DEFAULT_SCAN, Bounds, Desk, Looked, Sending, Source, Tally
 from amqpq.deadletters.examining import examine
