@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -19,7 +21,6 @@ pytestmark = pytest.mark.integration
 DEADLINE_SECONDS = 30.0
 COUNT = 300
 ALL = Choice()
-Until = Callable[..., None]
 
 
 def answer(pending: Pending[Any]) -> Any:
@@ -59,8 +60,18 @@ def dead_letters(queue: str) -> list[Publication]:
     ]
 
 
-def held(connection: Connection, queue: str) -> list[int]:
-    """The numbers that a queue holds, in its order; they stay there."""
+def settled(connection: Connection, queue: str, count: int) -> None:
+    """Wait until so many are ready: a quorum queue takes them back after it has answered that the channel is closed."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    pause = threading.Event()
+    while Desk(connection).count(Source(queue)) != count:
+        assert time.monotonic() < deadline, f"{queue} does not hold {count} messages"
+        pause.wait(0.02)
+
+
+def held(connection: Connection, queue: str, count: int) -> list[int]:
+    """The numbers that a queue holds, in its order, once it holds so many; they stay there."""
+    settled(connection, queue, count)
     return [int(letter.delivery.body) for letter in Desk(connection).look(Source(queue), ALL, Bounds()).letters]
 
 
@@ -70,7 +81,7 @@ def test_looking_again_and_again_keeps_a_classic_queue_as_it_is(connection: Conn
     desk = Desk(connection)
     for bounds in (Bounds(), Bounds(limit=5), Bounds(scan=150), Bounds()):
         desk.look(Source("classic"), Choice(text="7"), bounds)
-    assert held(connection, "classic") == list(range(COUNT))
+    assert held(connection, "classic", COUNT) == list(range(COUNT))
 
 
 def test_looking_at_a_quorum_queue_loses_nothing_and_is_counted(connection: Connection) -> None:
@@ -78,6 +89,7 @@ def test_looking_at_a_quorum_queue_loses_nothing_and_is_counted(connection: Conn
     publish(connection, dead_letters("quorum"))
     desk = Desk(connection)
     desk.look(Source("quorum"), ALL, Bounds())
+    settled(connection, "quorum", COUNT)
     again = desk.look(Source("quorum"), ALL, Bounds()).letters
     assert sorted(int(letter.delivery.body) for letter in again) == list(range(COUNT))
     assert {letter.deliveries for letter in again} == {1}
@@ -91,8 +103,8 @@ def test_every_message_is_in_one_of_the_two_queues(connection: Connection, queue
     tally = Tally()
     Desk(connection).send_back(Source(queue), Choice(ids=chosen), Sending(Return({"work"})), tally)
     assert tally.sent == {"work": COUNT // 2}
-    assert held(connection, "work") == list(range(0, COUNT, 2))
-    assert sorted(held(connection, queue)) == list(range(1, COUNT, 2))
+    assert held(connection, "work", COUNT // 2) == list(range(0, COUNT, 2))
+    assert sorted(held(connection, queue, COUNT // 2)) == list(range(1, COUNT, 2))
 
 
 def test_x_death_of_a_real_broker_is_understood_and_taken_off(connection: Connection) -> None:
@@ -122,4 +134,6 @@ def test_a_full_queue_refuses_and_the_dead_letters_stay(connection: Connection) 
     Desk(connection).send_back(Source("classic"), ALL, Sending(Return((), to="small")), tally)
     assert tally.sent_count + tally.stayed.total() == COUNT
     assert tally.stayed.total() > 0
-    assert sorted(held(connection, "small") + held(connection, "classic")) == list(range(COUNT))
+    assert sorted(
+        held(connection, "small", tally.sent_count) + held(connection, "classic", tally.stayed.total())
+    ) == list(range(COUNT))
