@@ -57,13 +57,18 @@ def queue_options(command: Command) -> Command:
 
 def choice_options(command: Command) -> Command:
     """Add the filters; all that are given must hold."""
+    text = click.option("--text", default="", help="In reason, traceback, headers or body; in any case.")
+    return other_choice_options(text(command))
+
+
+def other_choice_options(command: Command) -> Command:
+    """Add the filters but for the text, which is an argument of `search`."""
     decorators = (
         click.option("--task", "tasks", metavar="GLOB", multiple=True, help="Task name or pattern, as 'web.*'; repeatable."),
         click.option("--cause", "causes", multiple=True, help="failed, expired, crashed, ...; repeatable."),
         click.option("--queue-of-origin", "origins", metavar="QUEUE", multiple=True, help="Where it came from; repeatable."),
         click.option("--older-than", type=duration, metavar="DURATION", default=None, help="Failed before that: 90s, 1h, 2d."),
         click.option("--newer-than", type=duration, metavar="DURATION", default=None, help="Failed since then."),
-        click.option("--text", default="", help="In reason, traceback, headers or body; in any case."),
         click.option("--scan", type=click.IntRange(1), default=DEFAULT_SCAN, show_default=True,
                      help="Messages of a queue looked at, at most; as many are held meanwhile."),
     )  # fmt: skip
@@ -122,7 +127,7 @@ def list_letters(queue: str | None, ids: tuple[str, ...], limit: int, as_json: b
 @dlq.command()
 @click.argument("text")
 @queue_options
-@choice_options
+@other_choice_options
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows per queue.")
 @json_option
 def search(queue: str | None, limit: int, as_json: bool, **values: Any) -> None:
