@@ -6,6 +6,7 @@ The loop runs on the main thread. In the solo pool user code has the main thread
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -19,15 +20,17 @@ from amqpq.errors import AccessRefused, ConfigurationError
 from amqpq.lifecycle import State
 from amqpq.log import WORKER
 from amqpq.message import ResultEnvelope
-from amqpq.topology import Topology
+from amqpq.topology import Topology, versions
 from amqpq.topology.declarations import Declarations, declarations, queue_spec
 from amqpq.transport import declare, flow
 from amqpq.transport.interface import Connection
+from amqpq.types import ServerInfo
+from amqpq.worker import timeouts
 from amqpq.worker.deadletter import Place
 from amqpq.worker.execute import Executor
 from amqpq.worker.host import Host
 from amqpq.worker.lane import FIRST_SECONDS, ConnectionSource, Lane
-from amqpq.worker.limits import Timing, check_pool
+from amqpq.worker.limits import Timing, check_pool, limits_of_task
 from amqpq.worker.loop import ExitCode, Loop, LoopPlan, Parts
 from amqpq.worker.plan import WorkerPlan
 from amqpq.worker.pools.alarm import Alarm
@@ -58,7 +61,7 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
         The exit code: 0 all finished, 1 error, 3 work was given back.
 
     Raises:
-        ConfigurationError: There is no task, or the pool cannot keep a limit.
+        ConfigurationError: There is no task, or the pool or the broker cannot keep a limit.
         KeyProblem: Results have to be signed and the key is not there.
         TransportError: No broker, or a queue is missing (with the remedy).
     """
@@ -69,7 +72,9 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
         )
     check_pool(plan.pool, plan.limits, plan.recycling, host.registry)
     consuming = open_link(f"{plan.name} consuming")
-    prepare(plan, host.topology, consuming.connection(FIRST_SECONDS))
+    connection = consuming.connection(FIRST_SECONDS)
+    check_broker(plan, host, connection.server)
+    prepare(plan, host.topology, connection)
     reactor = Reactor()
     pool = make_pool(plan, host, reactor)
     loop = Loop(
@@ -94,6 +99,34 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
         for number, handler in before.items():
             signal.signal(number, handler)
         reactor.close()
+
+
+def check_broker(plan: WorkerPlan, host: Host, server: ServerInfo) -> None:
+    """See that the broker is one the file is for, and patient enough for the tasks.
+
+    Raises:
+        ConfigurationError: It is not; the message says what to change.
+    """
+    requirement = host.topology.requires.rabbitmq
+    if not versions.allows(requirement, server.version_tuple):
+        raise ConfigurationError(
+            f"the file is for RabbitMQ {requirement} (`requires:`), and the broker is {server.version}; lint the file for that "
+            "version by changing `requires:`, or use another broker"
+        )
+    waves = math.ceil(plan.prefetch / plan.concurrency)
+    patience = timeouts.check(host.topology, plan.queues, hard_limits(plan, host), waves, server.version_tuple)
+    if patience.refusals:
+        raise ConfigurationError("\n".join(patience.refusals))
+    for warning in patience.warnings:
+        logger.warning("%s", warning)
+
+
+def hard_limits(plan: WorkerPlan, host: Host) -> dict[str, float | None]:
+    """Return the hard time limit of every task, seconds; None where it has none."""
+    found = {name: host.registry.get(name) for name in host.registry.names}
+    return {
+        name: limits_of_task(task.options).or_else(plan.limits).hard for name, task in found.items() if task is not None
+    }
 
 
 def prepare(plan: WorkerPlan, topology: Topology, connection: Connection) -> None:
