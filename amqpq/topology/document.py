@@ -281,7 +281,7 @@ class DeadLetterPart(Part):
 class DelaysPart(Part):
     """The delay ladder in the broker."""
 
-    unit: Duration = Field(default=1.0, gt=0, description="The finest step.")
+    unit: Duration = Field(default=0.125, gt=0, description="The finest step; delays are rounded up to it.")
     max: Duration = Field(default=30 * 86400.0, gt=0, description="The longest delay.")
 
 

@@ -21,7 +21,8 @@ from amqpq.lifecycle import State
 from amqpq.log import WORKER
 from amqpq.message import ResultEnvelope
 from amqpq.topology import Topology, versions
-from amqpq.topology.declarations import Declarations, declarations, queue_spec
+from amqpq.topology.declarations import Declarations, declarations, exchange_spec, queue_spec
+from amqpq.topology.delays import ladder
 from amqpq.transport import declare, flow
 from amqpq.transport.interface import Connection
 from amqpq.types import ServerInfo
@@ -151,13 +152,14 @@ def prepare(plan: WorkerPlan, topology: Topology, connection: Connection) -> Non
 
 
 def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
-    """Return what a worker relies on: its queues, and those their dead letters go to."""
+    """Return what a worker relies on: its queues, those their dead letters go to, and the delay ladder."""
     targets = (topology.dead_letter_of(queue) for queue in queues)
     names = dict.fromkeys((*queues, *(target for target in targets if target is not None)))
     known = [topology.queues[name] for name in names if name in topology.queues]
+    rungs = ladder(topology)
     return Declarations(
-        exchanges=(),
-        queues=tuple(queue_spec(queue) for queue in known if queue.manage == "full"),
+        exchanges=tuple(exchange_spec(exchange) for exchange in rungs.exchanges),
+        queues=tuple(queue_spec(queue) for queue in (*known, *rungs.queues) if queue.manage == "full"),
         bindings=(),
         expected_queues=tuple(queue_spec(queue) for queue in known if queue.manage != "full"),
     )

@@ -8,9 +8,10 @@ the delivery is published first, and the broker must have *confirmed* it:
    be published again. A step that is not done keeps the delivery: an acknowledgement never rests on hope.
 3. Only when no step is left does `end` happen.
 
-There are three steps. REPLY sends the result to the caller's reply queue. PARK copies the message to the dead letter of
+There are four steps. REPLY sends the result to the caller's reply queue. PARK copies the message to the dead letter of
 its queue, with the evidence in headers. REPUBLISH copies it to the queue it came from, with one crash more in its header,
-because a classic queue counts no deliveries and the headers of a message in a queue cannot be changed.
+because a classic queue counts no deliveries and the headers of a message in a queue cannot be changed. LATER copies it into
+the delay ladder, because what is not due waits in the broker and not here.
 
 There are two ends: ACK, and REQUEUE for a delivery that nothing was done with, or about which nothing can be known.
 
@@ -51,6 +52,8 @@ class Happened(StrEnum):
     """Its expiry passed before it could run."""
     CRASHED = "crashed"
     """The child that ran it died."""
+    EARLY = "early"
+    """It is not due yet."""
     UNTOUCHED = "untouched"
     """It was not begun, or was cut off by a stop that was not its fault."""
 
@@ -61,6 +64,7 @@ class Step(StrEnum):
     REPLY = "reply"
     PARK = "park"
     REPUBLISH = "republish"
+    LATER = "later"
 
 
 class End(StrEnum):
@@ -115,9 +119,10 @@ SETTLEMENTS: Mapping[tuple[Happened, bool, bool], Settlement] = MappingProxyType
         **{(bad, False, False): Settlement((), End.ACK, dropped=True) for bad in _BAD},
     }
 )
-"""All ends but two: a crash that is not the last one allowed, and what was never begun."""
+"""All ends but three: a crash that is not the last one allowed, what is not due, and what was never begun."""
 
 TRY_AGAIN: Final = Settlement((Step.REPUBLISH,), End.ACK)
+PUT_OFF: Final = Settlement((Step.LATER,), End.ACK)
 GIVE_BACK: Final = Settlement((), End.REQUEUE)
 
 REVIEWS: Mapping[tuple[Step, Fate], Review] = MappingProxyType(
@@ -134,6 +139,10 @@ REVIEWS: Mapping[tuple[Step, Fate], Review] = MappingProxyType(
         (Step.REPUBLISH, Fate.RETURNED): Review.AGAIN,
         (Step.REPUBLISH, Fate.NACKED): Review.AGAIN,
         (Step.REPUBLISH, Fate.UNKNOWN): Review.AGAIN,
+        (Step.LATER, Fate.CONFIRMED): Review.DONE,
+        (Step.LATER, Fate.RETURNED): Review.AGAIN,
+        (Step.LATER, Fate.NACKED): Review.AGAIN,
+        (Step.LATER, Fate.UNKNOWN): Review.AGAIN,
     }
 )
 """What the broker's word about a step means. Complete: a fate without a line here would be a guess."""
@@ -152,6 +161,8 @@ def settle(happened: Happened, case: Case, *, crash_limit: int = CRASH_LIMIT) ->
     """
     if happened is Happened.UNTOUCHED:
         return GIVE_BACK
+    if happened is Happened.EARLY:
+        return PUT_OFF
     if happened is Happened.CRASHED and case.crashes < crash_limit:
         return TRY_AGAIN
     return SETTLEMENTS[happened, case.answerable, case.parkable]
