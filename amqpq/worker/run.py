@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final, TypeAlias
 
+from amqpq import signals
 from amqpq.clock import SYSTEM_CLOCK
 from amqpq.errors import AccessRefused, ConfigurationError
 from amqpq.lifecycle import State
@@ -29,6 +30,7 @@ from amqpq.types import ServerInfo
 from amqpq.worker import timeouts
 from amqpq.worker.deadletter import Place
 from amqpq.worker.execute import Executor
+from amqpq.worker.herald import Herald
 from amqpq.worker.host import Host
 from amqpq.worker.lane import FIRST_SECONDS, ConnectionSource, Lane
 from amqpq.worker.limits import Timing, check_pool, limits_of_task
@@ -72,6 +74,16 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
             f"-A {plan.reference}: no task is registered there; is the module with the tasks imported?"
         )
     check_pool(plan.pool, plan.limits, plan.recycling, host.registry)
+    signals.worker_init.send(plan.name)
+    herald = Herald(plan.name)
+    try:
+        return _work(plan, host, open_link, herald)
+    finally:
+        herald.close()
+        signals.worker_shutdown.send(plan.name)
+
+
+def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, herald: Herald) -> ExitCode:
     consuming = open_link(f"{plan.name} consuming")
     connection = consuming.connection(FIRST_SECONDS)
     check_broker(plan, host, connection.server)
@@ -87,11 +99,12 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
             Lane(open_link(f"{plan.name} publishing"), "publishing", reactor),
             reactor,
             SYSTEM_CLOCK,
+            herald,
         ),
     )
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        reactor.post(loop.signalled)
+    def stop(number: int, _frame: FrameType | None) -> None:
+        reactor.post(loop.signalled, number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -12,7 +12,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from amqpq.consumer import Tap
@@ -22,6 +22,7 @@ from amqpq.security.replay import SeenIds
 from amqpq.topology import Topology, delays
 from amqpq.types import Fate, Outcome, Publication
 from amqpq.worker.deadletter import Evidence, Place, another_try, dead_letter, for_later
+from amqpq.worker.herald import Herald
 from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Outlet
 from amqpq.worker.reactor import Reactor, Timer
@@ -48,6 +49,7 @@ class Surroundings:
     counts: Counter[str]
     now: Callable[[], float]
     """Seconds since the epoch."""
+    herald: Herald = field(default_factory=Herald)
 
 
 class Settler:
@@ -74,6 +76,8 @@ class Settler:
         )
         self._counts[happened] += 1
         self._log(job, happened, finished, settlement)
+        if happened is not Happened.SUCCEEDED:
+            self._around.herald.concluded(job, finished, settlement)
         job.end = settlement.end
         job.steps = settlement.steps
         job.copied = Step.REPUBLISH in settlement.steps or happened is Happened.EARLY

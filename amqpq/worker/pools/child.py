@@ -31,6 +31,7 @@ from collections import deque
 from functools import partial
 from typing import Any, Final
 
+from amqpq import signals
 from amqpq.errors import AmqpqError, ConfigurationError
 from amqpq.worker import logs
 from amqpq.worker.execute import Executor
@@ -94,6 +95,7 @@ class Child:
         logs.configure(init.log_level)
         try:
             host = load_host(init.reference, init.topology)
+            signals.worker_process_init.send(init.worker)
             timing = Timing("prefork", init.limits, ChildTimekeeper(self._board))
             self._memory_bytes = init.memory_bytes
             self._see_room()
@@ -104,6 +106,7 @@ class Child:
         threading.Thread(target=self._obey, name="amqpq-control", daemon=True).start()
         self._send([wire.Ready()])
         self._work(executor)
+        signals.worker_process_shutdown.send(init.worker, pid=os.getpid(), exitcode=0)
 
     def _work(self, executor: Executor) -> None:
         while True:
@@ -186,7 +189,7 @@ class Child:
                 self._works.sendall(wire.frame(batch))
 
     def _mark(self, number: int, stage: int) -> None:
-        wire.BOARD.pack_into(self._board, 0, number, stage)
+        wire.post_stage(self._board, number, stage)
 
     # ------------------------------------------------------------------------------------------------ the second thread
 

@@ -39,6 +39,7 @@ from amqpq.worker.pools import wire
 from amqpq.worker.pools.childprocess import Child, ChildPlan, death
 from amqpq.worker.pools.interface import Crash, Listener
 from amqpq.worker.reactor import Reactor, Timer
+from amqpq.worker.vitals import Member
 from amqpq.worker.work import Finished, Work
 
 logger = logging.getLogger(WORKER)
@@ -118,6 +119,20 @@ class ProcessPool:
     def pids(self) -> tuple[int, ...]:
         """The process ids of the children."""
         return tuple(child.process.pid for child in self._children)
+
+    def census(self) -> tuple[Member, ...]:
+        """Return how the children are: what this side knows of each, and what its board says."""
+        return tuple(
+            Member(
+                f"child {child.process.pid}",
+                child.process.pid,
+                child.process.returncode is None,
+                child.ready,
+                *(wire.read_running(child.board) if child.held else (None, None)),
+                child.done,
+            )
+            for child in self._children
+        )
 
     def start(self, listener: Listener) -> None:
         """Start every child; they load the application at the same time."""
