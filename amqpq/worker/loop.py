@@ -186,11 +186,12 @@ class Loop:
     def _stop_cold(self) -> None:
         self._position.move("stop now")
         self._intake.cancel()
+        waiting = {work.number for work in self._waiting}
         self._waiting.clear()
         self._pool.kill()
         left = self._jobs.all()
         for job in left:
-            self._settler.give_back(job)
+            self._settler.give_back(job, Happened.UNTOUCHED if job.number in waiting else Happened.CUT_OFF)
         if left:
             self._exit_code = ExitCode.GAVE_BACK
             logger.warning("gave back %d begun", len(left))
