@@ -336,13 +336,15 @@ class Loop:
         if job is None:
             logger.error("%s", crash.how)
             return
+        job.remains = crash.remains
         if crash.overran is not None:
             self._overran(job, crash, crash.overran)
             return
         job.crashes += 1
         reason = f"{crash.how} while it ran this task ({job.crashes} of {CRASH_LIMIT} times)"
         reply = self._crash_reply(job, crash, WorkerLost(reason)) if job.crashes >= CRASH_LIMIT else None
-        outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason)
+        traceback = crash.remains.fault if crash.remains is not None else ""
+        outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason, traceback)
         self._settler.conclude(job, outcome)
 
     def _overran(self, job: Job, crash: Crash, limit: float) -> None:

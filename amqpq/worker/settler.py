@@ -151,7 +151,14 @@ class Settler:
             queue=job.queue,
             target=self._target(job.queue) or "",
             place=self._around.place,
-            evidence=Evidence(finished.cause, finished.reason, finished.traceback, _attempts(job), self._around.now()),
+            evidence=Evidence(
+                finished.cause,
+                finished.reason,
+                finished.traceback,
+                _attempts(job),
+                self._around.now(),
+                job.remains,
+            ),
         )
 
     def _answered(self, key: tuple[Job, Step] | None, outcome: Outcome) -> None:
