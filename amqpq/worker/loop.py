@@ -209,11 +209,12 @@ class Loop:
     def _stop_cold(self) -> None:
         self._position.move("stop now")
         self._intake.cancel()
+        waiting = {work.number for work in self._waiting}
         self._waiting.clear()
         self._pool.kill()
         left = self._jobs.all()
         for job in left:
-            self._settler.give_back(job)
+            self._settler.give_back(job, Happened.UNTOUCHED if job.number in waiting else Happened.CUT_OFF)
         if left:
             self._exit_code = ExitCode.GAVE_BACK
             logger.warning("gave back %d begun", len(left))
@@ -398,13 +399,15 @@ class Loop:
         if job is None:
             logger.error("%s", crash.how)
             return
+        job.remains = crash.remains
         if crash.overran is not None:
             self._overran(job, crash, crash.overran)
             return
         job.crashes += 1
         reason = f"{crash.how} while it ran this task ({job.crashes} of {CRASH_LIMIT} times)"
         reply = self._crash_reply(job, crash, WorkerLost(reason)) if job.crashes >= CRASH_LIMIT else None
-        outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason)
+        traceback = crash.remains.fault if crash.remains is not None else ""
+        outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason, traceback)
         self._settler.conclude(job, outcome)
 
     def _overran(self, job: Job, crash: Crash, limit: float) -> None:

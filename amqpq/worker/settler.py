@@ -94,9 +94,9 @@ class Settler:
             self._keys.append(None)
             self._publications.append(Publication("", reply.routing_key, reply.body, reply.properties, mandatory=False))
 
-    def give_back(self, job: Job) -> None:
-        """Return a job that was not begun, or will not be finished, to its queue."""
-        job.end = settle(Happened.UNTOUCHED, Case()).end
+    def give_back(self, job: Job, happened: Happened = Happened.UNTOUCHED) -> None:
+        """Return a job that was not begun, or (`Happened.CUT_OFF`) will not be finished, to its queue."""
+        job.end = settle(happened, Case()).end
         self._end(job)
 
     def flush(self) -> None:
@@ -157,7 +157,14 @@ class Settler:
             queue=job.queue,
             target=self._target(job.queue) or "",
             place=self._around.place,
-            evidence=Evidence(finished.cause, finished.reason, finished.traceback, _attempts(job), self._around.now()),
+            evidence=Evidence(
+                finished.cause,
+                finished.reason,
+                finished.traceback,
+                _attempts(job),
+                self._around.now(),
+                job.remains,
+            ),
         )
 
     def _later(self, job: Job, finished: Finished) -> Publication:
@@ -225,7 +232,7 @@ class Settler:
                 self._thirsty.add(tap)
             else:
                 self.forget_seen(job)
-                tap.give_back(job.delivery.tag)
+                tap.give_back(job.delivery.tag, begun=job.end is End.REQUEUE)
         self._jobs.close(job)
 
     def _target(self, queue: str) -> str | None:
