@@ -118,7 +118,7 @@ def prepare(plan: WorkerPlan, topology: Topology, connection: Connection) -> Non
 def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
     """Return what a worker relies on: its queues, and those their dead letters go to."""
     targets = (topology.dead_letter_of(queue) for queue in queues)
-    names = dict.fromkeys((*queues, *(target for target in targets if target is not None)))
+    names = dict.fromkeys((*queues, *(target for target in (*targets, topology.revocations) if target is not None)))
     known = [topology.queues[name] for name in names if name in topology.queues]
     return Declarations(
         exchanges=(),
