@@ -40,6 +40,7 @@ from amqpq.worker.pools.interface import Crash, Pool
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.settle import CRASH_LIMIT, Happened, without_delivery
 from amqpq.worker.settler import Settler, Surroundings
+from amqpq.worker.states import STAGE, Position
 from amqpq.worker.work import RUNNING, Finished, Reply, Report, Work
 
 logger = logging.getLogger(WORKER)
@@ -57,7 +58,7 @@ class ExitCode(IntEnum):
 
 
 class Stage(StrEnum):
-    """Where a worker is in its life."""
+    """Where a worker is in its life: the states of `states.STAGE`."""
 
     STARTING = "starting"
     WORKING = "working"
@@ -96,7 +97,7 @@ class Loop:
         self._reactor = parts.reactor
         self._pool = parts.pool
         topology = parts.host.topology
-        self.stage = Stage.STARTING
+        self._position = Position(STAGE)
         self.counts: Counter[str] = Counter()
         self._jobs = Jobs(parts.reactor.monotonic)
         self._waiting: deque[Work] = deque()
@@ -114,6 +115,11 @@ class Loop:
 
     # ------------------------------------------------------------------------------------------------------------ life
 
+    @property
+    def stage(self) -> Stage:
+        """Where the worker is in its life."""
+        return Stage(self._position.state)
+
     def run(self) -> ExitCode:
         """Work until told to stop; returns the exit code."""
         self._parts.publishing.start(self._can_publish, lambda: None, self.fail)
@@ -126,7 +132,7 @@ class Loop:
                 self._pool.offer(self._waiting)
             self._settler.flush()
             if self.stage is Stage.DRAINING and not len(self._jobs):
-                self.stage = Stage.OVER
+                self._position.move("drained")
         self._parts.consuming.close()
         self._parts.publishing.close()
         if self._exit_code is ExitCode.FINISHED:
@@ -156,7 +162,7 @@ class Loop:
             self._exit_code = ExitCode.ERROR
 
     def _stop_warm(self) -> None:
-        self.stage = Stage.DRAINING
+        self._position.move("stop")
         self._intake.cancel()
         waiting = [job for work in self._waiting if (job := self._jobs.get(work.number)) is not None]
         self._waiting.clear()
@@ -178,7 +184,7 @@ class Loop:
             self._stop_cold()
 
     def _stop_cold(self) -> None:
-        self.stage = Stage.OVER
+        self._position.move("stop now")
         self._intake.cancel()
         self._waiting.clear()
         self._pool.kill()
@@ -203,7 +209,7 @@ class Loop:
     def _begin(self) -> None:
         """Subscribe once everything a delivery will need is there."""
         if self._pool_is_ready and self._outlet.open and self.stage in {Stage.STARTING, Stage.WORKING}:
-            self.stage = Stage.WORKING
+            self._position.move("ready")
             self._intake.open()
 
     def _complain_when_blocked(self) -> None:

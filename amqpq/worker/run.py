@@ -97,19 +97,21 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
 
 
 def prepare(plan: WorkerPlan, topology: Topology, connection: Connection) -> None:
-    """Declare the topology if that was asked for; otherwise see that the queues are there.
+    """Declare the topology if that was asked for; otherwise see that the queues are there, and as the file says.
 
     Raises:
         ObjectNotFound: A queue is missing; `amqpq topology apply` creates it.
-        PreconditionFailed: Declaring met an object that is there with other properties.
+        PreconditionFailed: A queue (or what `--apply` declares) is there with other properties.
     """
     if plan.apply:
         applied = flow.run(declare.apply(connection.channel, declarations(topology)), DECLARE_SECONDS)
         declare.demand(applied)
         logger.info("declared the topology of project %s", topology.project)
         return
+    wanted = needed(topology, plan.queues)
     try:
-        flow.run(declare.verify(connection.channel, needed(topology, plan.queues)), DECLARE_SECONDS)
+        flow.run(declare.verify(connection.channel, wanted), DECLARE_SECONDS)
+        flow.run(declare.compare(connection.channel, wanted), DECLARE_SECONDS)
     except AccessRefused as error:
         # Some broker versions want the configure permission even for looking; consuming will tell.
         logger.warning("cannot verify the queues before consuming: %s", error)
