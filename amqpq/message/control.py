@@ -22,10 +22,11 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from amqpq.errors import (
     ContentRefused,
+    LocalError,
     MessageTooLarge,
     OversizeMessage,
     Replayed,
@@ -34,11 +35,10 @@ from amqpq.errors import (
     Undecodable,
 )
 from amqpq.message.canonical import UNENCODABLE, control_bytes
-from amqpq.message.codec import Codec
 from amqpq.message.parsing import short
 from amqpq.message.wire import KEY_ID, ROUTE, SIGNATURE, SIGNED_AT, route_text
 from amqpq.security.replay import SeenIds
-from amqpq.security.signing import CONTROL, RESULTS, Stamp, signature_text
+from amqpq.security.signing import CONTROL, RESULTS, Signer, Stamp, Verifier, signature_text
 from amqpq.types import PERSISTENT, ExchangeSpec, Properties, QueueSpec, Table
 
 REQUESTS: Final = ExchangeSpec("celery.pidbox", "fanout", durable=False)
@@ -106,6 +106,18 @@ class Incoming:
     key_id: str | None
 
 
+class Keys(Protocol):
+    """The keys of a project, as `amqpq.message.Codec` has them."""
+
+    @property
+    def signer(self) -> Signer | None:
+        """Signs what goes out; None where nothing is signed."""
+
+    @property
+    def verifier(self) -> Verifier:
+        """Checks what comes in."""
+
+
 class ControlCodec:
     """Writes and reads control messages with the keys of a codec.
 
@@ -119,7 +131,7 @@ class ControlCodec:
 
     def __init__(
         self,
-        codec: Codec,
+        codec: Keys,
         *,
         required: bool,
         clock: Callable[[], float] = time.time,
@@ -321,6 +333,23 @@ def read_request(value: Mapping[str, Any]) -> Request:
         _text(value, "ticket"),
         key,
     )
+
+
+def write_revocation(ids: Sequence[str], until: float) -> dict[str, Any]:
+    """Return the entry for these ids; they count until then, seconds since the epoch."""
+    if not ids:
+        raise LocalError("no task id to revoke")
+    return {"method": "revoke", "ids": list(ids), "until": until}
+
+
+def read_revocation(entry: Mapping[str, Any]) -> tuple[list[str], float] | None:
+    """Return ids and until when they count; None for an entry of another kind, such as a mark."""
+    ids, until = entry.get("ids"), entry.get("until")
+    if entry.get("method") != "revoke" or not isinstance(ids, list) or isinstance(until, bool):
+        return None
+    if not isinstance(until, int | float) or not all(isinstance(each, str) for each in ids):
+        return None
+    return ids, float(until)
 
 
 def _text(value: Mapping[str, Any], name: str) -> str | None:

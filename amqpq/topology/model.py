@@ -260,8 +260,9 @@ class Signing:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """A key whose signatures are accepted. `may` lists task-name patterns and the words `results` and `control`; None is
-    everything.
+    """A key whose signatures are accepted, for what `may` lists: task-name patterns, the words `results` and `control`.
+
+    None is everything.
     """
 
     key: str

@@ -50,6 +50,7 @@ class WorkerPlan:
     topology: Topology | None = None
     limits: Limits = NO_LIMITS
     recycling: Recycling = NO_RECYCLING
+    events: bool = False
 
 
 def choose_pool(name: str) -> str:

@@ -23,6 +23,7 @@ from amqpq.topology import Topology
 from amqpq.topology.declarations import Declarations, declarations, queue_spec
 from amqpq.transport import declare, flow
 from amqpq.transport.interface import Connection
+from amqpq.worker.control import ControlPlan
 from amqpq.worker.deadletter import Place
 from amqpq.worker.execute import Executor
 from amqpq.worker.host import Host
@@ -73,7 +74,13 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
     reactor = Reactor()
     pool = make_pool(plan, host, reactor)
     loop = Loop(
-        LoopPlan(plan.queues, plan.prefetch, Place(socket.gethostname(), plan.name), plan.shutdown_timeout_seconds),
+        LoopPlan(
+            plan.queues,
+            plan.prefetch,
+            Place(socket.gethostname(), plan.name),
+            plan.shutdown_timeout_seconds,
+            ControlPlan(plan.events),
+        ),
         Parts(
             host,
             pool,

@@ -8,7 +8,7 @@ Commands that cannot be kept answer with an error that says why; no argument is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import IntEnum
 from types import MappingProxyType
@@ -82,7 +82,7 @@ class Command:
     name: str
     access: Access
     call: Callable[[Surface, Arguments], Any]
-    takes: Mapping[str, Reader] = MappingProxyType({})
+    takes: Mapping[str, Reader] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
 
@@ -106,7 +106,9 @@ _LOOKING: Final = (
     Command("clock", Access.LOOK, lambda surface, _: {"clock": surface.clock()}),
     Command("hello", Access.LOOK, _hello, {"from_node": _anything, "revoked": _anything}),
     Command("stats", Access.LOOK, lambda surface, _: surface.stats()),
-    Command("conf", Access.LOOK, lambda surface, _: surface.conf(), {"with_defaults": _anything}, aliases=("dump_conf",)),
+    Command(
+        "conf", Access.LOOK, lambda surface, _: surface.conf(), {"with_defaults": _anything}, aliases=("dump_conf",)
+    ),
     Command("report", Access.LOOK, lambda surface, _: {"ok": surface.report()}),
     Command(
         "registered",

@@ -40,8 +40,11 @@ BATCH_EVENTS: Final = 100
 TRACEBACK_CHARACTERS: Final = 8192
 _TRANSIENT: Final = 1
 
-_RAN: Final = frozenset({"succeeded", "failed", "overran", "crashed", "retried", "rejected"})
+_RAN: Final = frozenset({"succeeded", "failed", "overran", "crashed", "retried"})
 """What happens only to a task that has begun."""
+
+
+_ENDS: Final = frozenset(_RAN | {"revoked", "expired", "refused"})
 
 
 class Seen(Protocol):
@@ -50,8 +53,8 @@ class Seen(Protocol):
     def running(self) -> dict[int, Running]:
         """The works that run now, by number."""
 
-    def is_here(self, number: int) -> bool:
-        """Whether a job of this number is not ended."""
+    def job(self, number: int) -> Job | None:
+        """The job of this number, if it is not ended."""
 
     def totals(self) -> tuple[int, int]:
         """How many tasks run, and how many have ended."""
@@ -66,6 +69,7 @@ class Events:
         clock: Celery's logical clock.
         send: Publishes without promise.
         reactor: The loop's.
+        now: Seconds since the epoch.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Events:
         clock: LamportClock,
         send: Callable[[Sequence[Publication]], object],
         reactor: Reactor,
+        now: Callable[[], float],
     ) -> None:
         self.left_out = 0
         """Tasks that were not told of, for there were too many."""
@@ -83,6 +88,7 @@ class Events:
         self._clock = clock
         self._send = send
         self._reactor = reactor
+        self._now = now
         self._pid = os.getpid()
         self._told: dict[int, bool] = {}
         """Number of each task that is told of, and whether its start was."""
@@ -165,9 +171,11 @@ class Events:
             return
         happened = finished.happened
         if not started and happened in _RAN:
-            self._started(job.id, time.time() - finished.seconds)
-        kind, fields = ending(finished, again=again)
-        self._buffer.append(self._event(kind, uuid=job.id, **fields))
+            self._started(job.id, self._now() - finished.seconds)
+        told = ending(finished, again=again)
+        if told is not None:
+            kind, fields = told
+            self._buffer.append(self._event(kind, uuid=job.id, **fields))
 
     def flush(self) -> None:
         """Send the events of this turn."""
@@ -180,10 +188,11 @@ class Events:
     def _look(self) -> None:
         """Tell of the tasks that have begun since the last look."""
         for number, running in self._seen.running().items():
-            if self._told.get(number) is False:
+            job = self._seen.job(number)
+            if job is not None and self._told.get(number) is False:
                 self._told[number] = True
-                self._started(running.task_id, running.since)
-        for number in [number for number in self._told if not self._seen.is_here(number)]:
+                self._started(job.id, running.since)
+        for number in [number for number in self._told if self._seen.job(number) is None]:
             del self._told[number]  # given back
         self.flush()
         self._timers[1] = self._reactor.call_later(LOOK_SECONDS, self._look)
@@ -200,21 +209,23 @@ class Events:
             "pid": self._pid,
             "clock": self._clock.forward(),
             **fields,
-            "timestamp": time.time(),
+            "timestamp": self._now(),
             "type": kind,
         }
 
     def _publish(self, key: str, event: object) -> None:
         properties = Properties(
-            "application/json", "utf-8", {"hostname": self._worker}, _TRANSIENT, timestamp=int(time.time())
+            "application/json", "utf-8", {"hostname": self._worker}, _TRANSIENT, timestamp=int(self._now())
         )
         body = json.dumps(event, separators=(",", ":")).encode()
         self._send((Publication(EVENTS.name, key, body, properties, mandatory=False),))
 
 
-def ending(finished: Finished, *, again: bool) -> tuple[str, dict[str, Any]]:
-    """Return the event that says how a task ended, with its fields. Pure."""
+def ending(finished: Finished, *, again: bool) -> tuple[str, dict[str, Any]] | None:
+    """Return the event that says how a task ended, with its fields; None where it has only been put off. Pure."""
     happened = finished.happened
+    if happened not in _ENDS:
+        return None
     if happened == Happened.SUCCEEDED:
         return "task-succeeded", {"result": None, "runtime": finished.seconds}
     if happened in {Happened.REVOKED, Happened.EXPIRED}:
@@ -231,7 +242,7 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _utcoffset() -> int:
+def _utcoffset() -> float:
     """Hours west of UTC, as Celery counts them."""
     zone = time.altzone if time.daylight and time.localtime().tm_isdst else time.timezone
-    return zone // 3600
+    return zone / 3600

@@ -1,5 +1,7 @@
-"""From a request to an answer: is it for this worker, may its sender ask for that, and what comes out. Pure but for the
-surface that it acts on."""
+"""From a request to an answer: is it for this worker, may its sender ask for that, and what comes out.
+
+Pure but for the surface that it acts on.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from amqpq.message.control import Request
-from amqpq.worker.control.commands import ALLOWED, find, read_arguments
+from amqpq.worker.control.commands import ALLOWED, Access, find, read_arguments
 from amqpq.worker.control.surface import Refused, Surface
 
 PATTERN_CHARACTERS: Final = 255
@@ -17,11 +19,11 @@ PATTERN_CHARACTERS: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request came to. `refused` is why it was not carried out for want of a signature, to be logged."""
+    """What a request came to. `refused` is why it was not carried out for want of a signature; `acts`: it was no mere look."""
 
     value: Any
     refused: str = ""
-    known: bool = True
+    acts: bool = False
 
 
 def is_for(request: Request, worker: str) -> bool:
@@ -52,11 +54,12 @@ def answer(request: Request, surface: Surface, *, signed: bool, rule: str) -> An
     try:
         command = find(request.method)
     except Refused as why:
-        return Answer({"error": str(why)}, known=False)
+        return Answer({"error": str(why)})
     if not signed and command.access > ALLOWED[rule]:
         reason = f"{command.name} must be signed (security.control is {rule!r})"
         return Answer({"error": reason}, refused=reason)
+    acts = command.access is Access.ACT
     try:
-        return Answer(command.call(surface, read_arguments(command, request.arguments)))
+        return Answer(command.call(surface, read_arguments(command, request.arguments)), acts=acts)
     except Refused as why:
-        return Answer({"error": str(why)})
+        return Answer({"error": str(why)}, acts=acts)

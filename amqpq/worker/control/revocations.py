@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from amqpq.consumer import Tap
-from amqpq.errors import AmqpqError, ConnectionLost, LocalError, RemoteMessageError
+from amqpq.errors import AmqpqError, ConnectionLost, RemoteMessageError
 from amqpq.log import SECURITY, WORKER
-from amqpq.message.control import ControlCodec
+from amqpq.message.control import ControlCodec, read_revocation
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery, Outcome, Publication
 from amqpq.worker.lane import Outlet
@@ -159,20 +159,3 @@ class Revocations:
         pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(self._failures - 1, 10))
         worker_log.warning("not reading revocations from %s: %s; trying again in %.0f s", self._queue, reason, pause)
         self._reactor.call_later(pause, self._subscribe)
-
-
-def write_revocation(ids: Sequence[str], until: float) -> dict[str, Any]:
-    """Return the entry for these ids; they count until then, seconds since the epoch."""
-    if not ids:
-        raise LocalError("no task id to revoke")
-    return {"method": "revoke", "ids": list(ids), "until": until}
-
-
-def read_revocation(entry: Mapping[str, Any]) -> tuple[list[str], float] | None:
-    """Return ids and until when they count; None for an entry of another kind, such as a mark."""
-    ids, until = entry.get("ids"), entry.get("until")
-    if entry.get("method") != "revoke" or not isinstance(ids, list) or isinstance(until, bool):
-        return None
-    if not isinstance(until, int | float) or not all(isinstance(each, str) for each in ids):
-        return None
-    return ids, float(until)

@@ -38,7 +38,7 @@ from amqpq.worker.host import load_host
 from amqpq.worker.limits import STATM, Limits, Timing
 from amqpq.worker.pools import wire
 from amqpq.worker.pools.alarm import Alarm
-from amqpq.worker.work import Finished, Reply, Report, Work
+from amqpq.worker.work import RUNNING, Finished, Reply, Report, Work
 
 HOLD_SECONDS: Final = 0.002
 """How long an outcome may wait for company while short tasks follow one another."""
@@ -186,6 +186,8 @@ class Child:
                 self._works.sendall(wire.frame(batch))
 
     def _mark(self, number: int, stage: int) -> None:
+        if stage == RUNNING:
+            wire.DEADLINE.pack_into(self._board, wire.STARTED_AT, time.time())
         wire.BOARD.pack_into(self._board, 0, number, stage)
 
     # ------------------------------------------------------------------------------------------------ the second thread

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from amqpq.worker.work import Finished, Report, Work
 
@@ -27,6 +27,15 @@ class Crash:
     how: str
     others: tuple[int, ...] = ()
     overran: float | None = None
+    terminated: str = ""
+    """The signal with which a revoke ended it on purpose, `SIGTERM`."""
+
+
+class Running(NamedTuple):
+    """Where a work runs: the process, and since when, seconds since the epoch."""
+
+    pid: int
+    since: float
 
 
 class Listener(Protocol):
@@ -70,6 +79,12 @@ class Pool(Protocol):
 
     def stop(self) -> None:
         """End an idle pool; returns when it is gone."""
+
+    def running(self) -> dict[int, Running]:
+        """Return the works that run now, by number; those that wait behind them are not among them."""
+
+    def terminate(self, number: int, signal_number: int) -> bool:
+        """Signal the process that runs this work, and only this work; False where it runs in none of its own."""
 
     def describe(self) -> str:
         """Name the pool and its size for the banner, `prefork, 4 processes`."""

@@ -9,13 +9,15 @@ expect that. The loop runs beside it. Neither pool can end a task that does not 
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
+import time
 from collections import deque
 from typing import Final
 
 from amqpq.worker.execute import Executor
-from amqpq.worker.pools.interface import Listener
+from amqpq.worker.pools.interface import Listener, Running
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.work import Finished, Reply, Report, Work
 
@@ -40,6 +42,7 @@ class ThreadPool:
         self._reactor = reactor
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._held: set[int] = set()
+        self._running: dict[int, float] = {}
         self._threads: list[threading.Thread] = []
         self._over = False
         self._listener: Listener
@@ -82,6 +85,16 @@ class ThreadPool:
         if returned:
             self._listener.handed_back(returned)
 
+    def running(self) -> dict[int, Running]:
+        """Return what runs now; all of it is in this process."""
+        pid = os.getpid()
+        return {number: Running(pid, since) for number, since in self._running.copy().items()}
+
+    def terminate(self, number: int, signal_number: int) -> bool:
+        """Say no: a thread cannot be ended, and to signal its process is to signal the worker."""
+        del number, signal_number
+        return False
+
     def kill(self) -> None:
         """Report nothing more. A running task goes on until the process ends, because Python cannot end a thread."""
         self._over = True
@@ -102,7 +115,11 @@ class ThreadPool:
     def run_one(self, work: Work) -> None:
         """Run one work on this thread and tell the loop."""
         number = work.number
-        finished = self._executor.run(work, lambda reply: self._report(number, reply))
+        self._running[number] = time.time()
+        try:
+            finished = self._executor.run(work, lambda reply: self._report(number, reply))
+        finally:
+            self._running.pop(number, None)
         self._reactor.post(self._done, finished)
 
     def _report(self, number: int, reply: Reply) -> None:

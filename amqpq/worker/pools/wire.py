@@ -30,7 +30,9 @@ The time is the system's monotonic clock, which parent and child share; 0 means 
 they cost a task nothing but a write to memory; a message would be two system calls."""
 DEADLINE_AT: Final = 16
 LIMIT_AT: Final = 24
-BOARD_BYTES: Final = 32
+STARTED_AT: Final = 32
+"""When the task began, seconds since the epoch."""
+BOARD_BYTES: Final = 40
 CONTROL: Final = struct.Struct("=Q")
 """The only control message: hand back what you have not begun of the first N works I sent you."""
 
