@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, Entry] = {
     "send": Entry("amqpq.cli.call:send", "Send a task and print its id."),
     "result": Entry("amqpq.cli.call:result", "Fetch a result by task id."),
     "dlq": Entry("amqpq.cli.dlq:dlq", "List, show, send back and drop dead letters."),
+    "delayed": Entry("amqpq.cli.delayed:delayed", "List delayed tasks, take one back, let one go now."),
     "keys": Entry("amqpq.cli.keys:keys", "Make, list and trust signing keys."),
     "broker": Entry("amqpq.cli.broker:broker", "Run a private RabbitMQ for development."),
     "completion": Entry("amqpq.cli.main:completion", "Print the shell completion script."),
