@@ -94,6 +94,11 @@ HEADERS: Final = (
     Field("amqpq-exchange", "text", "dead letter", OPEN, "the exchange it had come through"),
     Field("amqpq-key", "text", "dead letter", OPEN, "and the routing key"),
     Field("amqpq-attempts", "int", "dead letter", OPEN, "how often it was tried"),
+    Field("amqpq-exit-code", "int", "dead letter", OPEN, "of the worker process that died of it"),
+    Field("amqpq-signal", "text", "dead letter", OPEN, "the signal that killed that process"),
+    Field("amqpq-peak-memory", "int", "dead letter", OPEN, "the most memory that process held, bytes"),
+    Field("amqpq-last-logs", "text", "dead letter", OPEN, "the last lines of its log"),
+    Field("amqpq-delivery-count", "int", "dead letter", OPEN, "how often a quorum queue had handed it out before"),
     Field("amqpq-first-failed", "text", "dead letter", OPEN, "ISO 8601, UTC"),
     Field("amqpq-last-failed", "text", "dead letter", OPEN, "ISO 8601, UTC"),
     # Celery's that are read past: nothing here acts on them, and no message of ours carries them

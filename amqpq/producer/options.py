@@ -220,7 +220,11 @@ def _check(options: CallOptions) -> None:
         message = f"timeout={timeout!r} is not a positive number of seconds; a publish never waits without a deadline"
         raise LocalError(message)
     check_time_limits(options.time_limit, options.soft_time_limit)
-    headers: object = options.headers
+    check_headers(options.headers)
+
+
+def check_headers(headers: object) -> None:
+    """Raise `LocalError` unless `headers` is a mapping whose keys are texts."""
     if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
         message = f"headers={headers!r:.80} is not a mapping from names to values"
         raise LocalError(message)

@@ -77,6 +77,7 @@ def _broker(part: document.BrokerPart, base: Path) -> model.Broker:
             key=None if tls.key is None else base / tls.key,
         ),
         heartbeat_seconds=round(part.heartbeat),
+        consumer_timeout_seconds=part.consumer_timeout,
     )
 
 
@@ -140,6 +141,7 @@ def _queue(name: str, part: QueuePart, dead_letter: str | None) -> model.Queue:
         auto_delete=part.auto_delete,
         max_priority=part.max_priority,
         delivery_limit=part.delivery_limit,
+        consumer_timeout_seconds=part.consumer_timeout,
         single_active=part.single_active,
         ttl_seconds=part.ttl,
         expires_seconds=part.expires,

@@ -77,6 +77,7 @@ def queue_spec(queue: Queue) -> QueueSpec:
     optional = {
         "x-max-priority": queue.max_priority,
         "x-delivery-limit": queue.delivery_limit,
+        "x-consumer-timeout": _milliseconds(queue.consumer_timeout_seconds),
         "x-single-active-consumer": True if queue.single_active else None,
         "x-message-ttl": _milliseconds(queue.ttl_seconds),
         "x-expires": _milliseconds(queue.expires_seconds),

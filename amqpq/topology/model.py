@@ -68,6 +68,8 @@ class Broker:
     management: str | None = None
     tls: Tls | None = None
     heartbeat_seconds: int = 30
+    consumer_timeout_seconds: float | None = None
+    """What the broker's configuration says, where it is not the default."""
 
     def __repr__(self) -> str:
         """Show everything but the passwords."""
@@ -75,7 +77,8 @@ class Broker:
         management = masked(self.management) if self.management else None
         return (
             f"Broker(urls={urls!r}, management={management!r}, tls={self.tls!r}, "
-            f"heartbeat_seconds={self.heartbeat_seconds!r})"
+            f"heartbeat_seconds={self.heartbeat_seconds!r}, "
+            f"consumer_timeout_seconds={self.consumer_timeout_seconds!r})"
         )
 
 
@@ -137,6 +140,7 @@ class Queue:
     auto_delete: bool = False
     max_priority: int | None = None
     delivery_limit: int | None = None
+    consumer_timeout_seconds: float | None = None
     single_active: bool = False
     ttl_seconds: float | None = None
     expires_seconds: float | None = None

@@ -148,9 +148,10 @@ def _queue(queue: Queue, *, generated: bool) -> tuple[str, ...]:
     named = {
         "max_priority": queue.max_priority,
         "delivery_limit": queue.delivery_limit,
+        "consumer_timeout": _duration(queue.consumer_timeout_seconds),
         "single_active": queue.single_active or None,
-        "ttl": None if queue.ttl_seconds is None else duration_text(queue.ttl_seconds),
-        "expires": None if queue.expires_seconds is None else duration_text(queue.expires_seconds),
+        "ttl": _duration(queue.ttl_seconds),
+        "expires": _duration(queue.expires_seconds),
         "max_length": limits.max_length,
         "max_length_bytes": limits.max_length_bytes,
         "overflow": limits.overflow,
@@ -160,6 +161,10 @@ def _queue(queue: Queue, *, generated: bool) -> tuple[str, ...]:
     }
     words += [f"{name}: {value}" for name, value in named.items() if value is not None]
     return queue.name, queue.type, queue.dead_letter or "-", ", ".join(words)
+
+
+def _duration(seconds: float | None) -> str | None:
+    return None if seconds is None else duration_text(seconds)
 
 
 def _flags(thing: Exchange | Queue) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from amqpq.topology.delays import Entry, is_passing
 from amqpq.types import PERSISTENT, Delivery, Properties, Publication, Table
+from amqpq.worker.work import Remains
 
 CRASHES: Final = "amqpq-crashes"
 CAUSE: Final = "amqpq-cause"
@@ -30,7 +31,23 @@ HEADERS_BYTES: Final = 100_000
 TRACEBACK_BYTES: Final = 16_384
 REASON_CHARACTERS: Final = 1_000
 
+LOGS_BYTES: Final = 8_192
+DELIVERY_COUNT: Final = "x-delivery-count"
+
 _ACTED_UPON: Final = frozenset({"CC", "BCC"})
+_OF_ONE_DEATH: Final = frozenset(
+    {
+        "amqpq-traceback",
+        "amqpq-exit-code",
+        "amqpq-signal",
+        "amqpq-peak-memory",
+        "amqpq-last-logs",
+        "amqpq-delivery-count",
+        DELIVERY_COUNT,
+        "x-acquired-count",
+    }
+)
+"""Headers that not every dead letter has, so that those of an earlier death would stay; and the counts of its queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,8 @@ class Evidence:
     traceback: str
     attempts: int
     failed_at: float
+    remains: Remains | None = None
+    """Of the child that died of it."""
 
 
 def crashes_of(properties: Properties) -> int:
@@ -69,7 +88,7 @@ def dead_letter(delivery: Delivery, *, queue: str, target: str, place: Place, ev
         evidence: Why.
     """
     when = datetime.fromtimestamp(evidence.failed_at, UTC).isoformat(timespec="milliseconds")
-    kept = _kept(delivery.properties)
+    kept = {name: value for name, value in _kept(delivery.properties).items() if name not in _OF_ONE_DEATH}
     first = kept.get(FIRST_FAILED)
     headers = {
         **kept,
@@ -84,11 +103,33 @@ def dead_letter(delivery: Delivery, *, queue: str, target: str, place: Place, ev
         FIRST_FAILED: first if isinstance(first, str) else when,
         "amqpq-last-failed": when,
     }
-    headers.pop("amqpq-traceback", None)
-    room = min(TRACEBACK_BYTES, HEADERS_BYTES - _size(headers))
-    if evidence.traceback and room > 0:
-        headers["amqpq-traceback"] = _last_bytes(evidence.traceback, room)
+    headers.update(_counts(delivery.properties))
+    headers.update(_remains(evidence.remains))
+    for name, text, most in (
+        ("amqpq-traceback", evidence.traceback, TRACEBACK_BYTES),
+        ("amqpq-last-logs", evidence.remains.last_lines if evidence.remains is not None else "", LOGS_BYTES),
+    ):
+        room = min(most, HEADERS_BYTES - _size(headers))
+        if text and room > 0:
+            headers[name] = _last_bytes(text, room)
     return _copy(delivery, target, headers)
+
+
+def _counts(properties: Properties) -> dict[str, Any]:
+    """Return how often a quorum queue has handed it out before. The dead-letter queue may count anew under that name."""
+    count = properties.headers.get(DELIVERY_COUNT)
+    return {"amqpq-delivery-count": count} if isinstance(count, int) and not isinstance(count, bool) else {}
+
+
+def _remains(remains: Remains | None) -> dict[str, Any]:
+    if remains is None:
+        return {}
+    found = {
+        "amqpq-exit-code": remains.exit_code,
+        "amqpq-signal": remains.signal or None,
+        "amqpq-peak-memory": remains.peak_bytes,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def another_try(delivery: Delivery, *, queue: str, crashes: int) -> Publication:

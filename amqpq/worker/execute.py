@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
 
+from amqpq import log
 from amqpq import task as task_module
 from amqpq.clock import SYSTEM_CLOCK, Clock
 from amqpq.errors import ExpiredMessage, LocalError, RemoteMessageError, Undecodable, UnregisteredTask
@@ -28,6 +29,8 @@ from amqpq.message.wire import ROUTE
 from amqpq.task import Request, Task, current_request
 from amqpq.topology import reach
 from amqpq.topology.delays import came_down, no_ladder
+from amqpq.worker import life
+from amqpq.worker.deadletter import crashes_of
 from amqpq.worker.host import Host
 from amqpq.worker.limits import NO_TIMING, Limits, Timekeeper, Timing, limits_of_call, limits_of_task, not_kept
 from amqpq.worker.settle import Happened
@@ -69,6 +72,11 @@ class Run:
         """End; the soft limit may be raised from here, which then is how the task failed."""
         if self._keeper is not None:
             self._keeper.end()
+
+    def afterwards(self) -> Run:
+        """Return the time in which hooks tell of its end: the hard limit anew, and no soft one, which is the function's."""
+        hard = self._limits.hard if self._limits is not None and self._keeper is not None else None
+        return Run(self.task, Limits(hard) if hard is not None else None, self._keeper)
 
     def finish(self, coroutine: Coroutine[Any, Any, Any]) -> object:
         """Run an `async def` task to its end."""
@@ -223,22 +231,42 @@ class Executor:
             if reply is not None:
                 report(reply)
 
-        token = current_request.set(self._request(work, envelope, tell))
-        began = time.perf_counter()
+        request = self._request(work, envelope, tell)
+        token, fields = current_request.set(request), log.context.set(self._fields(work, envelope))
+        task, began = run.task, time.perf_counter()
         try:
             with run:
-                if run.task.options.track_started:
+                if task.options.track_started:
                     tell(State.STARTED, {"hostname": self._worker, "pid": os.getpid()})
-                result = run.task(*envelope.args, **envelope.kwargs)
+                life.begin(task, request)
+                result = task(*envelope.args, **envelope.kwargs)
                 if inspect.iscoroutine(result):
                     result = run.finish(result)
                 seconds = time.perf_counter() - began
                 reply = self._answer_or_raise(work, envelope, State.SUCCESS, result)
+            if life.listened_to(task):
+                with run.afterwards():
+                    life.succeeded(task, request, result)
         except BaseException as error:  # noqa: BLE001 - SystemExit and CancelledError end the task, never the worker
-            return self._failed(work, envelope, error, time.perf_counter() - began)
+            finished = self._failed(work, envelope, error, time.perf_counter() - began)
+            if life.listened_to(task):
+                with run.afterwards():
+                    life.failed(task, request, error, finished.traceback)
+            return finished
         finally:
             current_request.reset(token)
+            log.context.reset(fields)
         return Finished(work.number, Happened.SUCCEEDED, envelope.task, seconds, reply)
+
+    def _fields(self, work: Work, envelope: TaskEnvelope) -> log.MessageKeys:
+        """What each log line of the task carries."""
+        return {
+            "amqpq_task": envelope.task,
+            "amqpq_task_id": envelope.id,
+            "amqpq_queue": work.queue,
+            "amqpq_attempts": envelope.retries + crashes_of(work.properties) + 1,
+            "amqpq_worker": self._worker,
+        }
 
     def _failed(self, work: Work, envelope: TaskEnvelope, error: BaseException, seconds: float) -> Finished:
         text = _traceback_text(error)

@@ -13,7 +13,8 @@ its queue, with the evidence in headers. REPUBLISH copies it to the queue it cam
 because a classic queue counts no deliveries and the headers of a message in a queue cannot be changed. LATER copies it into
 the delay ladder, because what is not due waits in the broker and not here.
 
-There are two ends: ACK, and REQUEUE for a delivery that nothing was done with, or about which nothing can be known.
+There are three ends: ACK; RELEASE for a delivery that nothing was done with; REQUEUE for one that was begun and cut off. The
+last two differ on quorum queues alone: there REQUEUE counts towards the delivery limit, and RELEASE does not (from 4.3 on).
 
 A vanished reply queue (RETURNED) is done: nobody waits any more, and a worker that insisted would loop for ever. A
 vanished dead-letter queue is not: the message would be lost. It is kept and tried again, and the log says why.
@@ -55,7 +56,9 @@ class Happened(StrEnum):
     EARLY = "early"
     """It is not due yet."""
     UNTOUCHED = "untouched"
-    """It was not begun, or was cut off by a stop that was not its fault."""
+    """It was not begun."""
+    CUT_OFF = "cut-off"
+    """It was begun, and cut off by a stop that was not its fault."""
 
 
 class Step(StrEnum):
@@ -72,6 +75,7 @@ class End(StrEnum):
 
     ACK = "ack"
     REQUEUE = "requeue"
+    RELEASE = "release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +123,12 @@ SETTLEMENTS: Mapping[tuple[Happened, bool, bool], Settlement] = MappingProxyType
         **{(bad, False, False): Settlement((), End.ACK, dropped=True) for bad in _BAD},
     }
 )
-"""All ends but three: a crash that is not the last one allowed, what is not due, and what was never begun."""
+"""All ends but four: a crash that is not the last one allowed, what is not due, what was never begun, and what was cut off."""
 
 TRY_AGAIN: Final = Settlement((Step.REPUBLISH,), End.ACK)
 PUT_OFF: Final = Settlement((Step.LATER,), End.ACK)
-GIVE_BACK: Final = Settlement((), End.REQUEUE)
+GIVE_BACK: Final = Settlement((), End.RELEASE)
+CUT_OFF: Final = Settlement((), End.REQUEUE)
 
 REVIEWS: Mapping[tuple[Step, Fate], Review] = MappingProxyType(
     {
@@ -163,6 +168,8 @@ def settle(happened: Happened, case: Case, *, crash_limit: int = CRASH_LIMIT) ->
         return GIVE_BACK
     if happened is Happened.EARLY:
         return PUT_OFF
+    if happened is Happened.CUT_OFF:
+        return CUT_OFF
     if happened is Happened.CRASHED and case.crashes < crash_limit:
         return TRY_AGAIN
     return SETTLEMENTS[happened, case.answerable, case.parkable]

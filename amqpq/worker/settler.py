@@ -12,7 +12,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from amqpq.consumer import Tap
@@ -22,6 +22,7 @@ from amqpq.security.replay import SeenIds
 from amqpq.topology import Topology, delays
 from amqpq.types import Fate, Outcome, Publication
 from amqpq.worker.deadletter import Evidence, Place, another_try, dead_letter, for_later
+from amqpq.worker.herald import Herald
 from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Outlet
 from amqpq.worker.reactor import Reactor, Timer
@@ -48,6 +49,7 @@ class Surroundings:
     counts: Counter[str]
     now: Callable[[], float]
     """Seconds since the epoch."""
+    herald: Herald = field(default_factory=Herald)
 
 
 class Settler:
@@ -74,6 +76,8 @@ class Settler:
         )
         self._counts[happened] += 1
         self._log(job, happened, finished, settlement)
+        if happened is not Happened.SUCCEEDED:
+            self._around.herald.concluded(job, finished, settlement)
         job.end = settlement.end
         job.steps = settlement.steps
         job.copied = Step.REPUBLISH in settlement.steps or happened is Happened.EARLY
@@ -90,9 +94,9 @@ class Settler:
             self._keys.append(None)
             self._publications.append(Publication("", reply.routing_key, reply.body, reply.properties, mandatory=False))
 
-    def give_back(self, job: Job) -> None:
-        """Return a job that was not begun, or will not be finished, to its queue."""
-        job.end = settle(Happened.UNTOUCHED, Case()).end
+    def give_back(self, job: Job, happened: Happened = Happened.UNTOUCHED) -> None:
+        """Return a job that was not begun, or (`Happened.CUT_OFF`) will not be finished, to its queue."""
+        job.end = settle(happened, Case()).end
         self._end(job)
 
     def flush(self) -> None:
@@ -153,7 +157,14 @@ class Settler:
             queue=job.queue,
             target=self._target(job.queue) or "",
             place=self._around.place,
-            evidence=Evidence(finished.cause, finished.reason, finished.traceback, _attempts(job), self._around.now()),
+            evidence=Evidence(
+                finished.cause,
+                finished.reason,
+                finished.traceback,
+                _attempts(job),
+                self._around.now(),
+                job.remains,
+            ),
         )
 
     def _later(self, job: Job, finished: Finished) -> Publication:
@@ -221,7 +232,7 @@ class Settler:
                 self._thirsty.add(tap)
             else:
                 self.forget_seen(job)
-                tap.give_back(job.delivery.tag)
+                tap.give_back(job.delivery.tag, begun=job.end is End.REQUEUE)
         self._jobs.close(job)
 
     def _target(self, queue: str) -> str | None:

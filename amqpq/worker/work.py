@@ -56,6 +56,20 @@ class Finished(NamedTuple):
     """When it is to come again, seconds since the epoch; 0 is at once, or never."""
 
 
+class Remains(NamedTuple):
+    """What is left of a child that died. None and empty: not known, or not so."""
+
+    exit_code: int | None
+    signal: str
+    """The name of the signal that killed it."""
+    peak_bytes: int | None
+    """The most memory that it held at a time."""
+    last_lines: str
+    """Of its log."""
+    fault: str = ""
+    """The stack that the interpreter left when it broke."""
+
+
 class Report(NamedTuple):
     """A state on the way: STARTED, PROGRESS, or a word of the task's own."""
 
