@@ -13,7 +13,8 @@ task ends; if a task turns out long, the parent's recall flushes them. So a busy
 outcome is never stuck behind a slow task.
 
 The number of the running work stands on the notice board, shared memory that the parent reads when this process is dead.
-So does the deadline of a task with a hard time limit, which the parent reads while the task runs, and enforces.
+So does the deadline of a task with a hard time limit, which the parent reads while the task runs, and enforces. So do the
+last lines of its log (`tail`).
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from amqpq import signals
 from amqpq.errors import AmqpqError, ConfigurationError
 from amqpq.worker import logs
 from amqpq.worker.execute import Executor
 from amqpq.worker.host import Host, load_host
 from amqpq.worker.limits import STATM, Limits, Timing
-from amqpq.worker.pools import wire
+from amqpq.worker.pools import tail, wire
 from amqpq.worker.pools.alarm import Alarm
 from amqpq.worker.work import Finished, Reply, Report, Work
 
@@ -88,10 +90,13 @@ SYSTEM: Final = System()
 class Child:
     """The life of one child."""
 
-    def __init__(self, works: socket.socket, control: socket.socket, board: mmap.mmap, system: System = SYSTEM) -> None:
+    def __init__(
+        self, works: socket.socket, control: socket.socket, board: mmap.mmap, board_fd: int, system: System = SYSTEM
+    ) -> None:
         self._works = works
         self._control = control
         self._board = board
+        self._board_fd = board_fd
         self._system = system
         self._unframer = wire.Unframer()
         # Both threads take from this deque, from either end, one atomic operation at a time: an entry goes to one of them.
@@ -111,14 +116,18 @@ class Child:
         if init is None:
             return
         logs.configure(init.log_level)
+        tail.keep(self._board, self._board_fd)
         try:
-            self._prepare(load_host(init.reference, init.topology), init)
+            host = load_host(init.reference, init.topology)
+            signals.worker_process_init.send(init.worker)
+            self._prepare(host, init)
         except BaseException as error:  # noqa: BLE001 - whatever user code raises at import is the parent's to report
             self._send([wire.Unfit(_why(error))])
             return
         self._system.start_thread(self._obey)
         self._send([wire.Ready()])
         self._work()
+        signals.worker_process_shutdown.send(init.worker, pid=os.getpid(), exitcode=0)
 
     def _prepare(self, host: Host, init: wire.Init) -> None:
         """Get ready to run tasks of the application."""
@@ -209,7 +218,7 @@ class Child:
                 self._works.sendall(wire.frame(batch))
 
     def _mark(self, number: int, stage: int) -> None:
-        wire.BOARD.pack_into(self._board, 0, number, stage)
+        wire.post_stage(self._board, number, stage)
 
     # ------------------------------------------------------------------------------------------------ the second thread
 
@@ -283,7 +292,7 @@ def main(make: Callable[..., Child] = Child, system: System = SYSTEM) -> None:
     """Be a child; its descriptors are the last three arguments (see `childprocess`).
 
     Args:
-        make: The kind of child, called with its two sockets, the board and `system`.
+        make: The kind of child, called with its two sockets, the board, the board's descriptor and `system`.
         system: The system's own threads and sockets.
     """
     # Signals of a terminal or a service manager go to the whole group; only the parent decides what they mean.
@@ -291,6 +300,6 @@ def main(make: Callable[..., Child] = Child, system: System = SYSTEM) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     works_fd, control_fd, board_fd = (int(argument) for argument in sys.argv[-3:])
     del sys.argv[1:]
-    board = mmap.mmap(board_fd, wire.BOARD_BYTES)
-    make(system.socket(fileno=works_fd), system.socket(fileno=control_fd), board, system).live()
+    board = mmap.mmap(board_fd, tail.SHARED_BYTES)
+    make(system.socket(fileno=works_fd), system.socket(fileno=control_fd), board, board_fd, system).live()
     logging.shutdown()

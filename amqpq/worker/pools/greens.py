@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import mmap
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -90,10 +89,8 @@ def run_aside(greens: Greens, coroutine: Coroutine[Any, Any, Any]) -> object:
 class GreenChild(HubChild):
     """A child with greenlets."""
 
-    def __init__(
-        self, greens: Greens, works: socket.socket, control: socket.socket, board: mmap.mmap, system: System
-    ) -> None:
-        super().__init__(works, control, board, system)
+    def __init__(self, greens: Greens, *inherited: Any) -> None:
+        super().__init__(*inherited)
         self._greens = greens
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[asyncio.Task[None]] = set()

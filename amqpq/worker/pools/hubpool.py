@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from amqpq.worker.pools.childprocess import Child, ChildPlan
+from amqpq.worker.pools.childprocess import Child, ChildPlan, death
 from amqpq.worker.pools.interface import Crash, check_resize
 from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.reactor import Reactor
-from amqpq.worker.work import DECODING, Work
+from amqpq.worker.vitals import Member
+from amqpq.worker.work import DECODING, Remains, Work
 
 HUB_POOLS: Final = {"asyncio": "task", "gevent": "greenlet", "eventlet": "greenlet"}
 """Those pools, and what each of them runs."""
@@ -76,12 +77,23 @@ class HubPool(ProcessPool):
             if child.held:
                 child.recall()
 
-    def _report_death(self, child: Child, how: str, number: int, stage: int) -> None:
+    def census(self) -> tuple[Member, ...]:
+        """Return how the child is, once for each task that it has: when each of them began, only the child knows."""
+        members: list[Member] = []
+        for child in self._children:
+            pid, alive = child.process.pid, child.process.returncode is None
+            members += [
+                Member(f"child {pid}", pid, alive, child.ready, number, None, child.done)
+                for number in child.held or (None,)
+            ]
+        return tuple(members)
+
+    def _report_death(self, child: Child, remains: Remains, number: int, stage: int) -> None:
         """Tell the loop that the child died of each of its tasks. The board tells how far one was: enough, if it was alone."""
+        how = death(child.process.returncode)
         if len(child.held) > 1:
             how = f"{how}, with {len(child.held)} tasks in it,"
         self._log_death(child, how)
         for held in list(child.held):
-            self._listener.crashed(
-                Crash(held, stage if held == number else DECODING, f"child {child.process.pid} {how}")
-            )
+            far = stage if held == number else DECODING
+            self._listener.crashed(Crash(held, far, f"child {child.process.pid} {how}", remains=remains))
