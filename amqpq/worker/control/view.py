@@ -100,9 +100,9 @@ class View:
         """The works that run now, by number."""
         epoch = self._inside.clock.time() - self._inside.reactor.monotonic()
         return {
-            member.number: Running(member.pid, epoch + member.since)
+            member.number: Running(member.pid, None if member.since is None else epoch + member.since)
             for member in self._inside.pool.census()
-            if member.number is not None and member.since is not None
+            if member.number is not None
         }
 
     def job(self, number: int) -> Job | None:
@@ -333,15 +333,12 @@ class View:
 
     def resize(self, by: int) -> int:
         """Grow or shrink the pool."""
-        pool: Any = self._inside.pool
-        if not hasattr(pool, "grow"):
-            raise Refused(f"not built yet: changing the size of the {pool.name} pool while it runs")
+        pool = self._inside.pool
         try:
             (pool.grow if by > 0 else pool.shrink)(abs(by))
         except LocalError as error:
             raise Refused(str(error)) from error
-        size: int = pool.size
-        return size
+        return pool.size
 
     def autoscale(self, most: int | None, least: int | None) -> tuple[int, int]:
         """Change between which sizes the pool scales itself."""
