@@ -104,6 +104,11 @@ class Intake:
         return self._paused
 
     @property
+    def lines(self) -> dict[str, bool]:
+        """Which queue is consumed right now."""
+        return {line.queue: line.tap is not None and line.tap.consuming for line in self._lines.values()}
+
+    @property
     def complete(self) -> bool:
         """Whether every queue is consumed right now."""
         return all(line.position.state == "consuming" for line in self._lines.values())

@@ -21,13 +21,12 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from amqpq.types import Properties, Publication
 from amqpq.worker.control.lamport import LamportClock
 from amqpq.worker.control.sideline import EVENTS
 from amqpq.worker.jobs import Job
-from amqpq.worker.pools.interface import Running
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.settle import Happened
 from amqpq.worker.work import Finished
@@ -48,6 +47,13 @@ _RAN: Final = frozenset({"succeeded", "failed", "overran", "crashed", "retried"}
 
 
 _ENDS: Final = frozenset(_RAN | {"revoked", "expired", "refused"})
+
+
+class Running(NamedTuple):
+    """Where a work runs: the process, and since when, seconds since the epoch."""
+
+    pid: int
+    since: float
 
 
 class Seen(Protocol):

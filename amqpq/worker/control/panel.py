@@ -19,7 +19,7 @@ PATTERN_CHARACTERS: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request came to: `refused` is why it was not carried out for want of a signature, `acts`: worth a line in the log."""
+    """What a request came to: `refused` is why it was not carried out for want of a signature, `acts`: to be logged."""
 
     value: Any
     refused: str = ""

@@ -16,7 +16,7 @@ from amqpq.errors import LocalError
 from amqpq.topology.declarations import queue_spec
 from amqpq.topology.model import did_you_mean
 from amqpq.transport import url
-from amqpq.worker.control.events import Events, version
+from amqpq.worker.control.events import Events, Running, version
 from amqpq.worker.control.lamport import LamportClock
 from amqpq.worker.control.revoked import Revoked
 from amqpq.worker.control.surface import Facts, Refused
@@ -25,9 +25,10 @@ from amqpq.worker.host import Host
 from amqpq.worker.intake import Intake
 from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Lane, Outlet
-from amqpq.worker.pools.interface import Pool, Running
+from amqpq.worker.pools.interface import Pool
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.settler import Settler
+from amqpq.worker.vitals import Counted
 
 SHOWN: Final = 1000
 """Tasks or ids in one answer at most; an answer is one message."""
@@ -96,7 +97,14 @@ class View:
 
     def running(self) -> dict[int, Running]:
         """The works that run now, by number."""
-        return self._inside.pool.running()
+        pool = self._inside.pool
+        members = pool.census() if isinstance(pool, Counted) else ()
+        now = self._inside.clock.time() - self._inside.reactor.monotonic()
+        return {
+            member.number: Running(member.pid, now + member.since)
+            for member in members
+            if member.number and member.since is not None
+        }
 
     def job(self, number: int) -> Job | None:
         """The job of this number."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from amqpq.worker.work import Finished, Report, Work
+from amqpq.worker.work import Finished, Remains, Report, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Crash:
 
     `others` are works it held besides: not begun, or done but not yet reported. They may run again.
     `overran` is the hard time limit, in seconds, for which the pool killed it; then the death is no fault of the child.
+    `remains` is the evidence of the death.
     """
 
     number: int | None
@@ -29,13 +30,7 @@ class Crash:
     overran: float | None = None
     terminated: str = ""
     """The signal with which a revoke ended it on purpose, `SIGTERM`."""
-
-
-class Running(NamedTuple):
-    """Where a work runs: the process, and since when, seconds since the epoch."""
-
-    pid: int
-    since: float
+    remains: Remains | None = None
 
 
 class Listener(Protocol):
@@ -79,9 +74,6 @@ class Pool(Protocol):
 
     def stop(self) -> None:
         """End an idle pool; returns when it is gone."""
-
-    def running(self) -> dict[int, Running]:
-        """Return the works that run now, by number; those that wait behind them are not among them."""
 
     def terminate(self, number: int, signal_number: int) -> bool:
         """Signal the process that runs this work, and only this work; False where it runs in none of its own."""

@@ -378,7 +378,7 @@ def test_events_tell_of_a_task_from_its_arrival_to_its_end(app: App, start: Any,
     assert (failed["uuid"], failed["exception"]) == (bad.id, "ValueError: boom")
     assert found[0]["type"] == "worker-online"
     assert worker.stop() == 0
-    assert _events(listener, until, lambda found: bool(found))[-1]["type"] == "worker-offline"
+    assert _events(listener, until, bool)[-1]["type"] == "worker-offline"
 
 
 def test_what_runs_is_told_before_it_ends(app: App, start: Any, broker: Any, gate: Any, until: Any) -> None:
