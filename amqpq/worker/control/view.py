@@ -6,11 +6,9 @@ import os
 import platform
 import resource
 import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, Final, Protocol
 
 from amqpq.clock import Clock
@@ -30,6 +28,7 @@ from amqpq.worker.lane import Lane, Outlet
 from amqpq.worker.pools.interface import Pool
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.settler import Settler
+from amqpq.worker.vitals import Counted
 
 SHOWN: Final = 1000
 """Tasks or ids in one answer at most; an answer is one message."""
@@ -370,11 +369,3 @@ def signal_number(name: str) -> int:
         )
     except (ValueError, KeyError):
         raise Refused(f"there is no signal {name[:20]!r}; use TERM, KILL or another name of `kill -l`") from None
-
-
-def version() -> str:
-    """Return the version of amqpq."""
-    try:
-        return metadata.version("amqpq")
-    except metadata.PackageNotFoundError:
-        return f"source, Python {sys.version_info.major}"
