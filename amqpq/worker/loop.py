@@ -43,8 +43,9 @@ from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.settle import Happened, without_delivery
 from amqpq.worker.settler import Settler, Surroundings
 from amqpq.worker.states import STAGE, Position
+from amqpq.worker.verdicts import Verdicts
 from amqpq.worker.vitals import BEAT_SECONDS, Connections, Running, Vitals
-from amqpq.worker.work import RUNNING, Finished, Reply, Report, Work
+from amqpq.worker.work import Finished, Report, Work
 
 logger = logging.getLogger(WORKER)
 

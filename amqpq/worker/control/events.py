@@ -20,6 +20,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Any, Final, NamedTuple, Protocol
 
 from amqpq.types import Properties, Publication

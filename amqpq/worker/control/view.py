@@ -16,7 +16,7 @@ from amqpq.errors import LocalError
 from amqpq.topology.declarations import queue_spec
 from amqpq.topology.model import did_you_mean
 from amqpq.transport import url
-from amqpq.worker.control.events import Events, Running
+from amqpq.worker.control.events import Events, Running, version
 from amqpq.worker.control.lamport import LamportClock
 from amqpq.worker.control.revoked import Revoked
 from amqpq.worker.control.surface import Facts, Refused
@@ -28,7 +28,6 @@ from amqpq.worker.lane import Lane, Outlet
 from amqpq.worker.pools.interface import Pool
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.settler import Settler
-from amqpq.worker.vitals import Counted
 
 SHOWN: Final = 1000
 """Tasks or ids in one answer at most; an answer is one message."""
