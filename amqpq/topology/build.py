@@ -117,14 +117,6 @@ def _queues(file: File) -> dict[str, model.Queue]:
     return queues
 
 
-def _revocations(project: str, seconds: float) -> model.Queue:
-    """Return the stream of revocations: every worker reads all of it, which no other kind of queue allows."""
-    # The broker drops whole segments once all in them is too old (https://www.rabbitmq.com/docs/streams#retention), so
-    # they are small; each entry says itself until when it counts.
-    retention = model.Retention(max_age=f"{math.ceil(seconds)}s", segment_bytes=REVOCATIONS_SEGMENT_BYTES)
-    return model.Queue(name=f"{project}.revocations", type="stream", retention=retention, generated=True)
-
-
 def _delays(file: File, queues: dict[str, model.Queue]) -> model.Delays | None:
     """Return the ladder where something of the file uses it; sees to a queue for what finds no other at its end."""
     if "delays" not in file.model_fields_set and not file.retries.max:
@@ -134,6 +126,14 @@ def _delays(file: File, queues: dict[str, model.Queue]) -> model.Delays | None:
     lost = default if default in dead or not dead else dead[0]
     queues.setdefault(lost, model.Queue(name=lost, generated=True))
     return model.Delays(unit_seconds=file.delays.unit, max_seconds=file.delays.max, lost=lost)
+
+
+def _revocations(project: str, seconds: float) -> model.Queue:
+    """Return the stream of revocations: every worker reads all of it, which no other kind of queue allows."""
+    # The broker drops whole segments once all in them is too old (https://www.rabbitmq.com/docs/streams#retention), so
+    # they are small; each entry says itself until when it counts.
+    retention = model.Retention(max_age=f"{math.ceil(seconds)}s", segment_bytes=REVOCATIONS_SEGMENT_BYTES)
+    return model.Queue(name=f"{project}.revocations", type="stream", retention=retention, generated=True)
 
 
 def _dead_letter(file: File, name: str, part: QueuePart, targets: set[str], default: str) -> str | None:

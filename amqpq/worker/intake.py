@@ -94,6 +94,11 @@ class Intake:
         self._timer: Timer | None = None
 
     @property
+    def lines(self) -> dict[str, bool]:
+        """Which queue is consumed right now."""
+        return {line.queue: line.tap is not None and line.tap.consuming for line in self._lines.values()}
+
+    @property
     def queues(self) -> tuple[str, ...]:
         """The queues that are consumed, or will be again."""
         return tuple(self._lines)
@@ -102,11 +107,6 @@ class Intake:
     def paused(self) -> bool:
         """Whether nothing is consumed until `resume`."""
         return self._paused
-
-    @property
-    def lines(self) -> dict[str, bool]:
-        """Which queue is consumed right now."""
-        return {line.queue: line.tap is not None and line.tap.consuming for line in self._lines.values()}
 
     @property
     def complete(self) -> bool:

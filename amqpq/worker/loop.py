@@ -44,7 +44,7 @@ from amqpq.worker.settle import Happened, without_delivery
 from amqpq.worker.settler import Settler, Surroundings
 from amqpq.worker.states import STAGE, Position
 from amqpq.worker.verdicts import Verdicts
-from amqpq.worker.vitals import BEAT_SECONDS, Connections, Counted, Running, Vitals
+from amqpq.worker.vitals import BEAT_SECONDS, Connections, Running, Vitals
 from amqpq.worker.work import Finished, Report, Work
 
 logger = logging.getLogger(WORKER)
@@ -247,7 +247,7 @@ class Loop:
     def vitals(self) -> Vitals:
         """Return how the worker is."""
         lanes = (self._parts.consuming.connection, self._parts.publishing.connection)
-        members = self._pool.census() if isinstance(self._pool, Counted) else ()
+        members = self._pool.census()
         jobs = {member.number: job for member in members if (job := self._jobs.get(member.number or 0)) is not None}
         return Vitals(
             self._plan.place.worker,

@@ -276,12 +276,12 @@ class Settler:
                 keys["amqpq_seconds"] = finished.seconds
                 task_log.info("%s[%s] succeeded in %.4f s", job.task, job.id, finished.seconds, extra=keys)
             return
-        if happened is Happened.REVOKED:
-            task_log.info("%s[%s] revoked: %s", job.task, job.id, finished.reason, extra=self._keys_of(job))
-            return
         if happened is Happened.EARLY:
             wait = finished.due - self._around.now()
             task_log.info("%s[%s] is due in %.1f s: put off", job.task, job.id, wait, extra=self._keys_of(job))
+            return
+        if happened is Happened.REVOKED:
+            task_log.info("%s[%s] revoked: %s", job.task, job.id, finished.reason, extra=self._keys_of(job))
             return
         keys = self._keys_of(job)
         keys["amqpq_cause"] = finished.cause

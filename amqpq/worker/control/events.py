@@ -50,10 +50,10 @@ _ENDS: Final = frozenset(_RAN | {"revoked", "expired", "refused"})
 
 
 class Running(NamedTuple):
-    """Where a work runs: the process, and since when, seconds since the epoch."""
+    """Where a work runs: the process, and since when, seconds since the epoch; None where only that process knows."""
 
     pid: int
-    since: float
+    since: float | None
 
 
 class Seen(Protocol):
@@ -200,7 +200,7 @@ class Events:
             job = self._seen.job(number)
             if job is not None and self._told.get(number) is False:
                 self._told[number] = True
-                self._started(job.id, running.since)
+                self._started(job.id, self._now() if running.since is None else running.since)
         for number in [number for number in self._told if self._seen.job(number) is None]:
             del self._told[number]  # given back
         self.flush()

@@ -28,7 +28,6 @@ from amqpq.worker.lane import Lane, Outlet
 from amqpq.worker.pools.interface import Pool
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.settler import Settler
-from amqpq.worker.vitals import Counted
 
 SHOWN: Final = 1000
 """Tasks or ids in one answer at most; an answer is one message."""
@@ -97,13 +96,11 @@ class View:
 
     def running(self) -> dict[int, Running]:
         """The works that run now, by number."""
-        pool = self._inside.pool
-        members = pool.census() if isinstance(pool, Counted) else ()
-        now = self._inside.clock.time() - self._inside.reactor.monotonic()
+        epoch = self._inside.clock.time() - self._inside.reactor.monotonic()
         return {
-            member.number: Running(member.pid, now + member.since)
-            for member in members
-            if member.number and member.since is not None
+            member.number: Running(member.pid, None if member.since is None else epoch + member.since)
+            for member in self._inside.pool.census()
+            if member.number is not None
         }
 
     def job(self, number: int) -> Job | None:
@@ -334,15 +331,12 @@ class View:
 
     def resize(self, by: int) -> int:
         """Grow or shrink the pool."""
-        pool: Any = self._inside.pool
-        if not hasattr(pool, "grow"):
-            raise Refused(f"not built yet: changing the size of the {pool.name} pool while it runs")
+        pool = self._inside.pool
         try:
             (pool.grow if by > 0 else pool.shrink)(abs(by))
         except LocalError as error:
             raise Refused(str(error)) from error
-        size: int = pool.size
-        return size
+        return pool.size
 
     def autoscale(self, most: int | None, least: int | None) -> tuple[int, int]:
         """Change between which sizes the pool scales itself."""
