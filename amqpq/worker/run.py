@@ -38,6 +38,7 @@ from amqpq.worker.pools.interface import Pool
 from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.pools.threads import SoloPool, ThreadPool
 from amqpq.worker.reactor import Reactor
+from amqpq.worker.watch import Watch
 
 logger = logging.getLogger(WORKER)
 
@@ -73,13 +74,15 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
     signals.worker_init.send(plan.name)
     herald = Herald(plan.name)
     try:
-        return _work(plan, host, open_link, herald)
+        with Watch(plan.name, plan.health) as watch:
+            return _work(plan, host, open_link, (herald, watch))
     finally:
         herald.close()
         signals.worker_shutdown.send(plan.name)
 
 
-def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, herald: Herald) -> ExitCode:
+def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, listeners: tuple[Herald, Watch]) -> ExitCode:
+    herald, watch = listeners
     consuming = open_link(f"{plan.name} consuming")
     prepare(plan, host.topology, consuming.connection(FIRST_SECONDS))
     reactor = Reactor()
@@ -94,6 +97,8 @@ def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, herald: Herald) -
             reactor,
             SYSTEM_CLOCK,
             herald,
+            watch.pulse,
+            watch.beat_seconds,
         ),
     )
 
@@ -144,7 +149,7 @@ def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
 def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor) -> Pool:
     """Return the pool of the plan, not started."""
     if plan.pool == "prefork":
-        child_plan = ChildPlan(plan.reference, plan.name, plan.log_level, plan.topology, plan.limits, plan.recycling)
+        child_plan = ChildPlan(plan.reference, plan.name, plan.logs, plan.topology, plan.limits, plan.recycling)
         return ProcessPool(child_plan, plan.concurrency, reactor)
     if plan.pool == "solo":
         return SoloPool(Executor(host, plan.name, timing=Timing("solo", plan.limits, Alarm())), reactor)

@@ -92,7 +92,7 @@ class Child:
         init = self._first_frame()
         if init is None:
             return
-        logs.configure(init.log_level)
+        logs.configure(init.logs)
         try:
             host = load_host(init.reference, init.topology)
             signals.worker_process_init.send(init.worker)

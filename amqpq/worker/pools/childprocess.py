@@ -14,6 +14,7 @@ from typing import Any
 
 from amqpq.topology import Topology
 from amqpq.worker.limits import NO_LIMITS, NO_RECYCLING, Limits, Recycling
+from amqpq.worker.logs import PLAIN, LogPlan
 from amqpq.worker.pools import wire
 from amqpq.worker.work import Work
 
@@ -22,11 +23,11 @@ _BOOT = "import sys; sys.path[:] = {path!r}; from amqpq.worker.pools.child impor
 
 @dataclass(frozen=True, slots=True)
 class ChildPlan:
-    """What every child is told: the application, its topology, the worker's name, the log level, time limits, its end."""
+    """What every child is told: the application, its topology, the worker's name, how to log, time limits, its end."""
 
     reference: str
     worker: str
-    log_level: str = "info"
+    logs: LogPlan = PLAIN
     topology: Topology | None = None
     limits: Limits = NO_LIMITS
     recycling: Recycling = NO_RECYCLING
@@ -42,10 +43,11 @@ class Child:
             board.truncate(wire.BOARD_BYTES)
             self.board = mmap.mmap(board.fileno(), wire.BOARD_BYTES)
             inherited = (theirs.fileno(), their_control.fileno(), board.fileno())
+            shared = () if plan.logs.lock is None else (plan.logs.lock,)
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _BOOT.format(path=sys.path), *map(str, inherited)],
                 stdin=subprocess.DEVNULL,
-                pass_fds=inherited,
+                pass_fds=inherited + shared,
                 process_group=0,
             )
         self.works.setblocking(False)
@@ -64,7 +66,7 @@ class Child:
         self.retiring = False
         self.overran: tuple[int, float] | None = None
         memory_bytes = plan.recycling.memory_bytes
-        init = wire.Init(plan.reference, plan.topology, plan.worker, plan.log_level, plan.limits, memory_bytes)
+        init = wire.Init(plan.reference, plan.topology, plan.worker, plan.logs, plan.limits, memory_bytes)
         self.queue_messages([init])
 
     def queue_messages(self, messages: Sequence[Any]) -> None:
