@@ -17,12 +17,12 @@ from amqpq import config
 from amqpq.app import App
 from amqpq.cli import options
 from amqpq.cli.output import fail
+from amqpq.endpoint import read_address
 from amqpq.errors import NotBuiltYet
 from amqpq.log import WORKER
 from amqpq.worker import WorkerPlan, logs, run
 from amqpq.worker.banner import banner
 from amqpq.worker.files import PidFile, expand
-from amqpq.worker.health import read_address
 from amqpq.worker.plan import (
     LONGEST_SECONDS,
     POOLS,

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from amqpq.endpoint import Address
 from amqpq.errors import ConfigurationError
 from amqpq.worker import health
-from amqpq.worker.health import Address
 from amqpq.worker.vitals import Vitals
 
 PATIENCE_SECONDS: Final = 0.5

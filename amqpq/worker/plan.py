@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from amqpq.endpoint import Address
 from amqpq.errors import ConfigurationError, NotBuiltYet
 from amqpq.topology import Topology
 from amqpq.topology.units import size_bytes
-from amqpq.worker.health import Address
 from amqpq.worker.limits import NO_LIMITS, NO_RECYCLING, Limits, Recycling
 from amqpq.worker.logs import PLAIN, LogPlan
 

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Self
 
+from amqpq.endpoint import Address
 from amqpq.log import WORKER
 from amqpq.worker.endpoint import Endpoint
-from amqpq.worker.health import Address
 from amqpq.worker.vitals import BEAT_SECONDS, Vitals
 
 logger = logging.getLogger(WORKER)

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from amqpq import App
+from amqpq.endpoint import Address, read_address
 from amqpq.errors import ConfigurationError
 from amqpq.worker.endpoint import Endpoint
-from amqpq.worker.health import Address, answer, judge, read_address
+from amqpq.worker.health import answer, judge
 from amqpq.worker.vitals import Connections, Member, Running, Vitals
 from amqpq.worker.watch import ServiceManager, Watch
 

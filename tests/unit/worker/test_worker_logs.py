@@ -100,6 +100,7 @@ def test_an_exception_is_part_of_its_line() -> None:
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()], ids=["json", "text"])
 def test_passwords_in_urls_are_masked(formatter: logging.Formatter) -> None:
     """In messages, fields and tracebacks, the user's own as well."""
+    made = record("")
     try:
         {"a": 1}["cannot reach postgres://shop:s3cret@db:5432/shop"]
     except KeyError:
