@@ -28,6 +28,7 @@ from amqpq.message import Encoding, ResultEnvelope, TaskEnvelope, failure
 from amqpq.message.wire import ROUTE
 from amqpq.task import Request, Task, current_request
 from amqpq.topology import reach
+from amqpq.topology.delays import came_down, no_ladder
 from amqpq.worker import life
 from amqpq.worker.deadletter import crashes_of
 from amqpq.worker.host import Host
@@ -137,6 +138,9 @@ class Executor:
                 traceback="".join(tracebacks.format_exception(error)),
             )
         task = self._registry.get(envelope.task)
+        due = self._due_later(envelope)
+        if due is not None:
+            return Finished(work.number, Happened.EARLY, task=envelope.task, due=due)
         refusal = self._refusal(envelope, task)
         if refusal is not None or task is None:
             return self._refused(work, envelope, refusal or UnregisteredTask())
@@ -153,22 +157,36 @@ class Executor:
         """Return how the message came, to be held against the route it was signed for; None where that would mislead.
 
         The broker rewrites both when it dead-letters. And what was put back into its own queue (after a crash, or from
-        the dead letters) came through the default exchange: that is fine if its signed route leads to this queue anyway.
+        the dead letters) came through the default exchange, what was delayed through an exchange of the ladder: that is
+        fine if its signed route leads to this queue anyway.
         """
         if self._topology.is_dead_letter(work.queue):
             return None
         signed_for = work.properties.headers.get(ROUTE)
-        if (work.exchange, work.routing_key) != ("", work.queue) or not isinstance(signed_for, str):
+        moved = (work.exchange, work.routing_key) == ("", work.queue) or came_down(self._topology, work.exchange)
+        if not moved or not isinstance(signed_for, str):
             return work.exchange, work.routing_key
         exchange, _, key = signed_for.partition("/")
         exchange = exchange.replace("%2F", "/").replace("%25", "%")
         if (exchange, key) == ("", work.queue):
-            return work.exchange, work.routing_key
+            return exchange, key
         try:
             reached = reach(self._topology, exchange, key, work.properties.headers).queues
         except LocalError:  # an exchange that this topology does not have
             return work.exchange, work.routing_key
         return None if work.queue in reached else (work.exchange, work.routing_key)
+
+    def _due_later(self, envelope: TaskEnvelope) -> float | None:
+        """Return when the task is due, if that is later and the broker can hold it until then."""
+        if envelope.eta is None or self._topology.delays is None:
+            return None
+        try:
+            due = _moment(envelope.eta, "eta")
+            if envelope.expires is not None and _moment(envelope.expires, "expires") <= self._clock.time():
+                return None
+        except Undecodable:
+            return None
+        return due if due > self._clock.time() else None
 
     def _refusal(self, envelope: TaskEnvelope, task: Task[..., Any] | None) -> RemoteMessageError | None:
         if task is None:
@@ -177,7 +195,7 @@ class Executor:
             if envelope.expires is not None and _moment(envelope.expires, "expires") <= self._clock.time():
                 return ExpiredMessage(f"it expired at {envelope.expires}")
             if envelope.eta is not None and _moment(envelope.eta, "eta") > self._clock.time():
-                return NotBuiltYetHere(f"not built yet: countdown and eta (this task is not due before {envelope.eta})")
+                return NotBuiltYetHere(f"not due before {envelope.eta}, and {no_ladder(self._topology)}")
         except Undecodable as error:
             return error
         wanted = [name for name, follow_up in envelope.embed.items() if follow_up]

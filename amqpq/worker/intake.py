@@ -1,8 +1,9 @@
 """The worker's subscriptions: one tap per queue, opened again whenever it ends. No deaf worker.
 
-Everything that can end a subscription arrives as one event, the end of its tap: a cancel by the broker, a channel error, a
-lost connection. Then there are two ways on: the tap is opened again (at once after a reconnect, else after a growing pause),
-or the worker ends with an error, because a queue that stays missing for `MISSING_SECONDS` will not come by itself.
+Each queue's subscription has its place on the table `states.SUBSCRIPTION`. Everything that can end it arrives as one event,
+the end of its tap: a cancel by the broker, a channel error, a lost connection. Then there are two ways on: the tap is opened
+again (at once after a reconnect, else after a growing pause), or the worker ends with an error, because a queue that stays
+missing for `MISSING_SECONDS` will not come by itself.
 
 Believing that one consumes is not consuming. A watchdog compares what should be with what is: a queue without a tap, a
 subscription without an answer, and, asked from the broker, a queue without a consumer.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from amqpq.consumer import Tap
@@ -23,6 +24,7 @@ from amqpq.transport.interface import Channel, Connection, Pending
 from amqpq.types import Delivery, QueueSpec, QueueState
 from amqpq.worker.lane import Lane
 from amqpq.worker.reactor import Reactor, Timer
+from amqpq.worker.states import SUBSCRIPTION, Position
 
 logger = logging.getLogger(WORKER)
 
@@ -57,11 +59,14 @@ class _Line:
     """What is known of one queue's subscription."""
 
     queue: str
+    position: Position = field(default_factory=lambda: Position(SUBSCRIPTION))
     tap: Tap | None = None
     timer: Timer | None = None
     failures: int = 0
     missing_since: float | None = None
     silent: int = 0
+    extra: bool = False
+    """It was added while the worker ran; without it the worker goes on."""
 
 
 class Intake:
@@ -82,6 +87,9 @@ class Intake:
         self._owner = owner
         self._reactor = reactor
         self._over = False
+        self._paused = False
+        self._retired: list[Tap] = []
+        """Taps that get nothing more and still hold what runs."""
         self._asks_broker = True
         self._timer: Timer | None = None
 
@@ -91,9 +99,24 @@ class Intake:
         return {line.queue: line.tap is not None and line.tap.consuming for line in self._lines.values()}
 
     @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues that are consumed, or will be again."""
+        return tuple(self._lines)
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is consumed until `resume`."""
+        return self._paused
+
+    @property
     def complete(self) -> bool:
         """Whether every queue is consumed right now."""
-        return all(line.tap is not None and line.tap.consuming for line in self._lines.values())
+        return all(line.position.state == "consuming" for line in self._lines.values())
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Where each queue's subscription is on `states.SUBSCRIPTION`."""
+        return {queue: line.position.state for queue, line in self._lines.items()}
 
     def open(self) -> None:
         """Subscribe wherever there is no subscription; once at the start, and after each reconnect."""
@@ -108,10 +131,51 @@ class Intake:
         """Stop all deliveries, for good; what is here can still be settled."""
         self._over = True
         for line in self._lines.values():
+            if not line.position.over:
+                line.position.move("stop")
             if line.timer is not None:
                 line.timer.cancel()
             if line.tap is not None:
                 line.tap.cancel()
+
+    def add(self, queue: str) -> bool:
+        """Consume one more queue; False where it is consumed already."""
+        if queue in self._lines:
+            return False
+        line = self._lines[queue] = _Line(queue, extra=True)
+        self._open(line)
+        return True
+
+    def remove(self, queue: str) -> bool:
+        """Stop consuming a queue; what came from it can still be settled. False where it is not consumed."""
+        line = self._lines.pop(queue, None)
+        if line is not None:
+            self._retire(line)
+        return line is not None
+
+    def pause(self) -> None:
+        """Stop consuming until `resume`; what is here can still be settled."""
+        if self._over or self._paused:
+            return
+        self._paused = True
+        for line in list(self._lines.values()):
+            self._lines[line.queue] = _Line(line.queue, extra=line.extra)
+            self._retire(line)
+
+    def resume(self) -> None:
+        """Consume again."""
+        if self._paused:
+            self._paused = False
+            self.open()
+
+    def _retire(self, line: _Line) -> None:
+        if not line.position.over:
+            line.position.move("stop")
+        if line.timer is not None:
+            line.timer.cancel()
+        if line.tap is not None:
+            line.tap.cancel()
+            self._retired.append(line.tap)
 
     # --------------------------------------------------------------------------------------------------- what taps say
 
@@ -121,9 +185,12 @@ class Intake:
 
     def subscribed(self, tap: Tap) -> None:
         """Note that a queue is consumed."""
-        line = self._lines[tap.queue]
-        if line.tap is not tap:
+        line = self._lines.get(tap.queue)
+        if tap in self._retired:
+            tap.cancel()  # it was let go before the broker had answered
+        if line is None or line.tap is not tap or self._over or line.position.state == "renewing":
             return
+        line.position.move("subscribed")
         if line.failures:
             logger.info("consuming %s again", tap.queue, extra={"amqpq_queue": tap.queue})
         line.failures = 0
@@ -134,13 +201,17 @@ class Intake:
     def ended(self, tap: Tap, reason: AmqpqError | None) -> None:
         """Open the tap again, or give up."""
         self._owner.orphaned(tap)
-        line = self._lines[tap.queue]
-        if self._over or line.tap is not tap:
+        if tap in self._retired:
+            self._retired.remove(tap)
+        line = self._lines.get(tap.queue)
+        if self._over or line is None or line.tap is not tap:
             return
         line.tap = None
         line.failures += 1
         if isinstance(reason, ConnectionLost):
+            line.position.move("disconnected")
             return  # the next connection brings the next tap
+        line.position.move("ended")
         pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(line.failures - 1, 10))
         pause *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
         if isinstance(reason, (ObjectNotFound, AccessRefused)) and self._given_up(line, reason):
@@ -156,17 +227,20 @@ class Intake:
 
     def _open(self, line: _Line) -> None:
         connection = self._lane.connection
-        if connection is None or self._over or line.tap is not None:
+        if connection is None or self._over or self._paused or line.position.over or line.tap is not None:
             return
         if line.timer is not None:
             line.timer.cancel()
             line.timer = None
         line.silent = 0
+        line.position.move("open")
         tap = line.tap = Tap(line.queue, self._prefetch, self, self._reactor.post)
         tap.open(connection)
 
     def _reopen(self, line: _Line) -> None:
         line.timer = None
+        if self._lane.connection is None:
+            line.position.move("disconnected")
         self._open(line)
 
     def _given_up(self, line: _Line, reason: AmqpqError) -> bool:
@@ -175,6 +249,11 @@ class Intake:
             line.missing_since = now
         if now - line.missing_since < MISSING_SECONDS:
             return False
+        line.position.move("starved")
+        if line.extra:
+            del self._lines[line.queue]
+            logger.error("not consuming %s any more, which was added while the worker ran: %s", line.queue, reason)
+            return True
         self._owner.starved(f"queue {line.queue!r} cannot be consumed since {MISSING_SECONDS:g} s: {reason}")
         return True
 
@@ -182,16 +261,21 @@ class Intake:
         if self._over:
             return
         self._timer = self._reactor.call_later(WATCH_SECONDS, self._watch)
+        for tap in self._retired:
+            if not tap.unsettled:
+                tap.close()
         connection = self._lane.connection
         if connection is None:
             return
         for line in self._lines.values():
-            if line.tap is None:
-                if line.timer is None:
-                    self._open(line)
-            elif not line.tap.consuming:
+            state = line.position.state
+            if state == "idle":
+                self._open(line)
+            elif state == "subscribing":
                 self._suspect(line, "has not answered our subscription")
-            elif self._asks_broker:
+            elif state == "renewing":
+                self._lane.renew(f"the channel of queue {line.queue} does not even close")
+            elif state == "consuming" and line.tap is not None and self._asks_broker:
                 self._ask(line, line.tap, connection)
 
     def _ask(self, line: _Line, tap: Tap, connection: Connection) -> None:
@@ -211,7 +295,7 @@ class Intake:
         if error is not None:
             return
         channel.close()
-        if line.tap is not tap or not tap.consuming:
+        if line.tap is not tap or line.position.state != "consuming":
             return
         if answer.result().consumers:
             line.silent = 0
@@ -221,5 +305,6 @@ class Intake:
     def _suspect(self, line: _Line, what: str) -> None:
         line.silent += 1
         if line.silent >= DEAF_COUNT and line.tap is not None:
+            line.position.move("deaf")
             logger.error("queue %s %s; subscribing again", line.queue, what, extra={"amqpq_queue": line.queue})
             line.tap.close()

@@ -139,6 +139,7 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "compression": document.CompressionPart,
     "replies": document.RepliesPart,
     "dead_letters": document.DeadLetterPart,
+    "control": document.ControlPart,
     "security": document.SecurityPart,
     "signing": document.SigningPart,
     "trust": document.TrustPart,
@@ -260,9 +261,7 @@ def test_every_rule_of_lint_is_in_the_table(format_page: str) -> None:
 def test_every_hook_and_signal_is_on_its_page() -> None:
     """With the arguments that the code sends; none is invented."""
     page = (ROOT / "docs" / "howto" / "task-life.md").read_text(encoding="utf-8")
-    rows = {
-        row[1]: row[3] for row in re.finditer(r"^\| `(\w+)` \| ([^|]+) \| ([^|]*) \| [^|]+ \|$", page, re.MULTILINE)
-    }
+    rows = {row[1]: row[3] for row in re.finditer(r"^\| `(\w+)` \| ([^|]+) \| ([^|]*)\| [^|]+ \|$", page, re.MULTILINE)}
     assert rows.keys() == signals.SIGNALS.keys()
     for name, signal in signals.SIGNALS.items():
         assert tuple(re.findall(r"`(\w+)`", rows[name])) == signal.arguments, name
