@@ -267,6 +267,7 @@ class Settler:
             "amqpq_task_id": job.id,
             "amqpq_queue": job.queue,
             "amqpq_worker": self._around.place.worker,
+            "amqpq_attempts": _attempts(job),
         }
 
     def _log(self, job: Job, happened: Happened, finished: Finished, settlement: Settlement) -> None:
@@ -285,7 +286,6 @@ class Settler:
             return
         keys = self._keys_of(job)
         keys["amqpq_cause"] = finished.cause
-        keys["amqpq_attempts"] = _attempts(job)
         what = f"{happened} ({finished.cause})" if happened != finished.cause else str(happened)
         fate = "dropped: its queue has no dead letter" if settlement.dropped else None
         if fate is None:
