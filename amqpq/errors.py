@@ -295,6 +295,10 @@ class TaskExpired(ResultError):
     """The task expired before a worker could run it."""
 
 
+class MaxRetriesExceeded(ResultError):
+    """The task asked to be tried again and had been tried as often as it may be."""
+
+
 class WorkerLost(ResultError):
     """The process that ran the task died, as often as a message may; the task is in the dead letter of its queue."""
 
