@@ -120,6 +120,11 @@ class Vhost:
         places = [urlsplit(node.url).netloc.rpartition("@")[2] for node in self.server.nodes]
         return [first._replace(netloc=f"{user}@{place}", path=f"/{self.name}").geturl() for place in places]
 
+    @property
+    def password(self) -> str:
+        """The password in the URLs."""
+        return urlsplit(self.server.nodes[0].url).password or ""
+
     def _request(self, method: str, path: str, body: object = None) -> None:
         node = self.server.nodes[0]
         parts = urlsplit(node.url)

@@ -148,9 +148,9 @@ class Crew:
             hand.kill()
 
 
-def environment(topology: Path, runs: Path, key: str) -> dict[str, str]:
+def environment(topology: Path, runs: Path, secrets: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a worker: this checkout, this topology, and no broker from elsewhere."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AMQPQ_")}
-    mine = {"AMQPQ_TOPOLOGY": str(topology), "FAULTS_RUNS": str(runs), "FAULTS_KEY": key, "PYTHONUNBUFFERED": "1"}
-    return {**kept, "PYTHONPATH": path, **mine}
+    mine = {"AMQPQ_TOPOLOGY": str(topology), "FAULTS_RUNS": str(runs), "PYTHONUNBUFFERED": "1"}
+    return {**kept, "PYTHONPATH": path, **mine, **secrets}

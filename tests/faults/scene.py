@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -136,13 +137,14 @@ def play(row: Row, column: Column, server: Server, *, count: int, folder: Path) 
                 [url.replace(f":{place[1]}/", f":{way.port}/") for url in vhost.urls] for way in (back, front)
             )
         inner, outer = (
-            _topology(folder / f"{name}.yaml", urls, column.queue)
+            write_topology(folder / f"{name}.yaml", urls, column.queue)
             for name, urls in (("workers", back_urls), ("producers", front_urls))
         )
         name = "faults.work_later" if column.pool == "asyncio" else "faults.work"
-        traffic = Traffic(outer, KEY, (name, [NAP_SECONDS]), count)
+        secrets = {"FAULTS_KEY": KEY, "FAULTS_PASSWORD": vhost.password}
+        traffic = Traffic(outer, secrets, (name, [NAP_SECONDS]), count)
         stack.callback(traffic.close)
-        crew = Crew(_arguments(column.pool), environment(inner, runs, KEY))
+        crew = Crew(_arguments(column.pool), environment(inner, runs, secrets))
         stack.callback(crew.kill)
         scene = Scene(row, column, server, vhost, crew, traffic, gates, back, front)
         stack.callback(row.restore, scene)
@@ -204,11 +206,13 @@ def _count(scene: Scene, runs: Path, deaf: list[str], failures: list[str], secon
     )
 
 
-def _topology(path: Path, urls: list[str], queue: str) -> Path:
+def write_topology(path: Path, urls: list[str], queue: str) -> Path:
+    """Write the topology of a cell: one queue, a dead letter, signed messages; return the path."""
     document = {
         "amqpq": 1,
         "project": "faults",
-        "broker": {"url": urls, "heartbeat": HEARTBEAT},
+        "variables": {"PASSWORD": {"type": "secret", "from": "env:FAULTS_PASSWORD"}},
+        "broker": {"url": [re.sub(r":[^:@/]*@", ":${PASSWORD}@", url) for url in urls], "heartbeat": HEARTBEAT},
         "queues": {QUEUE: {"type": queue}},
         "routes": {"*": {"queue": QUEUE}},
         "security": {"signing": {"algorithm": "hmac-sha256", "key": "env:FAULTS_KEY", "key_id": "faults"}},

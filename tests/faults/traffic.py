@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,13 +32,12 @@ class Traffic:
 
     Args:
         topology: The topology file, with the broker's address as producers see it.
-        key: The signing key.
+        environ: Where that file finds the signing key and the password.
         task: Its name, and its arguments.
         count: How many at least; it goes on until it is told that the fault is over.
     """
 
-    def __init__(self, topology: Path, key: str, task: tuple[str, Sequence[Any]], count: int) -> None:
-        environ = {"FAULTS_KEY": key}
+    def __init__(self, topology: Path, environ: Mapping[str, str], task: tuple[str, Sequence[Any]], count: int) -> None:
         self.producing = App(topology, name="faults producing", environ=environ)
         self.collecting = App(topology, name="faults collecting", environ=environ)
         self._task = task

@@ -78,6 +78,15 @@ def linger(self: Any, seconds: float) -> str:
     return str(self.request.id)
 
 
+MARKS = os.open(RUNS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+@app.task(name="faults.mark", reply="none")
+def mark(number: int) -> None:
+    """Write one's number, in 8 bytes."""
+    os.write(MARKS, number.to_bytes(8))
+
+
 @app.task(name="faults.whoami")
 def whoami() -> str:
     """Return the name of the worker that runs this."""
