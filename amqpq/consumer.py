@@ -126,12 +126,21 @@ class Tap:
         """How many deliveries are neither acknowledged nor given back."""
         return len(self._unsettled)
 
-    def give_back(self, tag: int) -> None:
-        """Have the broker requeue a delivery, now."""
+    def give_back(self, tag: int, *, begun: bool = False) -> None:
+        """Have the broker requeue a delivery, now.
+
+        Args:
+            tag: The delivery's.
+            begun: Whether something was done with it. Then a quorum queue should count it; what only waited here is
+                innocent, and would reach the queue's delivery limit by restarts alone.
+        """
         if tag in self._unsettled and self._channel is not None:
             self._acknowledged.discard(tag)
             del self._unsettled[tag]
-            self._channel.reject(tag, requeue=True)
+            if begun:
+                self._channel.reject(tag, requeue=True)
+            else:
+                self._channel.release(tag)
 
     def cancel(self) -> None:
         """Stop deliveries; those here can still be settled."""

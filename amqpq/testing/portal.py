@@ -192,6 +192,10 @@ class PortalChannel:
         """Reject."""
         self._portal.soon(lambda: self.native.reject(tag, requeue=requeue))
 
+    def release(self, tag: int) -> None:
+        """Give back."""
+        self._portal.soon(lambda: self.native.release(tag))
+
     def close(self) -> Pending[None]:
         """End the channel."""
         return self._portal.ask(self.native.close)

@@ -32,6 +32,7 @@ class Origin:
 def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
     """Make the topology a checked file describes."""
     queues = _queues(file)
+    delays = _delays(file, queues)
     return model.Topology(
         project=file.project,
         path=origin.path,
@@ -49,6 +50,7 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
             expires_seconds=file.replies.expires,
             persistent=file.replies.persistent,
         ),
+        delays=delays,
         security=_security(file),
         checks=tuple(_check(part, str(findings.place(("checks", index)))) for index, part in enumerate(file.checks)),
     )
@@ -75,6 +77,7 @@ def _broker(part: document.BrokerPart, base: Path) -> model.Broker:
             key=None if tls.key is None else base / tls.key,
         ),
         heartbeat_seconds=round(part.heartbeat),
+        consumer_timeout_seconds=part.consumer_timeout,
     )
 
 
@@ -107,6 +110,17 @@ def _queues(file: File) -> dict[str, model.Queue]:
     return queues
 
 
+def _delays(file: File, queues: dict[str, model.Queue]) -> model.Delays | None:
+    """Return the ladder where something of the file uses it; sees to a queue for what finds no other at its end."""
+    if "delays" not in file.model_fields_set and not file.retries.max:
+        return None
+    default = DEFAULT_DEAD_LETTER.format(project=file.project)
+    dead = [queue.dead_letter for queue in queues.values() if queue.dead_letter is not None]
+    lost = default if default in dead or not dead else dead[0]
+    queues.setdefault(lost, model.Queue(name=lost, generated=True))
+    return model.Delays(unit_seconds=file.delays.unit, max_seconds=file.delays.max, lost=lost)
+
+
 def _dead_letter(file: File, name: str, part: QueuePart, targets: set[str], default: str) -> str | None:
     """Return the queue for the dead letters of a queue; one that takes dead letters has itself none, nor has a stream."""
     if name in targets or name == default or part.type == "stream":
@@ -127,6 +141,7 @@ def _queue(name: str, part: QueuePart, dead_letter: str | None) -> model.Queue:
         auto_delete=part.auto_delete,
         max_priority=part.max_priority,
         delivery_limit=part.delivery_limit,
+        consumer_timeout_seconds=part.consumer_timeout,
         single_active=part.single_active,
         ttl_seconds=part.ttl,
         expires_seconds=part.expires,

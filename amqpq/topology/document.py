@@ -88,6 +88,9 @@ class BrokerPart(Part):
     management: str | None = Field(default=None, description="URL of the HTTP API, optional.")
     tls: TlsPart | None = Field(default=None, description="TLS settings; only with amqps://.")
     heartbeat: Duration = Field(default=30.0, ge=0, description="Heartbeat interval; 0s switches heartbeats off.")
+    consumer_timeout: Duration | None = Field(
+        default=None, gt=0, description="What consumer_timeout in rabbitmq.conf says, where it differs from 30m."
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- broker's objects
@@ -144,6 +147,9 @@ class QueuePart(Part):
     )
     delivery_limit: int | None = Field(
         default=None, ge=-1, description="Deliveries before a dead letter; quorum queues only."
+    )
+    consumer_timeout: Duration | None = Field(
+        default=None, gt=0, description="How long a worker may hold a message; RabbitMQ 3.12 and later."
     )
     single_active: bool = Field(default=False, description="Whether one consumer at a time gets the messages.")
     ttl: Duration | None = Field(default=None, ge=0, description="How long a message may wait in it.")
@@ -275,7 +281,7 @@ class DeadLetterPart(Part):
 class DelaysPart(Part):
     """The delay ladder in the broker."""
 
-    unit: Duration = Field(default=1.0, gt=0, description="The finest step.")
+    unit: Duration = Field(default=0.125, gt=0, description="The finest step; delays are rounded up to it.")
     max: Duration = Field(default=30 * 86400.0, gt=0, description="The longest delay.")
 
 

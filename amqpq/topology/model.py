@@ -68,6 +68,8 @@ class Broker:
     management: str | None = None
     tls: Tls | None = None
     heartbeat_seconds: int = 30
+    consumer_timeout_seconds: float | None = None
+    """What the broker's configuration says, where it is not the default."""
 
     def __repr__(self) -> str:
         """Show everything but the passwords."""
@@ -75,7 +77,8 @@ class Broker:
         management = masked(self.management) if self.management else None
         return (
             f"Broker(urls={urls!r}, management={management!r}, tls={self.tls!r}, "
-            f"heartbeat_seconds={self.heartbeat_seconds!r})"
+            f"heartbeat_seconds={self.heartbeat_seconds!r}, "
+            f"consumer_timeout_seconds={self.consumer_timeout_seconds!r})"
         )
 
 
@@ -92,7 +95,7 @@ class Requires:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An exchange of the file. `unrouted` is its alternate exchange."""
+    """An exchange of the file. `unrouted` is its alternate exchange. `generated` marks one of the delay ladder."""
 
     name: str
     type: ExchangeType = "direct"
@@ -102,6 +105,7 @@ class Exchange:
     unrouted: str | None = None
     manage: Manage = "full"
     extra_arguments: Table = field(default_factory=dict)
+    generated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ class Retention:
 class Queue:
     """A queue of the file. `dead_letter` is the name of the queue its dead letters go to, None where they are dropped.
 
-    `generated` marks a dead-letter queue that the file did not write out.
+    `generated` marks a queue that the file did not write out: for dead letters, or of the delay ladder.
     """
 
     name: str
@@ -136,6 +140,7 @@ class Queue:
     auto_delete: bool = False
     max_priority: int | None = None
     delivery_limit: int | None = None
+    consumer_timeout_seconds: float | None = None
     single_active: bool = False
     ttl_seconds: float | None = None
     expires_seconds: float | None = None
@@ -244,6 +249,15 @@ class ReplyDefaults:
     persistent: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """The delay ladder (`amqpq.topology.delays`). `lost` is the queue for what is due and has no queue any more."""
+
+    unit_seconds: float
+    max_seconds: float
+    lost: str
+
+
 # ----------------------------------------------------------------------------------------------------------- security
 
 
@@ -314,6 +328,8 @@ class Topology:
     routes: tuple[Route, ...] = ()
     messages: MessageDefaults = field(default_factory=MessageDefaults)
     replies: ReplyDefaults = field(default_factory=ReplyDefaults)
+    delays: Delays | None = None
+    """None where the file uses none."""
     security: Security = field(default_factory=Security)
     checks: tuple[Check, ...] = ()
 
@@ -349,5 +365,7 @@ class Topology:
         return self.queues[queue].dead_letter
 
     def is_dead_letter(self, queue: str) -> bool:
-        """Whether `queue` takes the dead letters of another queue."""
+        """Whether `queue` takes the dead letters of another queue, or of the delay ladder."""
+        if self.delays is not None and queue == self.delays.lost:
+            return True
         return any(other.dead_letter == queue for other in self.queues.values())

@@ -68,6 +68,7 @@ from amqpq.transport.frames import (
     ProtocolViolation,
     PublicationEncoder,
     Returned,
+    release,
     request,
     settle,
 )
@@ -346,6 +347,11 @@ class Channel:
         """Give a delivery back, or let the queue dead-letter it."""
         if not self._ended and not self._closing:
             self._wire.send_soon(settle(self._number, BASIC_REJECT, tag, flag=requeue))
+
+    def release(self, tag: int) -> None:
+        """Give a delivery back that nothing was done with."""
+        if not self._ended and not self._closing:
+            self._wire.send_soon(release(self._number, tag))
 
     def close(self) -> asyncio.Future[None]:
         """End the channel; unacknowledged deliveries go back to their queues."""

@@ -243,6 +243,13 @@ class WireChannel:
                 self._acks.rejected(tag)
                 self._wire.send(frames.settle(self.number, frames.BASIC_REJECT, tag, flag=requeue), lazy=True)
 
+    def release(self, tag: int) -> None:
+        """Give a delivery back that nothing was done with: by `basic.nack`, which quorum queues of 4.3 do not count."""
+        with self._lock:
+            if self._open:
+                self._acks.rejected(tag)
+                self._wire.send(frames.release(self.number, tag), lazy=True)
+
     def flush_acks(self) -> None:
         """Send the acks that were collected."""
         with self._lock:

@@ -21,7 +21,7 @@ Rules that every transport keeps, and the conformance suite checks:
    it are UNKNOWN, save that those to an exchange the broker reports missing are RETURNED with its words.
 5. When the connection ends, every `Pending` of its channels fails with `ConnectionLost` (publications: UNKNOWN), then
    `closed` resolves with the reason. Nothing waits for ever; nothing reconnects by itself.
-6. `ack` and `reject` answer nothing. On a closed channel they do nothing: the broker has requeued the delivery already.
+6. `ack`, `reject` and `release` answer nothing. On a closed channel they do nothing: the broker has requeued the delivery.
 7. A consumer that the broker cancels gets `on_cancel`; one that we cancel does not.
 8. A header value goes out and comes back with its type (bool, int, float, str, bytes, None, list, dict, datetime).
 """
@@ -118,7 +118,10 @@ class Channel(Protocol):
         """Acknowledge a delivery (and, with `multiple`, every earlier one of this channel)."""
 
     def reject(self, tag: int, *, requeue: bool) -> None:
-        """Give a delivery back (`requeue`), or let the queue dead-letter it."""
+        """Give a delivery back (`requeue`), or let the queue dead-letter it. A quorum queue counts it as a failed delivery."""
+
+    def release(self, tag: int) -> None:
+        """Give a delivery back that nothing was done with. From RabbitMQ 4.3 on a quorum queue does not count that."""
 
     def close(self) -> Pending[None]:
         """End the channel; unacknowledged deliveries go back to their queues."""

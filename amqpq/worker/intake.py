@@ -1,8 +1,9 @@
 """The worker's subscriptions: one tap per queue, opened again whenever it ends. No deaf worker.
 
-Everything that can end a subscription arrives as one event, the end of its tap: a cancel by the broker, a channel error, a
-lost connection. Then there are two ways on: the tap is opened again (at once after a reconnect, else after a growing pause),
-or the worker ends with an error, because a queue that stays missing for `MISSING_SECONDS` will not come by itself.
+Each queue's subscription has its place on the table `states.SUBSCRIPTION`. Everything that can end it arrives as one event,
+the end of its tap: a cancel by the broker, a channel error, a lost connection. Then there are two ways on: the tap is opened
+again (at once after a reconnect, else after a growing pause), or the worker ends with an error, because a queue that stays
+missing for `MISSING_SECONDS` will not come by itself.
 
 Believing that one consumes is not consuming. A watchdog compares what should be with what is: a queue without a tap, a
 subscription without an answer, and, asked from the broker, a queue without a consumer.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from amqpq.consumer import Tap
@@ -23,6 +24,7 @@ from amqpq.transport.interface import Channel, Connection, Pending
 from amqpq.types import Delivery, QueueSpec, QueueState
 from amqpq.worker.lane import Lane
 from amqpq.worker.reactor import Reactor, Timer
+from amqpq.worker.states import SUBSCRIPTION, Position
 
 logger = logging.getLogger(WORKER)
 
@@ -57,6 +59,7 @@ class _Line:
     """What is known of one queue's subscription."""
 
     queue: str
+    position: Position = field(default_factory=lambda: Position(SUBSCRIPTION))
     tap: Tap | None = None
     timer: Timer | None = None
     failures: int = 0
@@ -86,9 +89,19 @@ class Intake:
         self._timer: Timer | None = None
 
     @property
+    def lines(self) -> dict[str, bool]:
+        """Which queue is consumed right now."""
+        return {line.queue: line.tap is not None and line.tap.consuming for line in self._lines.values()}
+
+    @property
     def complete(self) -> bool:
         """Whether every queue is consumed right now."""
-        return all(line.tap is not None and line.tap.consuming for line in self._lines.values())
+        return all(line.position.state == "consuming" for line in self._lines.values())
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Where each queue's subscription is on `states.SUBSCRIPTION`."""
+        return {queue: line.position.state for queue, line in self._lines.items()}
 
     def open(self) -> None:
         """Subscribe wherever there is no subscription; once at the start, and after each reconnect."""
@@ -103,6 +116,8 @@ class Intake:
         """Stop all deliveries, for good; what is here can still be settled."""
         self._over = True
         for line in self._lines.values():
+            if not line.position.over:
+                line.position.move("stop")
             if line.timer is not None:
                 line.timer.cancel()
             if line.tap is not None:
@@ -117,8 +132,9 @@ class Intake:
     def subscribed(self, tap: Tap) -> None:
         """Note that a queue is consumed."""
         line = self._lines[tap.queue]
-        if line.tap is not tap:
+        if line.tap is not tap or self._over or line.position.state == "renewing":
             return
+        line.position.move("subscribed")
         if line.failures:
             logger.info("consuming %s again", tap.queue, extra={"amqpq_queue": tap.queue})
         line.failures = 0
@@ -135,7 +151,9 @@ class Intake:
         line.tap = None
         line.failures += 1
         if isinstance(reason, ConnectionLost):
+            line.position.move("disconnected")
             return  # the next connection brings the next tap
+        line.position.move("ended")
         pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(line.failures - 1, 10))
         pause *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
         if isinstance(reason, (ObjectNotFound, AccessRefused)) and self._given_up(line, reason):
@@ -151,17 +169,20 @@ class Intake:
 
     def _open(self, line: _Line) -> None:
         connection = self._lane.connection
-        if connection is None or self._over or line.tap is not None:
+        if connection is None or self._over or line.position.over or line.tap is not None:
             return
         if line.timer is not None:
             line.timer.cancel()
             line.timer = None
         line.silent = 0
+        line.position.move("open")
         tap = line.tap = Tap(line.queue, self._prefetch, self, self._reactor.post)
         tap.open(connection)
 
     def _reopen(self, line: _Line) -> None:
         line.timer = None
+        if self._lane.connection is None:
+            line.position.move("disconnected")
         self._open(line)
 
     def _given_up(self, line: _Line, reason: AmqpqError) -> bool:
@@ -170,6 +191,7 @@ class Intake:
             line.missing_since = now
         if now - line.missing_since < MISSING_SECONDS:
             return False
+        line.position.move("starved")
         self._owner.starved(f"queue {line.queue!r} cannot be consumed since {MISSING_SECONDS:g} s: {reason}")
         return True
 
@@ -181,12 +203,14 @@ class Intake:
         if connection is None:
             return
         for line in self._lines.values():
-            if line.tap is None:
-                if line.timer is None:
-                    self._open(line)
-            elif not line.tap.consuming:
+            state = line.position.state
+            if state == "idle":
+                self._open(line)
+            elif state == "subscribing":
                 self._suspect(line, "has not answered our subscription")
-            elif self._asks_broker:
+            elif state == "renewing":
+                self._lane.renew(f"the channel of queue {line.queue} does not even close")
+            elif state == "consuming" and line.tap is not None and self._asks_broker:
                 self._ask(line, line.tap, connection)
 
     def _ask(self, line: _Line, tap: Tap, connection: Connection) -> None:
@@ -206,7 +230,7 @@ class Intake:
         if error is not None:
             return
         channel.close()
-        if line.tap is not tap or not tap.consuming:
+        if line.tap is not tap or line.position.state != "consuming":
             return
         if answer.result().consumers:
             line.silent = 0
@@ -216,5 +240,6 @@ class Intake:
     def _suspect(self, line: _Line, what: str) -> None:
         line.silent += 1
         if line.silent >= DEAF_COUNT and line.tap is not None:
+            line.position.move("deaf")
             logger.error("queue %s %s; subscribing again", line.queue, what, extra={"amqpq_queue": line.queue})
             line.tap.close()

@@ -20,6 +20,7 @@ from amqpq.log import WORKER
 from amqpq.transport.interface import Channel, Connection, Pending
 from amqpq.types import Fate, Outcome, Publication
 from amqpq.worker.reactor import Reactor
+from amqpq.worker.states import CONNECTION, Position
 
 logger = logging.getLogger(WORKER)
 
@@ -56,7 +57,7 @@ class Lane:
         self._link = link
         self._purpose = purpose
         self._reactor = reactor
-        self._over = False
+        self._position = Position(CONNECTION)
         self._known = False
         self._refused_since: float | None = None
         self._up: Callable[[Connection], object]
@@ -74,16 +75,33 @@ class Lane:
             fatal: Called with the reason when it is of no use to go on.
         """
         self._up, self._down, self._fatal = up, down, fatal
+        self._position.move("start")
         self._connect()
+
+    @property
+    def state(self) -> str:
+        """Where it is on `states.CONNECTION`."""
+        return self._position.state
 
     def close(self) -> None:
         """Close the connection; blocks, for a few seconds at most."""
-        self._over = True
+        if not self._position.over:
+            self._position.move("close")
         self._link.close()
 
+    def renew(self, reason: str) -> None:
+        """Give the connection up, whatever it says of itself, and find another."""
+        if self.connection is not None:
+            logger.error("giving the connection for %s up: %s", self._purpose, reason)
+            self.connection.close()
+
     def _connect(self) -> None:
-        if not self._over:
-            threading.Thread(target=self._find, name=f"amqpq-{self._purpose}-connect", daemon=True).start()
+        threading.Thread(target=self._find, name=f"amqpq-{self._purpose}-connect", daemon=True).start()
+
+    def _connect_again(self) -> None:
+        if not self._position.over:
+            self._position.move("try again")
+            self._connect()
 
     def _find(self) -> None:
         """On a thread of its own: the link looks for a broker, for ever once there was one."""
@@ -95,8 +113,9 @@ class Lane:
             self._reactor.post(self._found, connection)
 
     def _found(self, connection: Connection) -> None:
-        if self._over:
+        if self._position.over:
             return
+        self._position.move("found")
         if self._known:
             logger.info("connected again for %s", self._purpose)
         self._known = True
@@ -106,20 +125,23 @@ class Lane:
         self._up(connection)
 
     def _failed(self, error: Exception) -> None:
-        if self._over:
+        if self._position.over:
             return
         now = self._reactor.monotonic()
         if self._refused_since is None:
             self._refused_since = now
         if not self._known or not isinstance(error, AmqpqError) or now - self._refused_since > REFUSAL_SECONDS:
+            self._position.move("hopeless")
             self._fatal(str(error) if isinstance(error, AmqpqError) else f"{type(error).__name__}: {error}")
             return
         logger.warning("%s (for %s); trying again", error, self._purpose)
-        self._reactor.call_later(REFUSAL_PAUSE_SECONDS * random.uniform(0.5, 1.5), self._connect)  # noqa: S311
+        self._position.move("refused")
+        self._reactor.call_later(REFUSAL_PAUSE_SECONDS * random.uniform(0.5, 1.5), self._connect_again)  # noqa: S311
 
     def _lost(self, closed: Pending[AmqpqError | None]) -> None:
-        if self._over or self.connection is None or self.connection.closed is not closed:
+        if self._position.over or self.connection is None or self.connection.closed is not closed:
             return
+        self._position.move("lost")
         self.connection = None
         logger.warning("connection for %s lost: %s; reconnecting", self._purpose, closed.result() or "closed")
         self._down()

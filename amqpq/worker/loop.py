@@ -16,12 +16,14 @@ Exit codes: 0, everything that was begun is finished; 1, an error; 3, work that 
 from __future__ import annotations
 
 import logging
+import signal
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Final
 
+from amqpq import signals
 from amqpq.clock import Clock
 from amqpq.consumer import Tap
 from amqpq.errors import AmqpqError, Replayed, TimeLimitExceeded, WorkerLost
@@ -32,6 +34,7 @@ from amqpq.security.replay import SeenIds
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery
 from amqpq.worker.deadletter import Place
+from amqpq.worker.herald import Herald
 from amqpq.worker.host import Host
 from amqpq.worker.intake import Intake
 from amqpq.worker.jobs import Job, Jobs
@@ -40,6 +43,8 @@ from amqpq.worker.pools.interface import Crash, Pool
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.settle import CRASH_LIMIT, Happened, without_delivery
 from amqpq.worker.settler import Settler, Surroundings
+from amqpq.worker.states import STAGE, Position
+from amqpq.worker.vitals import BEAT_SECONDS, Connections, Counted, Running, Vitals
 from amqpq.worker.work import RUNNING, Finished, Reply, Report, Work
 
 logger = logging.getLogger(WORKER)
@@ -57,7 +62,7 @@ class ExitCode(IntEnum):
 
 
 class Stage(StrEnum):
-    """Where a worker is in its life."""
+    """Where a worker is in its life: the states of `states.STAGE`."""
 
     STARTING = "starting"
     WORKING = "working"
@@ -85,6 +90,11 @@ class Parts:
     publishing: Lane
     reactor: Reactor
     clock: Clock
+    herald: Herald = field(default_factory=Herald)
+    """Runs the receivers of signals."""
+    pulse: Callable[[Vitals], object] | None = None
+    """Told how the worker is, every `beat_seconds` and when its stage changes; must not wait for anything."""
+    beat_seconds: float = BEAT_SECONDS
 
 
 class Loop:
@@ -95,15 +105,26 @@ class Loop:
         self._parts = parts
         self._reactor = parts.reactor
         self._pool = parts.pool
+        self._herald = parts.herald
+        self._told_by = ""
         topology = parts.host.topology
-        self.stage = Stage.STARTING
+        self._position = Position(STAGE)
         self.counts: Counter[str] = Counter()
         self._jobs = Jobs(parts.reactor.monotonic)
         self._waiting: deque[Work] = deque()
         self._seen = SeenIds(topology.security.replay_window_seconds, parts.reactor.monotonic)
         self._outlet = Outlet(parts.publishing, parts.reactor)
         self._settler = Settler(
-            Surroundings(topology, self._jobs, self._outlet, parts.reactor, plan.place, self.counts, parts.clock.time),
+            Surroundings(
+                topology,
+                self._jobs,
+                self._outlet,
+                parts.reactor,
+                plan.place,
+                self.counts,
+                parts.clock.time,
+                parts.herald,
+            ),
             self._seen,
         )
         self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor)
@@ -114,19 +135,25 @@ class Loop:
 
     # ------------------------------------------------------------------------------------------------------------ life
 
+    @property
+    def stage(self) -> Stage:
+        """Where the worker is in its life."""
+        return Stage(self._position.state)
+
     def run(self) -> ExitCode:
         """Work until told to stop; returns the exit code."""
         self._parts.publishing.start(self._can_publish, lambda: None, self.fail)
         self._parts.consuming.start(self._can_consume, lambda: None, self.fail)
         self._pool.start(self)
         self._reactor.call_later(BLOCKED_SECONDS, self._complain_when_blocked)
+        self._beat()
         while self.stage is not Stage.OVER:
             self._reactor.turn()
             if self._waiting and self.stage is Stage.WORKING:
                 self._pool.offer(self._waiting)
             self._settler.flush()
             if self.stage is Stage.DRAINING and not len(self._jobs):
-                self.stage = Stage.OVER
+                self._position.move("drained")
         self._parts.consuming.close()
         self._parts.publishing.close()
         if self._exit_code is ExitCode.FINISHED:
@@ -144,8 +171,9 @@ class Loop:
             logger.warning("cold shutdown: giving back what still runs")
             self._stop_cold()
 
-    def signalled(self, _: object = None) -> None:
-        """`stop`, in the form that `reactor.post` takes."""
+    def signalled(self, number: int | None = None) -> None:
+        """`stop`, in the form that `reactor.post` takes; `number` is the signal's."""
+        self._told_by = signal.Signals(number).name if number else ""
         self.stop()
 
     def fail(self, reason: str) -> None:
@@ -156,7 +184,8 @@ class Loop:
             self._exit_code = ExitCode.ERROR
 
     def _stop_warm(self) -> None:
-        self.stage = Stage.DRAINING
+        self._position.move("stop")
+        self._tell_stopping("warm")
         self._intake.cancel()
         waiting = [job for work in self._waiting if (job := self._jobs.get(work.number)) is not None]
         self._waiting.clear()
@@ -178,17 +207,55 @@ class Loop:
             self._stop_cold()
 
     def _stop_cold(self) -> None:
-        self.stage = Stage.OVER
+        self._position.move("stop now")
         self._intake.cancel()
+        waiting = {work.number for work in self._waiting}
         self._waiting.clear()
         self._pool.kill()
         left = self._jobs.all()
         for job in left:
-            self._settler.give_back(job)
+            self._settler.give_back(job, Happened.UNTOUCHED if job.number in waiting else Happened.CUT_OFF)
         if left:
             self._exit_code = ExitCode.GAVE_BACK
             logger.warning("gave back %d begun", len(left))
+        self._tell_stopping("cold")
         self._settler.flush()
+
+    def _tell_stopping(self, how: str) -> None:
+        exit_code = int(self._exit_code)
+        self._herald.tell(signals.worker_shutting_down, sig=self._told_by, how=how, exitcode=exit_code)
+        self._tell_pulse()
+
+    # ---------------------------------------------------------------------------------------------------------- vitals
+
+    def vitals(self) -> Vitals:
+        """Return how the worker is."""
+        lanes = (self._parts.consuming.connection, self._parts.publishing.connection)
+        members = self._pool.census() if isinstance(self._pool, Counted) else ()
+        jobs = {member.number: job for member in members if (job := self._jobs.get(member.number or 0)) is not None}
+        return Vitals(
+            self._plan.place.worker,
+            str(self.stage),
+            self._reactor.monotonic(),
+            Connections(*(None if connection is None else connection.blocked or "" for connection in lanes)),
+            self._intake.lines,
+            self._pool.describe(),
+            self._pool_is_ready,
+            members,
+            {job.number: Running(job.task, job.id) for job in jobs.values()},
+            len(self._jobs),
+            len(self._waiting),
+            dict(self.counts),
+        )
+
+    def _beat(self) -> None:
+        if self._parts.pulse is not None and self.stage is not Stage.OVER:
+            self._tell_pulse()
+            self._reactor.call_later(self._parts.beat_seconds, self._beat)
+
+    def _tell_pulse(self) -> None:
+        if self._parts.pulse is not None:
+            self._parts.pulse(self.vitals())
 
     # ----------------------------------------------------------------------------------------------------- connections
 
@@ -203,7 +270,7 @@ class Loop:
     def _begin(self) -> None:
         """Subscribe once everything a delivery will need is there."""
         if self._pool_is_ready and self._outlet.open and self.stage in {Stage.STARTING, Stage.WORKING}:
-            self.stage = Stage.WORKING
+            self._position.move("ready")
             self._intake.open()
 
     def _complain_when_blocked(self) -> None:
@@ -222,6 +289,8 @@ class Loop:
         if not self._announced:
             self._announced = True
             logger.info("%s ready.", self._plan.place.worker)
+            self._herald.tell(signals.worker_ready)
+            self._tell_pulse()
 
     def starved(self, reason: str) -> None:
         """A queue cannot be consumed, and will not be."""
@@ -236,6 +305,7 @@ class Loop:
         if delivery.redelivered and self._is_known(tap, delivery):
             return
         job = self._jobs.open(tap, delivery)
+        self._herald.arrived(job)
         if self._is_new(job):
             self._waiting.append(job.work())
         else:
@@ -329,13 +399,15 @@ class Loop:
         if job is None:
             logger.error("%s", crash.how)
             return
+        job.remains = crash.remains
         if crash.overran is not None:
             self._overran(job, crash, crash.overran)
             return
         job.crashes += 1
         reason = f"{crash.how} while it ran this task ({job.crashes} of {CRASH_LIMIT} times)"
         reply = self._crash_reply(job, crash, WorkerLost(reason)) if job.crashes >= CRASH_LIMIT else None
-        outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason)
+        traceback = crash.remains.fault if crash.remains is not None else ""
+        outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason, traceback)
         self._settler.conclude(job, outcome)
 
     def _overran(self, job: Job, crash: Crash, limit: float) -> None:

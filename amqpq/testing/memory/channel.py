@@ -377,6 +377,10 @@ class MemoryChannel:
         """Give a delivery back, or let the queue dead-letter it."""
         self._settle(tag, multiple=False, then=self._host.requeue if requeue else self._host.reject)
 
+    def release(self, tag: int) -> None:
+        """Give a delivery back that nothing was done with; this broker counts it all the same, as those before 4.3 do."""
+        self._settle(tag, multiple=False, then=self._host.requeue)
+
     def _settle(self, tag: int, *, multiple: bool, then: Callable[[MemoryQueue, Waiting], None]) -> None:
         def carry_out() -> None:
             if self._ended or self.connection.lost is not None:

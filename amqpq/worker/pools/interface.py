@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from amqpq.worker.work import Finished, Report, Work
+from amqpq.worker.work import Finished, Remains, Report, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Crash:
 
     `others` are works it held besides: not begun, or done but not yet reported. They may run again.
     `overran` is the hard time limit, in seconds, for which the pool killed it; then the death is no fault of the child.
+    `remains` is the evidence of the death.
     """
 
     number: int | None
@@ -27,6 +28,7 @@ class Crash:
     how: str
     others: tuple[int, ...] = ()
     overran: float | None = None
+    remains: Remains | None = None
 
 
 class Listener(Protocol):

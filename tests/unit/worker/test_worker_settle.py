@@ -9,6 +9,7 @@ import pytest
 from amqpq.types import Fate
 from amqpq.worker.settle import (
     CRASH_LIMIT,
+    CUT_OFF,
     GIVE_BACK,
     REVIEWS,
     SETTLEMENTS,
@@ -95,7 +96,13 @@ def test_a_task_over_its_hard_limit_is_never_tried_again(crashes: int) -> None:
 def test_what_was_not_begun_goes_back() -> None:
     """Nothing is published about it, and it is not acknowledged."""
     assert settle(Happened.UNTOUCHED, Case(answerable=True)) == GIVE_BACK
-    assert GIVE_BACK.end is End.REQUEUE
+    assert GIVE_BACK.end is End.RELEASE
+
+
+def test_what_was_begun_and_cut_off_goes_back_as_begun() -> None:
+    """A quorum queue counts it, as it counts what a dead worker held."""
+    assert settle(Happened.CUT_OFF, Case(answerable=True)) == CUT_OFF
+    assert (CUT_OFF.steps, CUT_OFF.end) == ((), End.REQUEUE)
 
 
 def test_only_a_reply_may_be_done_without_confirmation() -> None:
