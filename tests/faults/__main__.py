@@ -76,8 +76,8 @@ def cells(options: argparse.Namespace, release: Release, kind: str) -> Iterator[
 def main(given: Sequence[str] | None = None) -> int:
     """Run what was asked for; return the exit code."""
     options = arguments(given)
+    logging.basicConfig(level=logging.DEBUG if options.debug else logging.CRITICAL)
     if options.debug:
-        logging.basicConfig(level=logging.DEBUG)
         for name in ("amqpq", "amqp"):
             logging.getLogger(name).setLevel(logging.INFO)
     releases = [release for release in RELEASES if release.version in options.versions]

@@ -40,10 +40,10 @@ def split(scene: Scene) -> None:
 
 def _whole(node: HostedNode, count: int) -> bool:
     try:
-        said = node.ctl("eval", "{rabbit:is_running(), length(rabbit_nodes:list_running())}.")
+        said = node.ctl("eval", "{rabbit:is_running(), length(nodes())}.")
     except BrokerSetupError:
         return False
-    return said.strip() == f"{{true,{count}}}"
+    return said.strip() == f"{{true,{count - 1}}}"
 
 
 def _until(condition: object, complaint: str) -> None:

@@ -278,6 +278,34 @@ def test_a_missing_dead_letter_queue_keeps_the_message(
     assert dead()["amqpq-reason"] == "ValueError: keep me"
 
 
+def test_a_result_for_a_queue_whose_node_is_down_waits_for_it(
+    app: App, start: Any, gate: Any, broker: MemoryBroker, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker returns it as if nobody waited. Its queue is there, and gets it when the node is back."""
+    start()
+    result = app.send_task("shop.hold", ("patient",))
+    until(lambda: gate.begun)
+    broker.lose_node(f"amqpq.reply.{result.id}")
+    gate.opened.set()
+    until(lambda: "is down or inaccessible" in caplog.text)
+    broker.find_node()
+    assert result.get(timeout=10) == "patient"
+
+
+def test_a_result_that_nobody_waits_for_ends_its_task(
+    app: App, start: Any, gate: Any, broker: MemoryBroker, until: Until
+) -> None:
+    """Its reply queue was deleted: the worker asks, is told, and acknowledges."""
+    worker = start()
+    result = app.send_task("shop.hold", ("forgotten",))
+    until(lambda: gate.begun)
+    result.forget()
+    gate.opened.set()
+    until(lambda: worker.loop.counts["unheard"] == 1)
+    until(lambda: broker.queues()["default"].messages == 0)
+    assert worker.stop() is ExitCode.FINISHED
+
+
 # --------------------------------------------------------------------------------------------------------- connections
 
 
