@@ -130,11 +130,15 @@ def run_group(
     if kind == "cluster" and (reason := clusters.obstacle()):
         raise BrokerSetupError(reason)
     place = scratch / f"{kind}-{release.version}"
-    server: Server = Cluster(release, place) if kind == "cluster" else SingleNode(release, place)
+    server = make(kind, release, place)
     try:
         server.start()
         print(f"RabbitMQ {server.version}, {kind}", flush=True)
         for row, column in found:
+            if kind == "cluster" and done and done[-1].broken:
+                server.stop()  # whatever it is in now, the next cell gets a new one
+                server = make(kind, release, place)
+                server.start()
             name = f"{len(done)}-{row.name}-{column.pool}-{column.queue}-{release.version}"
             tally = play(row, column, server, count=count, folder=folder / name)
             done.append(Cell(row.name, column, tally))
@@ -142,6 +146,11 @@ def run_group(
             server.start()
     finally:
         server.stop()
+
+
+def make(kind: str, release: Release, place: Path) -> Server:
+    """Return a broker of that kind, not started."""
+    return Cluster(release, place) if kind == "cluster" else SingleNode(release, place)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,6 +72,47 @@ def test_memory_is_bounded_and_the_oldest_goes_first() -> None:
     assert not seen.admit("2", 0, "s", redelivered=False)
     assert seen.admit("1", 0, "s", redelivered=False)
     assert repr(seen) == "SeenIds(3 of 3, 60 s)"
+
+
+def test_what_comes_back_after_it_was_forgotten_is_remembered_again() -> None:
+    """As long as any other: from its second coming, not from its first."""
+    clock = Clock()
+    seen = SeenIds(60, clock, capacity=3)
+    seen.admit("1", 0, "s", redelivered=False)
+    seen.forget("1", 0, "s")
+    clock.now = 30.0
+    assert seen.admit("1", 0, "s", redelivered=False)
+    clock.now = 60.0
+    assert not seen.admit("1", 0, "s", redelivered=False)
+    clock.now = 90.0
+    assert seen.admit("1", 0, "s", redelivered=False)
+
+
+def test_forgetting_again_and_again_takes_no_memory() -> None:
+    """A message that crashes and comes back for ever does not crowd out the others."""
+    seen = SeenIds(60, Clock(), capacity=3)
+    seen.admit("other", 0, "s", redelivered=False)
+    for _ in range(4):
+        assert seen.admit("1", 0, "s", redelivered=False)
+        seen.forget("1", 0, "s")
+    assert not seen.admit("other", 0, "s", redelivered=False)
+    assert len(seen) == 1
+
+
+def test_memory_stays_small() -> None:
+    """A full memory takes about a hundred bytes a message, and hardly more than a half full one."""
+    tracemalloc.start()
+    try:
+        seen = SeenIds(60, Clock(), capacity=100_000)
+        sizes = []
+        for number in range(100_000):
+            seen.admit(f"id-{number}", number, f"signature-{number}", redelivered=False)
+            if number in {50_000, 99_999}:
+                sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert sizes[1] < 120 * 100_000
+    assert sizes[1] - sizes[0] < 100 * 50_000
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0, 30), st.booleans()), max_size=60))
