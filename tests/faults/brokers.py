@@ -42,8 +42,13 @@ RELEASES: Final = (Release("3.10", ""), Release("4.0", "trixie"), Release("4.3",
 class Server(Protocol):
     """What a cell needs of a broker."""
 
-    kind: str
-    version: str
+    @property
+    def kind(self) -> str:
+        """`node` or `cluster`."""
+
+    @property
+    def version(self) -> str:
+        """Its RabbitMQ."""
 
     @property
     def nodes(self) -> Sequence[Node]:
@@ -95,6 +100,26 @@ class SingleNode:
         """Stop it, and forget its data."""
         self.node.stop()
         shutil.rmtree(self.node.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenNode:
+    """A node that somebody else starts and stops."""
+
+    node: Node
+    kind: str = "node"
+    version: str = ""
+
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """The node."""
+        return (self.node,)
+
+    def start(self) -> None:
+        """Leave it to its owner."""
+
+    def stop(self) -> None:
+        """Leave it to its owner."""
 
 
 class Vhost:

@@ -10,7 +10,7 @@ from amqpq.errors import BrokerSetupError
 from tests.faults.clusters import PARTITION_HANDLING, Cluster, HostedNode
 from tests.faults.scene import QUEUE, Row, Scene
 
-NOTICE_SECONDS: Final = 60.0
+NOTICE_SECONDS: Final = 90.0
 SPLIT_SECONDS: Final = 5.0
 """How long it lasts after the nodes have noticed."""
 
@@ -31,7 +31,9 @@ def split(scene: Scene) -> None:
     cluster.split_off(number)
     try:
         scene.struck()
+        # Both sides must have noticed: a split that only one has seen is another fault (a partial partition).
         _until(lambda: lonely.name not in other.ctl("eval", "nodes()."), "the neighbours do not notice the split")
+        _until(lambda: other.name not in lonely.ctl("eval", "nodes()."), "the node cut off does not notice the split")
         threading.Event().wait(SPLIT_SECONDS)
     finally:
         cluster.heal()

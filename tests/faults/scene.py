@@ -70,6 +70,7 @@ class Row:
         gates: Makes what stands in the proxies, for each cell anew.
         prepare: Called before the workers start.
         restore: Called at the end, whatever happened.
+        patience_seconds: For the answers that are missing when everything is published.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Row:
     gates: Callable[[], Gates] | None = None
     prepare: Callable[[Scene], None] = lambda _: None
     restore: Callable[[Scene], None] = lambda _: None
+    patience_seconds: float = FINISH_SECONDS
 
 
 @dataclass(slots=True)
@@ -144,7 +146,7 @@ def play(row: Row, column: Column, server: Server, *, count: int, folder: Path) 
         secrets = {"FAULTS_KEY": KEY, "FAULTS_PASSWORD": vhost.password}
         traffic = Traffic(outer, secrets, (name, [NAP_SECONDS]), count)
         stack.callback(traffic.close)
-        crew = Crew(_arguments(column.pool), environment(inner, runs, secrets))
+        crew = Crew(arguments(column.pool), environment(inner, runs, secrets))
         stack.callback(crew.kill)
         scene = Scene(row, column, server, vhost, crew, traffic, gates, back, front)
         stack.callback(row.restore, scene)
@@ -170,7 +172,7 @@ def _act(scene: Scene, count: int) -> None:
     scene.traffic.until(FAULT_AT, FIRST_SECONDS)
     scene.row.strike(scene)
     scene.traffic.extend(count // 10)
-    scene.traffic.finish(FINISH_SECONDS)
+    scene.traffic.finish(scene.row.patience_seconds)
 
 
 def _count(scene: Scene, runs: Path, deaf: list[str], failures: list[str], seconds: float) -> Tally:
@@ -221,7 +223,8 @@ def write_topology(path: Path, urls: list[str], queue: str) -> Path:
     return path
 
 
-def _arguments(pool: str) -> list[str]:
+def arguments(pool: str) -> list[str]:
+    """Return the command line of a worker with this pool."""
     concurrency = 1 if pool == "solo" else CONCURRENCY
     return ["-P", pool, "-c", str(concurrency), "--prefetch", str(PREFETCH), "-Q", QUEUE]
 

@@ -440,3 +440,33 @@ def test_the_shutdown_timeout_gives_back_what_still_runs(
 def test_an_idle_worker_stops_at_once(start: Any) -> None:
     """Nothing to finish, nothing to give back."""
     assert start().stop() is ExitCode.FINISHED
+
+
+def test_the_watchdog_finds_a_consumer_that_the_broker_does_not_have(
+    app: App, start: Any, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """The connection stands, nobody said a word, and no message comes: the worker asks the broker, and subscribes again."""
+    monkeypatch.setattr(intake, "WATCH_SECONDS", 0.05)
+    worker = start()
+    with broker.lock:
+        for queue in ("default", "forgetful"):
+            broker.host.queues[queue].consumers.clear()
+    result = app.send_task("shop.add", (2, 3))
+    assert result.get(timeout=10) == 5
+    until(lambda: all(broker.queues()[queue].consumers == 1 for queue in ("default", "forgetful")))
+    assert worker.loop.counts["succeeded"] == 1
+    assert worker.stop() is ExitCode.FINISHED
+
+
+def test_the_watchdog_leaves_a_healthy_consumer_alone(
+    start: Any, monkeypatch: pytest.MonkeyPatch, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asked again and again, the broker confirms: nothing is subscribed anew."""
+    monkeypatch.setattr(intake, "WATCH_SECONDS", 0.001)
+    asked: list[object] = []
+    told = intake.Intake._told
+    monkeypatch.setattr(intake.Intake, "_told", lambda self, what: (asked.append(what), told(self, what))[1])
+    worker = start()
+    until(lambda: len(asked) > 20)
+    assert "subscribing again" not in caplog.text
+    assert worker.stop() is ExitCode.FINISHED
