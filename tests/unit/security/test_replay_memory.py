@@ -7,7 +7,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpq.security.replay import SeenIds
+from amqpq.security.replay import DEFAULT_CAPACITY, SeenIds
 
 
 class Clock:
@@ -103,16 +103,16 @@ def test_memory_stays_small() -> None:
     """A full memory takes about a hundred bytes a message, and hardly more than a half full one."""
     tracemalloc.start()
     try:
-        seen = SeenIds(60, Clock(), capacity=100_000)
+        seen = SeenIds(60, Clock())
         sizes = []
-        for number in range(100_000):
+        for number in range(DEFAULT_CAPACITY):
             seen.admit(f"id-{number}", number, f"signature-{number}", redelivered=False)
-            if number in {50_000, 99_999}:
+            if number in {50_000, DEFAULT_CAPACITY - 1}:
                 sizes.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert sizes[1] < 120 * 100_000
-    assert sizes[1] - sizes[0] < 100 * 50_000
+    assert sizes[1] < 120 * DEFAULT_CAPACITY
+    assert sizes[1] - sizes[0] < 1_500_000
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0, 30), st.booleans()), max_size=60))
