@@ -97,10 +97,18 @@ def _prefork(column: Column) -> bool:
     return column.pool == "prefork"
 
 
+def _has_children(column: Column) -> bool:
+    return column.pool not in {"threads", "solo"}
+
+
 ROWS: Final = (
     Row("worker-kill", "kill -9 of one of two workers; another one starts", kill_worker, workers=1),
     Row(
-        "child-kill", f"kill -9 of {CHILD_KILLS} children, one after the other", kill_children, workers=1, fits=_prefork
+        "child-kill",
+        f"kill -9 of {CHILD_KILLS} children, one after the other",
+        kill_children,
+        workers=1,
+        fits=_has_children,
     ),
     Row(
         "child-memory",
