@@ -28,6 +28,8 @@ from amqpq.worker.work import Finished, Remains, Work
 
 DOUBTFUL_SECONDS: Final = 300.0
 """How long the end of a job is remembered whose acknowledgement may not have arrived."""
+DOUBTFUL_COUNT: Final = 8_192
+"""How many such ends are remembered, the latest: what sixteen queues leave behind at once, in 2 MB."""
 RECENT_SECONDS: Final = 10.0
 """Acknowledgements younger than this when the connection ends may not have been read by the broker."""
 RECENT_COUNT: Final = 512
@@ -122,7 +124,7 @@ class Jobs:
         self._last_number = 0
         self._orphans: dict[Print, Job] = {}
         self._recent: dict[Tap, deque[tuple[float, Print]]] = {}
-        self._doubtful: OrderedDict[Print, float] = OrderedDict()
+        self._doubtful: OrderedDict[bytes, float] = OrderedDict()
 
     def __len__(self) -> int:
         """How many are not ended."""
@@ -175,7 +177,7 @@ class Jobs:
         doubtful = self._doubtful
         if not doubtful:
             return False
-        since = doubtful.pop(_print(tap, delivery), None)
+        since = doubtful.pop(_digest(_print(tap, delivery)), None)
         return since is not None and self._monotonic() - since < DOUBTFUL_SECONDS
 
     def close(self, job: Job) -> None:
@@ -216,17 +218,22 @@ class Jobs:
         return list(self._orphans.values())
 
     def _doubt(self, fingerprint: Print) -> None:
-        now = self._monotonic()
-        self._doubtful[fingerprint] = now
-        self._doubtful.move_to_end(fingerprint)
-        while self._doubtful and now - next(iter(self._doubtful.values())) > DOUBTFUL_SECONDS:
-            self._doubtful.popitem(last=False)
+        now, doubtful = self._monotonic(), self._doubtful
+        digest = _digest(fingerprint)
+        doubtful[digest] = now
+        doubtful.move_to_end(digest)
+        while len(doubtful) > DOUBTFUL_COUNT or now - next(iter(doubtful.values())) > DOUBTFUL_SECONDS:
+            doubtful.popitem(last=False)
 
     def _forget_orphan(self, job: Job) -> None:
         if job.tap is None and self._orphans:
             fingerprint = job.print
             if self._orphans.get(fingerprint) is job:
                 del self._orphans[fingerprint]
+
+
+def _digest(fingerprint: Print) -> bytes:
+    return hashlib.blake2b(repr(fingerprint).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _print(tap: Tap, delivery: Delivery) -> Print:

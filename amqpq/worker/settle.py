@@ -19,8 +19,10 @@ could come after the result of the next attempt and take its place in the reply 
 There are three ends: ACK; RELEASE for a delivery that nothing was done with; REQUEUE for one that was begun and cut off. The
 last two differ on quorum queues alone: there REQUEUE counts towards the delivery limit, and RELEASE does not (from 4.3 on).
 
-A vanished reply queue (RETURNED) is done: nobody waits any more, and a worker that insisted would loop for ever. A
-vanished dead-letter queue is not: the message would be lost. It is kept and tried again, and the log says why.
+A vanished reply queue is done: nobody waits any more, and a worker that insisted would loop for ever. But RabbitMQ returns
+(RETURNED) also what is for a queue whose cluster node is down, and that queue has a reader. So the broker is asked (ASK), and
+`whether_gone` says what its answer means. A vanished dead-letter queue is never done: the message
+would be lost. It is kept and tried again, and the log says why.
 
 When the connection goes away the broker requeues every delivery, whatever its task is doing here. An acknowledgement is
 then void, and of the steps only REPLY makes sense at once (`without_delivery`): the task has run and its caller waits.
@@ -35,6 +37,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from amqpq.errors import AccessRefused, AmqpqError, ObjectNotFound
 from amqpq.types import Fate
 
 CRASH_LIMIT: Final = 3
@@ -113,6 +116,7 @@ class Review(StrEnum):
     DONE = "done"
     DONE_UNHEARD = "done, but nobody listens"
     AGAIN = "publish it again"
+    ASK = "ask whether its queue is gone"
 
 
 _BAD: Final = (Happened.FAILED, Happened.REFUSED, Happened.OVERRAN, Happened.EXPIRED, Happened.CRASHED)
@@ -143,7 +147,7 @@ CUT_OFF: Final = Settlement((), End.REQUEUE)
 REVIEWS: Mapping[tuple[Step, Fate], Review] = MappingProxyType(
     {
         (Step.REPLY, Fate.CONFIRMED): Review.DONE,
-        (Step.REPLY, Fate.RETURNED): Review.DONE_UNHEARD,
+        (Step.REPLY, Fate.RETURNED): Review.ASK,
         (Step.REPLY, Fate.NACKED): Review.AGAIN,
         (Step.REPLY, Fate.UNKNOWN): Review.AGAIN,  # twice is harmless: the reply queue keeps the latest message
         (Step.PARK, Fate.CONFIRMED): Review.DONE,
@@ -188,6 +192,16 @@ def settle(happened: Happened, case: Case, *, crash_limit: int = CRASH_LIMIT) ->
 def review(step: Step, fate: Fate) -> Review:
     """Say whether a published step is done, given what the broker said of it."""
     return REVIEWS[step, fate]
+
+
+def whether_gone(error: AmqpqError | None) -> Review:
+    """Say what becomes of a result that was returned, given how the broker answered the question for its reply queue.
+
+    Args:
+        error: None where the queue is there (again).
+    """
+    # Some versions want the configure permission for the question (4.2.6, 4.3.0). Who lacks it gets the usual answer.
+    return Review.DONE_UNHEARD if isinstance(error, ObjectNotFound | AccessRefused) else Review.AGAIN
 
 
 def without_delivery(steps: tuple[Step, ...]) -> tuple[Step, ...]:

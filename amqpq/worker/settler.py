@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from amqpq.consumer import Tap
+from amqpq.errors import AmqpqError
 from amqpq.lifecycle import DIRECT_REPLY_QUEUE
 from amqpq.log import TASK, WORKER, MessageKeys
 from amqpq.message.wire import ATTEMPT_LOG
@@ -37,7 +38,18 @@ from amqpq.worker.herald import Herald
 from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Outlet
 from amqpq.worker.reactor import Reactor, Timer
-from amqpq.worker.settle import Case, End, Happened, Review, Settlement, Step, review, settle, without_delivery
+from amqpq.worker.settle import (
+    Case,
+    End,
+    Happened,
+    Review,
+    Settlement,
+    Step,
+    review,
+    settle,
+    whether_gone,
+    without_delivery,
+)
 from amqpq.worker.work import Finished, Reply
 
 worker_log = logging.getLogger(WORKER)
@@ -232,6 +244,18 @@ class Settler:
         if self._jobs.get(job.number) is not job:
             return  # given back meanwhile
         verdict = review(step, outcome.fate)
+        if verdict is Review.ASK and job.finished is not None and job.finished.reply is not None:
+            queue = job.finished.reply.routing_key
+            self._around.outlet.look(queue, lambda error: self._looked(job, step, outcome, error))
+            return
+        self._reviewed(job, step, outcome, verdict)
+
+    def _looked(self, job: Job, step: Step, outcome: Outcome, error: AmqpqError | None) -> None:
+        if self._jobs.get(job.number) is job:
+            reason = f"{outcome.reason}: {error}" if error is not None else outcome.reason
+            self._reviewed(job, step, Outcome(outcome.fate, reason), whether_gone(error))
+
+    def _reviewed(self, job: Job, step: Step, outcome: Outcome, verdict: Review) -> None:
         if verdict is Review.AGAIN:
             self._try_again(job, step, outcome)
             return
@@ -256,7 +280,7 @@ class Settler:
         remedy = ""
         if step is Step.LATER:
             remedy = "; is the delay ladder there? `amqpq topology apply` creates it"
-        elif outcome.fate is Fate.RETURNED:
+        elif outcome.fate is Fate.RETURNED and step is not Step.REPLY:
             remedy = f"; queue {self._target(job.queue)!r} is missing: `amqpq topology apply` creates it"
         if outcome.fate is not Fate.UNKNOWN or (step is Step.LATER and "NOT_FOUND" in outcome.reason):
             worker_log.error(

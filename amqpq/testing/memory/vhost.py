@@ -7,7 +7,7 @@ connections. Routing is `amqpq.topology.routing.Router`, the simulator behind `a
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -76,6 +76,8 @@ class VirtualHost:
         self._on_size = on_size
         self.exchanges: dict[str, ExchangeSpec] = {spec.name: spec for spec in _OWN_EXCHANGES}
         self.queues: dict[str, MemoryQueue] = {}
+        self.away: set[str] = set()
+        """Queues whose cluster node is down."""
         self.repliers: dict[str, Replier] = {}
         self._bindings: list[BindingSpec] = []
         self._router: Router | None = None
@@ -177,6 +179,15 @@ class VirtualHost:
         self._remove_bindings(lambda binding: not binding.to_exchange and binding.target == name)
         return len(gone)
 
+    def lose_node(self, names: Iterable[str]) -> None:
+        """Make queues unavailable with what they hold, as when the one node that they are on goes down."""
+        for name in names:
+            queue = self.queues[name]
+            self.away.add(name)
+            for consumer in queue.consumers:
+                consumer.cancelled()
+            queue.consumers.clear()
+
     def purge_queue(self, name: str, owner: object) -> int:
         """Drop what is ready."""
         gone = self.queue(name, owner).take_all()
@@ -191,6 +202,9 @@ class VirtualHost:
         found = self.queues.get(name)
         if found is None:
             raise Refused(NOT_FOUND, f"no queue '{name}' in vhost '{self.name}'")
+        if name in self.away:
+            away = f"home node 'rabbit@away' of durable queue '{name}' in vhost '{self.name}' is down or inaccessible"
+            raise Refused(NOT_FOUND, away)
         if found.owner is not None and found.owner is not owner:
             raise self._locked(name)
         return found
@@ -253,7 +267,7 @@ class VirtualHost:
         if message.exchange and self._exchange(message.exchange).internal:
             text = f"cannot publish to internal exchange '{message.exchange}' in vhost '{self.name}'"
             raise Refused(ACCESS_REFUSED, text)
-        targets = self._targets(message)
+        targets = [name for name in self._targets(message) if name not in self.away]
         refused = [name for name in targets if not self._enqueue(self.queues[name], message)]
         return Routed(bool(targets), bool(refused))
 
