@@ -20,7 +20,7 @@ _FIRST_FAILED: Final = "amqpq-first-failed"
 EVIDENCE: Final = frozenset(header.name for header in HEADERS if header.on == "dead letter") - {_FIRST_FAILED}
 """What a worker writes on a dead letter, but for the time of the first failure, which is part of its history."""
 
-_CRASHES: Final = "amqpq-crashes"
+_COUNTS: Final = frozenset({"amqpq-crashes", "amqpq-suspicions", "amqpq-suspect"})
 _USER_ID: Final = "amqpq-user-id"
 _ACTED_UPON: Final = frozenset({"CC", "BCC"})
 """RabbitMQ would send the copy to these, too (https://www.rabbitmq.com/docs/sender-selected)."""
@@ -128,7 +128,7 @@ def _left_out(name: str) -> bool:
         name in EVIDENCE
         or name in _ACTED_UPON
         or name in _BROKERS_NAMES
-        or name == _CRASHES
+        or name in _COUNTS
         or name.startswith(_BROKERS_PREFIXES)
     )
 

@@ -78,6 +78,8 @@ HEADERS: Final = (
     ),
     # ours, added by a worker that hands a message on as it is
     Field("amqpq-crashes", "int", "task", OPEN, "how many worker processes died of it"),
+    Field("amqpq-suspicions", "int", "task", OPEN, "how often it was marked as one that may kill workers"),
+    Field("amqpq-suspect", "bool", "task", OPEN, "this copy has that mark: if it comes back, it counts"),
     Field("amqpq-requeues", "int", "task", OPEN, "how often it was sent back from the dead letters"),
     Field("amqpq-cause", "text", "dead letter", OPEN, "why: the `cause` of an error in amqpq.errors"),
     Field("amqpq-reason", "text", "dead letter", OPEN, "the same in a sentence"),

@@ -36,6 +36,9 @@ class ResultCodec(Protocol):
     ) -> TaskEnvelope:
         """Check, unpack and decode a task."""
 
+    def verify_task(self, body: bytes, properties: Properties) -> object:
+        """Check the signature of a task and nothing else."""
+
     def encode_result(
         self,
         envelope: ResultEnvelope,

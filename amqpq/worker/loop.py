@@ -24,7 +24,7 @@ from typing import Final
 
 from amqpq.clock import Clock
 from amqpq.consumer import Tap
-from amqpq.errors import AmqpqError, Replayed, TimeLimitExceeded, WorkerLost
+from amqpq.errors import AmqpqError, RemoteMessageError, Replayed, TimeLimitExceeded, WorkerLost
 from amqpq.lifecycle import State
 from amqpq.log import WORKER
 from amqpq.message import Encoding, ResultEnvelope, failure
@@ -41,6 +41,7 @@ from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.settle import CRASH_LIMIT, Happened, without_delivery
 from amqpq.worker.settler import Settler, Surroundings
 from amqpq.worker.states import STAGE, Position
+from amqpq.worker.suspects import Suspects
 from amqpq.worker.work import RUNNING, Finished, Reply, Report, Work
 
 logger = logging.getLogger(WORKER)
@@ -107,6 +108,7 @@ class Loop:
             Surroundings(topology, self._jobs, self._outlet, parts.reactor, plan.place, self.counts, parts.clock.time),
             self._seen,
         )
+        self._suspects = Suspects(self._jobs, self._settler.conclude, self._poisonous, parts.reactor)
         self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor)
         self._pool_is_ready = False
         self._announced = False
@@ -128,8 +130,8 @@ class Loop:
         self._reactor.call_later(BLOCKED_SECONDS, self._complain_when_blocked)
         while self.stage is not Stage.OVER:
             self._reactor.turn()
-            if self._waiting and self.stage is Stage.WORKING:
-                self._pool.offer(self._waiting)
+            if self.stage is Stage.WORKING:
+                self._give_out()
             self._settler.flush()
             if self.stage is Stage.DRAINING and not len(self._jobs):
                 self._position.move("drained")
@@ -141,6 +143,17 @@ class Loop:
             self._pool.kill()
         logger.info("stopped; %s", self._summary())
         return self._exit_code
+
+    def _give_out(self) -> None:
+        """Give the pool what may run now."""
+        self._suspects.turn(self._waiting)
+        offered = (
+            self._suspects.offered(self._waiting, isolated=self._pool.name == "prefork") if self._waiting else None
+        )
+        if offered:
+            self._pool.offer(offered)
+            if offered is not self._waiting:
+                self._waiting.extendleft(offered)  # a suspect that is to run alone, and the pool has no room
 
     def stop(self) -> None:
         """Stop: warm the first time, cold the second. From any thread or signal handler: `reactor.post(loop.stop)`."""
@@ -165,9 +178,10 @@ class Loop:
         self._position.move("stop")
         self._intake.cancel()
         waiting = [job for work in self._waiting if (job := self._jobs.get(work.number)) is not None]
+        waiting += self._suspects.clear()
         self._waiting.clear()
         for job in waiting:
-            self._settler.give_back(job)
+            self._return(job)
         self._pool.recall()
         for job in self._jobs.all():
             if job.tap is None and job.finished is not None and not without_delivery(job.steps):
@@ -186,7 +200,7 @@ class Loop:
     def _stop_cold(self) -> None:
         self._position.move("stop now")
         self._intake.cancel()
-        waiting = {work.number for work in self._waiting}
+        waiting = {work.number for work in self._waiting} | {job.number for job in self._suspects.clear()}
         self._waiting.clear()
         self._pool.kill()
         left = self._jobs.all()
@@ -236,6 +250,9 @@ class Loop:
 
     def delivered(self, tap: Tap, delivery: Delivery) -> None:
         """Take a message."""
+        if self.stage is Stage.DRAINING:
+            self._return(self._jobs.open(tap, delivery))
+            return
         if self.stage is not Stage.WORKING:
             tap.give_back(delivery.tag)
             return
@@ -244,7 +261,7 @@ class Loop:
             return
         job = self._jobs.open(tap, delivery)
         if self._is_new(job):
-            self._waiting.append(job.work())
+            self._suspects.take(job, self._waiting)
         else:
             error = Replayed(
                 f"task {job.id} was delivered here before, and this is not a redelivery: it was published again"
@@ -262,9 +279,10 @@ class Loop:
             self._settler.forget_seen(job)
         unbegun = {work.number for work in self._waiting}
         self._waiting = deque(work for work in self._waiting if self._has_delivery(work))
-        for job in jobs:
-            if job.number in unbegun:
-                self._jobs.forget(job)
+        innocent = [job for job in jobs if job.number in unbegun or self._suspects.holds(job)]
+        self._suspects.vouch(innocent)
+        for job in innocent:
+            self._jobs.forget(job)
         self._pool.recall()
 
     def _has_delivery(self, work: Work) -> bool:
@@ -323,11 +341,17 @@ class Loop:
             if job is None:
                 continue
             if job.tap is None:
+                self._suspects.vouch([job])
                 self._jobs.forget(job)
             elif self.stage is Stage.WORKING:
                 self._waiting.appendleft(job.work())
             else:
-                self._settler.give_back(job)
+                self._return(job)
+
+    def _return(self, job: Job) -> None:
+        """Give back what was not begun; a suspect with a mark goes as a copy without it."""
+        if not self._suspects.give_back(job):
+            self._settler.give_back(job)
 
     def crashed(self, crash: Crash) -> None:
         """Count the crash on the work that caused it; the others of that child try again."""
@@ -356,9 +380,22 @@ class Loop:
 
     def _crash_reply(self, job: Job, crash: Crash, error: AmqpqError) -> Reply | None:
         """Answer for a child that cannot. Only if it had checked the signature: else the reply address may be forged."""
+        return self._failure_reply(job, error) if crash.stage == RUNNING else None
+
+    def _poisonous(self, job: Job, reason: str) -> Finished:
+        """Say how a message ended that worker after worker has died with. Nobody has checked its signature yet."""
+        try:
+            self._parts.host.codec.verify_task(job.delivery.body, job.delivery.properties)
+        except RemoteMessageError as error:
+            return Finished(job.number, Happened.REFUSED, cause=error.cause, reason=str(error))
+        reply = self._failure_reply(job, WorkerLost(reason))
+        return Finished(job.number, Happened.POISONOUS, job.task, 0.0, reply, "crashed", reason)
+
+    def _failure_reply(self, job: Job, error: AmqpqError) -> Reply | None:
+        """Return the answer to a caller whose address can be believed."""
         codec = self._parts.host.codec
         facts = codec.task_facts(job.delivery.properties)
-        if crash.stage != RUNNING or facts.reply_to is None:
+        if facts.reply_to is None:
             return None
         body, properties = codec.encode_result(
             ResultEnvelope(job.id, State.FAILURE, failure.describe(error)),

@@ -9,8 +9,9 @@ the delivery is published first, and the broker must have *confirmed* it:
 3. Only when no step is left does `end` happen.
 
 There are three steps. REPLY sends the result to the caller's reply queue. PARK copies the message to the dead letter of
-its queue, with the evidence in headers. REPUBLISH copies it to the queue it came from, with one crash more in its header,
-because a classic queue counts no deliveries and the headers of a message in a queue cannot be changed.
+its queue, with the evidence in headers. REPUBLISH copies it to the queue it came from, with what is known of the
+processes that died of it in its headers, because a classic queue counts no deliveries and the headers of a message in a
+queue cannot be changed.
 
 There are three ends: ACK; RELEASE for a delivery that nothing was done with; REQUEUE for one that was begun and cut off. The
 last two differ on quorum queues alone: there REQUEUE counts towards the delivery limit, and RELEASE does not (from 4.3 on).
@@ -52,6 +53,10 @@ class Happened(StrEnum):
     """Its expiry passed before it could run."""
     CRASHED = "crashed"
     """The child that ran it died."""
+    POISONOUS = "poisonous"
+    """Worker after worker ended that had it, see `suspects`."""
+    SUSPECTED = "suspected"
+    """It came back from a worker that did not end it; nothing was done with it here."""
     UNTOUCHED = "untouched"
     """It was not begun."""
     CUT_OFF = "cut-off"
@@ -104,7 +109,9 @@ class Review(StrEnum):
     AGAIN = "publish it again"
 
 
-_BAD: Final = (Happened.FAILED, Happened.REFUSED, Happened.OVERRAN, Happened.EXPIRED, Happened.CRASHED)
+_BAD: Final = (
+    Happened.FAILED, Happened.REFUSED, Happened.OVERRAN, Happened.EXPIRED, Happened.CRASHED, Happened.POISONOUS
+)  # fmt: skip
 
 SETTLEMENTS: Mapping[tuple[Happened, bool, bool], Settlement] = MappingProxyType(
     {
@@ -119,7 +126,7 @@ SETTLEMENTS: Mapping[tuple[Happened, bool, bool], Settlement] = MappingProxyType
         **{(bad, False, False): Settlement((), End.ACK, dropped=True) for bad in _BAD},
     }
 )
-"""All ends but three: a crash that is not the last one allowed, what was never begun, and what was cut off."""
+"""All ends but those below: a crash that is not the last one allowed, a suspect, what was never begun, what was cut off."""
 
 TRY_AGAIN: Final = Settlement((Step.REPUBLISH,), End.ACK)
 GIVE_BACK: Final = Settlement((), End.RELEASE)
@@ -159,6 +166,8 @@ def settle(happened: Happened, case: Case, *, crash_limit: int = CRASH_LIMIT) ->
         return GIVE_BACK
     if happened is Happened.CUT_OFF:
         return CUT_OFF
+    if happened is Happened.SUSPECTED:
+        return TRY_AGAIN
     if happened is Happened.CRASHED and case.crashes < crash_limit:
         return TRY_AGAIN
     return SETTLEMENTS[happened, case.answerable, case.parkable]

@@ -145,7 +145,7 @@ class Settler:
             return Publication("", reply.routing_key, reply.body, reply.properties, mandatory=mandatory)
         self.forget_seen(job)
         if step is Step.REPUBLISH:
-            return another_try(job.delivery, queue=job.queue, crashes=job.crashes)
+            return another_try(job.delivery, queue=job.queue, crashes=job.crashes, suspicion=job.copy_suspicion)
         return dead_letter(
             job.delivery,
             queue=job.queue,
@@ -244,6 +244,12 @@ class Settler:
                 keys["amqpq_seconds"] = finished.seconds
                 task_log.info("%s[%s] succeeded in %.4f s", job.task, job.id, finished.seconds, extra=keys)
             return
+        if happened is Happened.SUSPECTED:
+            task_log.info(
+                "%s[%s] came back from a worker that did not end it; it runs as a suspect",
+                job.task, job.id, extra=self._keys_of(job),
+            )  # fmt: skip
+            return
         keys = self._keys_of(job)
         keys["amqpq_cause"] = finished.cause
         keys["amqpq_attempts"] = _attempts(job)
@@ -265,5 +271,5 @@ class Settler:
 def _attempts(job: Job) -> int:
     retries = job.delivery.properties.headers.get("retries")
     before = retries if isinstance(retries, int) and retries > 0 else 0
-    crashed = job.finished is not None and job.finished.happened == Happened.CRASHED
-    return before + job.crashes + (0 if crashed else 1)
+    counted = job.finished is not None and job.finished.happened in {Happened.CRASHED, Happened.POISONOUS}
+    return before + job.crashes + job.suspicion.count + (0 if counted else 1)
