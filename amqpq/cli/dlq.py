@@ -18,7 +18,7 @@ from amqpq import config
 from amqpq.cli import letters, output
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
 from amqpq.deadletters.choosing import Choice
-from amqpq.deadletters.desk import DEFAULT_SCAN, Bounds, Desk, Looked, Sending, Source, Tally
+from amqpq.deadletters.desk import DEFAULT_SCAN, WINDOW, Bounds, Desk, Looked, Sending, Source, Tally
 from amqpq.deadletters.examining import examine
 from amqpq.deadletters.flows import look_limit
 from amqpq.deadletters.planning import Return
@@ -30,6 +30,8 @@ from amqpq.transport.interface import Connection
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 CONNECT_SECONDS = 30.0
+FAST_WINDOW = 200
+"""Messages under way at a time where no rate is asked for."""
 _RATE_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -188,9 +190,8 @@ def requeue(
 ) -> None:
     """Send dead letters back to the queues they came from, as their sender wrote and signed them.
 
-    Each is acknowledged when the broker has confirmed its copy, so that nothing is lost whenever this is ended; ended by
-    kill -9, a copy under way may be there twice. What is sent back has left the dead letters: the same command goes on with the
-    rest. Ends with exit code 3 where some of what was meant had to stay.
+    Ended at any moment, by kill -9 too, nothing is lost and nothing is doubled: the next run finishes what was under way, and
+    goes on with the rest. One run at a time. Ends with exit code 3 where some of what was meant had to stay.
 
     \b
     Examples:
@@ -209,7 +210,8 @@ def requeue(
             stack.enter_context(_stopping(stop))
             sources = room.present()
             progress = None if dry_run else _progress(stack, room, sources, bounds)
-            sending = Sending(plan, bounds, values["per_second"], dry_run, on_progress=progress)
+            window = WINDOW if values["per_second"] is not None else FAST_WINDOW
+            sending = Sending(plan, bounds, values["per_second"], dry_run, window, on_progress=progress)
             try:
                 for source in sources:
                     room.desk.send_back(source, choice, sending, tally)
@@ -306,7 +308,7 @@ def _opened(values: Mapping[str, Any], queue: str | None, stop: threading.Event 
     link = config.link(topology, name="amqpq dlq")
     try:
         connection = link.connection(CONNECT_SECONDS)
-        yield _Room(topology, connection, Desk(connection, stop=stop), queue)
+        yield _Room(topology, connection, Desk(connection, project=topology.project, stop=stop), queue)
     finally:
         link.close(5.0)
 
@@ -389,6 +391,7 @@ def _print_tally(tally: Tally, choice: Choice, *, dry_run: bool, as_json: bool, 
             {
                 "sent": tally.sent,
                 "stayed": tally.stayed,
+                "finished": tally.finished,
                 "missing": missing,
                 "dry_run": dry_run,
                 "interrupted": interrupted,
@@ -400,6 +403,8 @@ def _print_tally(tally: Tally, choice: Choice, *, dry_run: bool, as_json: bool, 
         click.echo(
             letters.plain(f"{what} {letters.many(tally.sent_count)}" + (f": {where}" if where else ""), one_line=True)
         )
+        if tally.finished:
+            click.echo(f"finished {letters.many(tally.finished)} of a run that was cut off", err=True)
         for why, count in sorted(tally.stayed.items()):
             click.echo(letters.plain(f"{letters.many(count)} stayed: {why}", one_line=True), err=True)
         for task_id in missing:

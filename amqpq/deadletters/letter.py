@@ -24,7 +24,9 @@ _COUNTS: Final = frozenset({"amqpq-crashes", "amqpq-suspicions", "amqpq-suspect"
 _USER_ID: Final = "amqpq-user-id"
 _ACTED_UPON: Final = frozenset({"CC", "BCC"})
 """RabbitMQ would send the copy to these, too (https://www.rabbitmq.com/docs/sender-selected)."""
-_BROKERS_NAMES: Final = frozenset({"x-death", "x-delivery-count", "x-acquired-count"})
+BROKERS_COUNTS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
+"""Headers that change each time a quorum queue hands a message out."""
+_BROKERS_NAMES: Final = BROKERS_COUNTS | {"x-death"}
 _BROKERS_PREFIXES: Final = ("x-first-death-", "x-last-death-")
 
 

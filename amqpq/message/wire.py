@@ -81,6 +81,7 @@ HEADERS: Final = (
     Field("amqpq-suspicions", "int", "task", OPEN, "how often it was marked as one that may kill workers"),
     Field("amqpq-suspect", "bool", "task", OPEN, "this copy has that mark: if it comes back, it counts"),
     Field("amqpq-requeues", "int", "task", OPEN, "how often it was sent back from the dead letters"),
+    Field("amqpq-returned", "text", "task", OPEN, "which dead letter it was sent back from: digest and queue"),
     Field("amqpq-cause", "text", "dead letter", OPEN, "why: the `cause` of an error in amqpq.errors"),
     Field("amqpq-reason", "text", "dead letter", OPEN, "the same in a sentence"),
     Field("amqpq-traceback", "text", "dead letter", OPEN, "the traceback of the last attempt"),
@@ -122,6 +123,7 @@ SIGNED_AT: Final = "amqpq-ts"
 ROUTE: Final = "amqpq-route"
 COMPRESSION: Final = "compression"
 REQUEUES: Final = "amqpq-requeues"
+RETURNED: Final = "amqpq-returned"
 
 
 def route_text(exchange: str, key: str) -> str:

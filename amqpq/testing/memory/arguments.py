@@ -85,7 +85,6 @@ _QUORUM: Mapping[str, Check] = {
     "x-dead-letter-strategy": _one_of("invalid_dlx_strategy", "at-most-once", "at-least-once"),
 }
 _NOT_MODELLED_ON_QUORUM = (
-    ("x-dead-letter-strategy", "at-least-once"),
     ("x-overflow", "reject-publish-dlx"),  # RabbitMQ takes it and does something else
     ("x-delivery-limit", -1),  # means another thing on 3.x than on 4.x
 )
