@@ -15,7 +15,7 @@ from amqpq.deadletters import flows, returning
 from amqpq.deadletters.choosing import Choice
 from amqpq.deadletters.letter import Letter
 from amqpq.deadletters.pacing import Bucket
-from amqpq.deadletters.planning import Return, Stays
+from amqpq.deadletters.planning import Plan, Stays
 from amqpq.deadletters.returning import Way
 from amqpq.errors import (
     Blocked,
@@ -96,7 +96,7 @@ class Tally:
 class Sending:
     """How dead letters are sent back. `on_progress(sent, seen)` is called after each step."""
 
-    plan: Return
+    plan: Plan
     bounds: Bounds = Bounds(scan=None)
     per_second: float | None = None
     dry_run: bool = False

@@ -16,8 +16,8 @@ from amqpq.message.compression import unpack
 from amqpq.message.wire import COMPRESSION, HEADERS, REQUEUES
 from amqpq.types import Delivery, Properties, Publication, Table
 
-_FIRST_FAILED: Final = "amqpq-first-failed"
-EVIDENCE: Final = frozenset(header.name for header in HEADERS if header.on == "dead letter") - {_FIRST_FAILED}
+FIRST_FAILED: Final = "amqpq-first-failed"
+EVIDENCE: Final = frozenset(header.name for header in HEADERS if header.on == "dead letter") - {FIRST_FAILED}
 """What a worker writes on a dead letter, but for the time of the first failure, which is part of its history."""
 
 _COUNTS: Final = frozenset({"amqpq-crashes", "amqpq-suspicions", "amqpq-suspect"})
@@ -85,7 +85,7 @@ def read(delivery: Delivery, queue: str) -> Letter:
         origin=_text(headers, "amqpq-queue") or ("" if cause else _text(death, "queue")),
         attempts=_count(headers.get("amqpq-attempts")),
         failed_at=failed_at if cause else _moment(death.get("time")),
-        first_failed_at=_moment(headers.get(_FIRST_FAILED)),
+        first_failed_at=_moment(headers.get(FIRST_FAILED)),
         expires_at=_moment(facts.expires),
         requeues=_count(headers.get(REQUEUES)),
         deliveries=_count(headers.get("x-delivery-count")),

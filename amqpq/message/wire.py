@@ -82,6 +82,7 @@ HEADERS: Final = (
     Field("amqpq-suspect", "bool", "task", OPEN, "this copy has that mark: if it comes back, it counts"),
     Field("amqpq-requeues", "int", "task", OPEN, "how often it was sent back from the dead letters"),
     Field("amqpq-returned", "text", "task", OPEN, "which dead letter it was sent back from: digest and queue"),
+    Field("amqpq-edited-by", "text", "task", OPEN, "who edited it among the dead letters: key id@host"),
     Field("amqpq-cause", "text", "dead letter", OPEN, "why: the `cause` of an error in amqpq.errors"),
     Field("amqpq-reason", "text", "dead letter", OPEN, "the same in a sentence"),
     Field("amqpq-traceback", "text", "dead letter", OPEN, "the traceback of the last attempt"),
