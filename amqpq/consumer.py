@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from amqpq.errors import AmqpqError
 from amqpq.transport.interface import Channel, Connection, Pending
-from amqpq.types import Delivery
+from amqpq.types import Delivery, Table
 
 _NOBODY: Final = "amqpq-nobody"
 
@@ -67,9 +67,10 @@ class Tap:
         prefetch: Unacknowledged deliveries the broker lets us hold; what bounds our memory.
         owner: Told what happens.
         post: Hands calls to the owner's thread.
+        arguments: Of the subscription, as the broker takes them (`x-stream-offset`).
     """
 
-    def __init__(self, queue: str, prefetch: int, owner: Drinker, post: Post) -> None:
+    def __init__(self, queue: str, prefetch: int, owner: Drinker, post: Post, arguments: Table | None = None) -> None:
         self.queue = queue
         self.prefetch = prefetch
         self.alive = False
@@ -77,6 +78,7 @@ class Tap:
         self.reason: AmqpqError | None = None
         self._owner = owner
         self._post = post
+        self._arguments = arguments
         self._channel: Channel | None = None
         self._consumer_tag: str | None = None
         self._unsettled: dict[int, None] = {}
@@ -99,6 +101,7 @@ class Tap:
             lambda delivery: post(delivered, delivery),
             prefetch=self.prefetch,
             on_cancel=lambda _tag: post(self._cancelled, None),
+            arguments=self._arguments,
         )
         pending.add_done_callback(lambda answer: post(self._answered, answer))
 

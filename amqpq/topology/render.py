@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from amqpq.topology.declarations import exchange_spec, queue_spec
-from amqpq.topology.model import Exchange, Queue, Route, Topology, masked
+from amqpq.topology.delays import Ladder, ladder
+from amqpq.topology.model import Binding, Exchange, Queue, Route, Topology, masked
 from amqpq.topology.units import duration_text
 
 
@@ -28,14 +30,17 @@ class Table:
 
 def tables(topology: Topology, *, generated: bool = False) -> list[Table]:
     """Return exchanges, queues, bindings and routes as tables; `generated` adds what the file did not write out."""
+    rungs = ladder(topology) if generated else Ladder()
+    exchanges = [*topology.exchanges.values(), *rungs.exchanges]
     queues = [queue for queue in topology.queues.values() if generated or not queue.generated]
+    queues += rungs.queues
     found = [
-        Table("Exchanges", (("NAME", "TYPE", "PROPERTIES"), *(_exchange(x) for x in topology.exchanges.values()))),
+        Table("Exchanges", (("NAME", "TYPE", "PROPERTIES"), *(_exchange(x) for x in exchanges))),
         Table(
             "Queues",
             (("NAME", "TYPE", "DEAD LETTERS", "PROPERTIES"), *(_queue(queue, generated=generated) for queue in queues)),
         ),
-        Table("Bindings", (("FROM", "KEY", "TO"), *(_binding_rows(topology)))),
+        Table("Bindings", (("FROM", "KEY", "TO"), *(_binding_rows((*topology.bindings, *rungs.bindings))))),
         Table("Routes", (("TASK", "EXCHANGE", "KEY", "MESSAGES"), *(_route(route) for route in topology.routes))),
     ]
     return [table for table in found if len(table.rows) > 1]
@@ -43,6 +48,8 @@ def tables(topology: Topology, *, generated: bool = False) -> list[Table]:
 
 def facts(topology: Topology) -> dict[str, Any]:
     """Return the topology as plain data, generated objects included."""
+    rungs = ladder(topology)
+    delays = topology.delays
     return {
         "project": topology.project,
         "file": None if topology.path is None else str(topology.path),
@@ -54,8 +61,14 @@ def facts(topology: Topology) -> dict[str, Any]:
             "heartbeat_seconds": topology.broker.heartbeat_seconds,
         },
         "exchanges": [
-            {**_spec_facts(exchange_spec(x)), "type": x.type, "internal": x.internal, "manage": x.manage}
-            for x in topology.exchanges.values()
+            {
+                **_spec_facts(exchange_spec(x)),
+                "type": x.type,
+                "internal": x.internal,
+                "manage": x.manage,
+                "generated": x.generated,
+            }
+            for x in (*topology.exchanges.values(), *rungs.exchanges)
         ],
         "queues": [
             {
@@ -65,7 +78,7 @@ def facts(topology: Topology) -> dict[str, Any]:
                 "manage": queue.manage,
                 "generated": queue.generated,
             }
-            for queue in topology.queues.values()
+            for queue in (*topology.queues.values(), *rungs.queues)
         ],
         "bindings": [
             {
@@ -75,27 +88,31 @@ def facts(topology: Topology) -> dict[str, Any]:
                 "key": binding.key,
                 "arguments": dict(binding.arguments),
             }
-            for binding in topology.bindings
+            for binding in (*topology.bindings, *rungs.bindings)
         ],
-        "routes": [
-            {
-                "pattern": route.pattern,
-                "exchange": route.exchange,
-                "key": route.key,
-                "priority": route.priority,
-                "expires_seconds": route.expires_seconds,
-                "compression": route.compression,
-                "serializer": route.serializer,
-                "reply": route.reply,
-            }
-            for route in topology.routes
-        ],
+        "routes": [_route_facts(route) for route in topology.routes],
+        "delays": None
+        if delays is None
+        else {"unit_seconds": delays.unit_seconds, "max_seconds": delays.max_seconds, "lost": delays.lost},
         "security": {
             "signing": None if topology.security.signing is None else topology.security.signing.algorithm,
             "key_id": None if topology.security.signing is None else topology.security.signing.key_id,
             "require": topology.security.require,
             "trust": {key_id: trust.may for key_id, trust in topology.security.trust.items()},
         },
+    }
+
+
+def _route_facts(route: Route) -> dict[str, Any]:
+    return {
+        "pattern": route.pattern,
+        "exchange": route.exchange,
+        "key": route.key,
+        "priority": route.priority,
+        "expires_seconds": route.expires_seconds,
+        "compression": route.compression,
+        "serializer": route.serializer,
+        "reply": route.reply,
     }
 
 
@@ -110,6 +127,8 @@ def _spec_facts(spec: Any) -> dict[str, Any]:
 
 def _exchange(exchange: Exchange) -> tuple[str, ...]:
     words = _flags(exchange)
+    if exchange.generated:
+        words.append("generated")
     if exchange.internal:
         words.append("internal")
     if exchange.unrouted is not None:
@@ -129,9 +148,10 @@ def _queue(queue: Queue, *, generated: bool) -> tuple[str, ...]:
     named = {
         "max_priority": queue.max_priority,
         "delivery_limit": queue.delivery_limit,
+        "consumer_timeout": _duration(queue.consumer_timeout_seconds),
         "single_active": queue.single_active or None,
-        "ttl": None if queue.ttl_seconds is None else duration_text(queue.ttl_seconds),
-        "expires": None if queue.expires_seconds is None else duration_text(queue.expires_seconds),
+        "ttl": _duration(queue.ttl_seconds),
+        "expires": _duration(queue.expires_seconds),
         "max_length": limits.max_length,
         "max_length_bytes": limits.max_length_bytes,
         "overflow": limits.overflow,
@@ -141,6 +161,10 @@ def _queue(queue: Queue, *, generated: bool) -> tuple[str, ...]:
     }
     words += [f"{name}: {value}" for name, value in named.items() if value is not None]
     return queue.name, queue.type, queue.dead_letter or "-", ", ".join(words)
+
+
+def _duration(seconds: float | None) -> str | None:
+    return None if seconds is None else duration_text(seconds)
 
 
 def _flags(thing: Exchange | Queue) -> list[str]:
@@ -154,9 +178,9 @@ def _flags(thing: Exchange | Queue) -> list[str]:
     return words
 
 
-def _binding_rows(topology: Topology) -> list[tuple[str, ...]]:
+def _binding_rows(bindings: Iterable[Binding]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for binding in topology.bindings:
+    for binding in bindings:
         match = binding.arguments.get("x-match")
         headers = ", ".join(f"{name}={value!r}" for name, value in binding.arguments.items() if name != "x-match")
         key = f"{match}: {headers or '-'}" if match is not None else binding.key or "-"

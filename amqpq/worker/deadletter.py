@@ -1,4 +1,4 @@
-"""Copies of a message that a worker publishes instead of it: a dead letter with its evidence, another try after a crash.
+"""Copies of a message that a worker publishes instead of it: a dead letter with its evidence, another try, now or later.
 
 Pure. The body and the sender's headers stay as they are, so the signature of the original still proves who wrote it.
 Some properties must not be copied, because RabbitMQ acts on them:
@@ -7,6 +7,7 @@ Some properties must not be copied, because RabbitMQ acts on them:
 * `user_id`: the broker closes the channel (406) unless it is the user of the publishing connection
   (https://www.rabbitmq.com/docs/validated-user-id). It is kept as a header.
 * the headers `CC` and `BCC`: the copy would go there too (https://www.rabbitmq.com/docs/sender-selected).
+* `x-death`, in a copy for the ladder: see `amqpq.topology.delays.is_passing`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from amqpq.topology.delays import Entry, is_passing
 from amqpq.types import PERSISTENT, Delivery, Properties, Publication, Table
 from amqpq.worker.work import Remains
 
@@ -166,6 +168,16 @@ def another_try(delivery: Delivery, *, queue: str, crashes: int, suspicion: Susp
     publication = _copy(delivery, queue, headers)
     expiration = delivery.properties.expiration
     return replace(publication, properties=replace(publication.properties, expiration=expiration))
+
+
+def for_later(delivery: Delivery, *, queue: str, entry: Entry) -> Publication:
+    """Return the message for the delay ladder, and through it for its own queue.
+
+    No `expiration`: the copy would expire in the ladder. The signed `expires` stays.
+    """
+    headers = {name: value for name, value in _kept(delivery.properties).items() if not is_passing(name)}
+    publication = _copy(delivery, queue, {**headers, **entry.headers})
+    return replace(publication, exchange=entry.exchange)
 
 
 def _kept(properties: Properties) -> dict[str, Any]:

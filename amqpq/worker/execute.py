@@ -13,11 +13,12 @@ import logging
 import os
 import time
 import traceback as tracebacks
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+from amqpq import log
 from amqpq import task as task_module
 from amqpq.clock import SYSTEM_CLOCK, Clock
 from amqpq.errors import ExpiredMessage, LocalError, RemoteMessageError, Undecodable, UnregisteredTask
@@ -27,6 +28,9 @@ from amqpq.message import Encoding, ResultEnvelope, TaskEnvelope, failure
 from amqpq.message.wire import ROUTE
 from amqpq.task import Request, Task, current_request
 from amqpq.topology import reach
+from amqpq.topology.delays import came_down, no_ladder
+from amqpq.worker import life
+from amqpq.worker.deadletter import crashes_of
 from amqpq.worker.host import Host
 from amqpq.worker.limits import NO_TIMING, Limits, Timekeeper, Timing, limits_of_call, limits_of_task, not_kept
 from amqpq.worker.settle import Happened
@@ -41,6 +45,10 @@ _OURS: Final = frozenset({__file__, task_module.__file__})
 """Frames of these files stand above the user's in every traceback and say nothing."""
 
 
+CoroutineRunner: TypeAlias = Callable[[Coroutine[Any, Any, Any]], object]
+"""`asyncio.run`, or what stands for it where event loops cannot run on the thread of a task."""
+
+
 class NotBuiltYetHere(RemoteMessageError):
     """The message asks for something that this version cannot honour, so it was not run."""
 
@@ -50,10 +58,13 @@ class NotBuiltYetHere(RemoteMessageError):
 class Run:
     """One run of a task: as a context, the time in which its limits count."""
 
-    def __init__(self, task: Task[..., Any], limits: Limits | None, keeper: Timekeeper | None) -> None:
+    def __init__(
+        self, task: Task[..., Any], limits: Limits | None, keeper: Timekeeper | None, run_coroutine: CoroutineRunner
+    ) -> None:
         self.task = task
         self._limits = limits
         self._keeper = keeper if limits is not None else None
+        self._run_coroutine = run_coroutine
 
     def __enter__(self) -> None:
         """Begin."""
@@ -69,13 +80,26 @@ class Run:
         if self._keeper is not None:
             self._keeper.end()
 
+    def afterwards(self) -> Run:
+        """Return the time in which hooks tell of its end: the hard limit anew, and no soft one, which is the function's."""
+        hard = self._limits.hard if self._limits is not None and self._keeper is not None else None
+        return Run(self.task, Limits(hard) if hard is not None else None, self._keeper, self._run_coroutine)
+
     def finish(self, coroutine: Coroutine[Any, Any, Any]) -> object:
-        """Run an `async def` task to its end."""
-        return asyncio.run(coroutine) if self._keeper is None else self._keeper.finish(coroutine)
+        """Run an `async def` task to its end, where no event loop runs."""
+        return self._run_coroutine(coroutine) if self._keeper is None else self._keeper.finish(coroutine)
+
+    def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Awaitable[object]:
+        """Return what the running event loop has to await for the task."""
+        return coroutine if self._keeper is None else self._keeper.drive(coroutine)
+
+
+Steps: TypeAlias = Generator[tuple[Run, Coroutine[Any, Any, Any]], object, Finished]
+"""A delivery on its way: yields what has to be awaited, with its run, and is sent what came of it."""
 
 
 class Executor:
-    """Runs deliveries one at a time, on the thread that calls it.
+    """Runs deliveries: each on the thread that calls `run`, or in the event loop that awaits `run_in_loop`.
 
     Args:
         host: The application.
@@ -84,6 +108,7 @@ class Executor:
         mark: Told the number of the delivery and how far it is (`work.DECODING`, `work.RUNNING`): what is known of it
             when this process dies.
         timing: How long tasks may run.
+        run_coroutine: Runs the coroutine of a task to its end, in `run`.
     """
 
     def __init__(
@@ -94,6 +119,7 @@ class Executor:
         clock: Clock = SYSTEM_CLOCK,
         mark: Callable[[int, int], object] | None = None,
         timing: Timing = NO_TIMING,
+        run_coroutine: CoroutineRunner = asyncio.run,
     ) -> None:
         self._codec = host.codec
         self._registry = host.registry
@@ -101,12 +127,13 @@ class Executor:
         self._clock = clock
         self._mark = mark or _no_mark
         self._timing = timing
+        self._run_coroutine = run_coroutine
         self._reply_encodings: dict[str | None, Encoding] = {}
         self._topology = host.topology
         self._persistent_replies = host.topology.replies.persistent
 
     def run(self, work: Work, report: Callable[[Reply], object]) -> Finished:
-        """Run one delivery.
+        """Run one delivery on this thread.
 
         Args:
             work: The delivery.
@@ -115,6 +142,39 @@ class Executor:
         Returns:
             What became of it, with the reply ready to publish.
         """
+        steps = self._steps(work, report)
+        step: Callable[[Any], tuple[Run, Coroutine[Any, Any, Any]]] = steps.send
+        value: object = None
+        while True:
+            # One `try` around all of it: a soft limit is raised on whatever line this thread is on.
+            try:
+                run, coroutine = step(value)
+                value = run.finish(coroutine)
+                step = steps.send
+            except StopIteration as end:
+                finished: Finished = end.value
+                return finished
+            except BaseException as error:  # noqa: BLE001 - all of it is the task's to see
+                step, value = steps.throw, error
+
+    async def run_in_loop(self, work: Work, report: Callable[[Reply], object]) -> Finished:
+        """Do the same beside others in the running event loop; for `async def` tasks, which it awaits."""
+        steps = self._steps(work, report)
+        step: Callable[[Any], tuple[Run, Coroutine[Any, Any, Any]]] = steps.send
+        value: object = None
+        while True:
+            try:
+                run, coroutine = step(value)
+                value = await run.drive(coroutine)
+                step = steps.send
+            except StopIteration as end:
+                finished: Finished = end.value
+                return finished
+            except BaseException as error:  # noqa: BLE001 - a cancellation too is how a task ends, not how this does
+                step, value = steps.throw, error
+
+    def _steps(self, work: Work, report: Callable[[Reply], object]) -> Steps:
+        """Run one delivery, with whatever is to be awaited left to who drives this."""
         self._mark(work.number, DECODING)
         try:
             envelope = self._codec.decode_task(work.body, work.properties, arrived=self._arrived(work))
@@ -129,6 +189,9 @@ class Executor:
                 traceback="".join(tracebacks.format_exception(error)),
             )
         task = self._registry.get(envelope.task)
+        due = self._due_later(envelope)
+        if due is not None:
+            return Finished(work.number, Happened.EARLY, task=envelope.task, due=due)
         refusal = self._refusal(envelope, task)
         if refusal is not None or task is None:
             return self._refused(work, envelope, refusal or UnregisteredTask())
@@ -137,7 +200,8 @@ class Executor:
         except RemoteMessageError as error:
             return self._refused(work, envelope, error)
         self._mark(work.number, RUNNING)
-        return self._run(work, envelope, Run(task, limits, self._timing.keeper), report)
+        run = Run(task, limits, self._timing.keeper, self._run_coroutine)
+        return (yield from self._run(work, envelope, run, report))
 
     # ------------------------------------------------------------------------------------------------ before it runs
 
@@ -145,22 +209,36 @@ class Executor:
         """Return how the message came, to be held against the route it was signed for; None where that would mislead.
 
         The broker rewrites both when it dead-letters. And what was put back into its own queue (after a crash, or from
-        the dead letters) came through the default exchange: that is fine if its signed route leads to this queue anyway.
+        the dead letters) came through the default exchange, what was delayed through an exchange of the ladder: that is
+        fine if its signed route leads to this queue anyway.
         """
         if self._topology.is_dead_letter(work.queue):
             return None
         signed_for = work.properties.headers.get(ROUTE)
-        if (work.exchange, work.routing_key) != ("", work.queue) or not isinstance(signed_for, str):
+        moved = (work.exchange, work.routing_key) == ("", work.queue) or came_down(self._topology, work.exchange)
+        if not moved or not isinstance(signed_for, str):
             return work.exchange, work.routing_key
         exchange, _, key = signed_for.partition("/")
         exchange = exchange.replace("%2F", "/").replace("%25", "%")
         if (exchange, key) == ("", work.queue):
-            return work.exchange, work.routing_key
+            return exchange, key
         try:
             reached = reach(self._topology, exchange, key, work.properties.headers).queues
         except LocalError:  # an exchange that this topology does not have
             return work.exchange, work.routing_key
         return None if work.queue in reached else (work.exchange, work.routing_key)
+
+    def _due_later(self, envelope: TaskEnvelope) -> float | None:
+        """Return when the task is due, if that is later and the broker can hold it until then."""
+        if envelope.eta is None or self._topology.delays is None:
+            return None
+        try:
+            due = _moment(envelope.eta, "eta")
+            if envelope.expires is not None and _moment(envelope.expires, "expires") <= self._clock.time():
+                return None
+        except Undecodable:
+            return None
+        return due if due > self._clock.time() else None
 
     def _refusal(self, envelope: TaskEnvelope, task: Task[..., Any] | None) -> RemoteMessageError | None:
         if task is None:
@@ -169,7 +247,7 @@ class Executor:
             if envelope.expires is not None and _moment(envelope.expires, "expires") <= self._clock.time():
                 return ExpiredMessage(f"it expired at {envelope.expires}")
             if envelope.eta is not None and _moment(envelope.eta, "eta") > self._clock.time():
-                return NotBuiltYetHere(f"not built yet: countdown and eta (this task is not due before {envelope.eta})")
+                return NotBuiltYetHere(f"not due before {envelope.eta}, and {no_ladder(self._topology)}")
         except Undecodable as error:
             return error
         wanted = [name for name, follow_up in envelope.embed.items() if follow_up]
@@ -180,7 +258,7 @@ class Executor:
         limits = limits_of_call(envelope.timelimit).or_else(limits_of_task(task.options)).or_else(self._timing.limits)
         if limits.hard is None and limits.soft is None:
             return None
-        reason = not_kept(self._timing.pool, limits)
+        reason = not_kept(self._timing.pool, limits, is_async=task.is_async)
         if reason:
             raise NotBuiltYetHere(f"{reason} (header timelimit: {list(envelope.timelimit)})")
         return limits
@@ -199,28 +277,48 @@ class Executor:
 
     # --------------------------------------------------------------------------------------------------- the function
 
-    def _run(self, work: Work, envelope: TaskEnvelope, run: Run, report: Callable[[Reply], object]) -> Finished:
+    def _run(self, work: Work, envelope: TaskEnvelope, run: Run, report: Callable[[Reply], object]) -> Steps:
         def tell(state: str, meta: object) -> None:
             reply = self._answer_or_raise(work, envelope, state, meta)
             if reply is not None:
                 report(reply)
 
-        token = current_request.set(self._request(work, envelope, tell))
-        began = time.perf_counter()
+        request = self._request(work, envelope, tell)
+        token, fields = current_request.set(request), log.context.set(self._fields(work, envelope))
+        task, began = run.task, time.perf_counter()
         try:
             with run:
-                if run.task.options.track_started:
+                if task.options.track_started:
                     tell(State.STARTED, {"hostname": self._worker, "pid": os.getpid()})
-                result = run.task(*envelope.args, **envelope.kwargs)
+                life.begin(task, request)
+                result = task(*envelope.args, **envelope.kwargs)
                 if inspect.iscoroutine(result):
-                    result = run.finish(result)
+                    result = yield run, result
                 seconds = time.perf_counter() - began
                 reply = self._answer_or_raise(work, envelope, State.SUCCESS, result)
+            if life.listened_to(task):
+                with run.afterwards():
+                    life.succeeded(task, request, result)
         except BaseException as error:  # noqa: BLE001 - SystemExit and CancelledError end the task, never the worker
-            return self._failed(work, envelope, error, time.perf_counter() - began)
+            finished = self._failed(work, envelope, error, time.perf_counter() - began)
+            if life.listened_to(task):
+                with run.afterwards():
+                    life.failed(task, request, error, finished.traceback)
+            return finished
         finally:
             current_request.reset(token)
+            log.context.reset(fields)
         return Finished(work.number, Happened.SUCCEEDED, envelope.task, seconds, reply)
+
+    def _fields(self, work: Work, envelope: TaskEnvelope) -> log.MessageKeys:
+        """What each log line of the task carries."""
+        return {
+            "amqpq_task": envelope.task,
+            "amqpq_task_id": envelope.id,
+            "amqpq_queue": work.queue,
+            "amqpq_attempts": envelope.retries + crashes_of(work.properties) + 1,
+            "amqpq_worker": self._worker,
+        }
 
     def _failed(self, work: Work, envelope: TaskEnvelope, error: BaseException, seconds: float) -> Finished:
         text = _traceback_text(error)

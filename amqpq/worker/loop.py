@@ -16,33 +16,37 @@ Exit codes: 0, everything that was begun is finished; 1, an error; 3, work that 
 from __future__ import annotations
 
 import logging
+import signal
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Final
 
+from amqpq import signals
 from amqpq.clock import Clock
 from amqpq.consumer import Tap
-from amqpq.errors import AmqpqError, RemoteMessageError, Replayed, TimeLimitExceeded, WorkerLost
-from amqpq.lifecycle import State
+from amqpq.errors import Replayed
 from amqpq.log import WORKER
-from amqpq.message import Encoding, ResultEnvelope, failure
 from amqpq.security.replay import SeenIds
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery
+from amqpq.worker.control import ControlPlan, Inside, Office
 from amqpq.worker.deadletter import Place
+from amqpq.worker.herald import Herald
 from amqpq.worker.host import Host
 from amqpq.worker.intake import Intake
 from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Lane, Outlet
 from amqpq.worker.pools.interface import Crash, Pool
 from amqpq.worker.reactor import Reactor, Timer
-from amqpq.worker.settle import CRASH_LIMIT, Happened, without_delivery
+from amqpq.worker.settle import Happened, without_delivery
 from amqpq.worker.settler import Settler, Surroundings
 from amqpq.worker.states import STAGE, Position
 from amqpq.worker.suspects import Suspects
-from amqpq.worker.work import RUNNING, Finished, Reply, Report, Work
+from amqpq.worker.verdicts import Verdicts
+from amqpq.worker.vitals import BEAT_SECONDS, Connections, Running, Vitals
+from amqpq.worker.work import Finished, Report, Work
 
 logger = logging.getLogger(WORKER)
 
@@ -75,6 +79,7 @@ class LoopPlan:
     prefetch: int
     place: Place
     shutdown_timeout_seconds: float
+    control: ControlPlan = field(default_factory=ControlPlan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,11 @@ class Parts:
     publishing: Lane
     reactor: Reactor
     clock: Clock
+    herald: Herald = field(default_factory=Herald)
+    """Runs the receivers of signals."""
+    pulse: Callable[[Vitals], object] | None = None
+    """Told how the worker is, every `beat_seconds` and when its stage changes; must not wait for anything."""
+    beat_seconds: float = BEAT_SECONDS
 
 
 class Loop:
@@ -97,6 +107,8 @@ class Loop:
         self._parts = parts
         self._reactor = parts.reactor
         self._pool = parts.pool
+        self._herald = parts.herald
+        self._told_by = ""
         topology = parts.host.topology
         self._position = Position(STAGE)
         self.counts: Counter[str] = Counter()
@@ -105,11 +117,31 @@ class Loop:
         self._seen = SeenIds(topology.security.replay_window_seconds, parts.reactor.monotonic)
         self._outlet = Outlet(parts.publishing, parts.reactor)
         self._settler = Settler(
-            Surroundings(topology, self._jobs, self._outlet, parts.reactor, plan.place, self.counts, parts.clock.time),
+            Surroundings(
+                topology,
+                self._jobs,
+                self._outlet,
+                parts.reactor,
+                plan.place,
+                self.counts,
+                parts.clock.time,
+                parts.herald,
+            ),
             self._seen,
         )
-        self._suspects = Suspects(self._jobs, self._settler.conclude, self._poisonous, parts.reactor)
         self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor)
+        self._verdicts = Verdicts(parts.host.codec)
+        self._suspects = Suspects(self._jobs, self._settler.conclude, self._verdicts.poisonous, parts.reactor)
+        self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)
+        self._office = Office(
+            Inside(
+                parts.host, plan.place, plan.prefetch, parts.pool, self._jobs, self._intake, self._settler, self.counts,
+                self._outlet, parts.publishing, parts.reactor, parts.clock,
+                stop=self.stop, begin=self._begin, revoke_here=self._revoke_here,
+            ),
+            plan.control,
+        )  # fmt: skip
+        self._revoked = self._office.revoked
         self._pool_is_ready = False
         self._announced = False
         self._deadline: Timer | None = None
@@ -127,14 +159,19 @@ class Loop:
         self._parts.publishing.start(self._can_publish, lambda: None, self.fail)
         self._parts.consuming.start(self._can_consume, lambda: None, self.fail)
         self._pool.start(self)
+        self._office.start()
         self._reactor.call_later(BLOCKED_SECONDS, self._complain_when_blocked)
+        self._beat()
         while self.stage is not Stage.OVER:
             self._reactor.turn()
             if self.stage is Stage.WORKING:
                 self._give_out()
             self._settler.flush()
+            if self._office.events is not None:
+                self._office.flush()
             if self.stage is Stage.DRAINING and not len(self._jobs):
                 self._position.move("drained")
+        self._office.close()
         self._parts.consuming.close()
         self._parts.publishing.close()
         if self._exit_code is ExitCode.FINISHED:
@@ -163,8 +200,9 @@ class Loop:
             logger.warning("cold shutdown: giving back what still runs")
             self._stop_cold()
 
-    def signalled(self, _: object = None) -> None:
-        """`stop`, in the form that `reactor.post` takes."""
+    def signalled(self, number: int | None = None) -> None:
+        """`stop`, in the form that `reactor.post` takes; `number` is the signal's."""
+        self._told_by = signal.Signals(number).name if number else ""
         self.stop()
 
     def fail(self, reason: str) -> None:
@@ -176,6 +214,7 @@ class Loop:
 
     def _stop_warm(self) -> None:
         self._position.move("stop")
+        self._tell_stopping("warm")
         self._intake.cancel()
         waiting = [job for work in self._waiting if (job := self._jobs.get(work.number)) is not None]
         waiting += self._suspects.clear()
@@ -209,21 +248,62 @@ class Loop:
         if left:
             self._exit_code = ExitCode.GAVE_BACK
             logger.warning("gave back %d begun", len(left))
+        self._tell_stopping("cold")
         self._settler.flush()
+
+    def _tell_stopping(self, how: str) -> None:
+        exit_code = int(self._exit_code)
+        self._herald.tell(signals.worker_shutting_down, sig=self._told_by, how=how, exitcode=exit_code)
+        self._tell_pulse()
+
+    # ---------------------------------------------------------------------------------------------------------- vitals
+
+    def vitals(self) -> Vitals:
+        """Return how the worker is."""
+        lanes = (self._parts.consuming.connection, self._parts.publishing.connection)
+        members = self._pool.census()
+        jobs = {member.number: job for member in members if (job := self._jobs.get(member.number or 0)) is not None}
+        return Vitals(
+            self._plan.place.worker,
+            str(self.stage),
+            self._reactor.monotonic(),
+            Connections(*(None if connection is None else connection.blocked or "" for connection in lanes)),
+            self._intake.lines,
+            self._pool.describe(),
+            self._pool_is_ready,
+            members,
+            {job.number: Running(job.task, job.id) for job in jobs.values()},
+            len(self._jobs),
+            len(self._waiting),
+            dict(self.counts),
+        )
+
+    def _beat(self) -> None:
+        if self._parts.pulse is not None and self.stage is not Stage.OVER:
+            self._tell_pulse()
+            self._reactor.call_later(self._parts.beat_seconds, self._beat)
+
+    def _tell_pulse(self) -> None:
+        if self._parts.pulse is not None:
+            self._parts.pulse(self.vitals())
 
     # ----------------------------------------------------------------------------------------------------- connections
 
     def _can_publish(self, connection: Connection) -> None:
         self._outlet.attach(connection)
         self._settler.retry_now()
+        self._office.publishing_on()
         self._begin()
 
-    def _can_consume(self, _: Connection) -> None:
+    def _can_consume(self, connection: Connection) -> None:
+        self._office.consuming_on(connection)
         self._begin()
 
     def _begin(self) -> None:
         """Subscribe once everything a delivery will need is there."""
-        if self._pool_is_ready and self._outlet.open and self.stage in {Stage.STARTING, Stage.WORKING}:
+        if not (self._pool_is_ready and self._office.ready and self._outlet.open):
+            return
+        if self.stage in {Stage.STARTING, Stage.WORKING}:
             self._position.move("ready")
             self._intake.open()
 
@@ -243,6 +323,8 @@ class Loop:
         if not self._announced:
             self._announced = True
             logger.info("%s ready.", self._plan.place.worker)
+            self._herald.tell(signals.worker_ready)
+            self._tell_pulse()
 
     def starved(self, reason: str) -> None:
         """A queue cannot be consumed, and will not be."""
@@ -260,8 +342,12 @@ class Loop:
         if delivery.redelivered and self._is_known(tap, delivery):
             return
         job = self._jobs.open(tap, delivery)
+        self._herald.arrived(job)
+        if self._office.events is not None:
+            self._office.events.received(job)
         if self._is_new(job):
-            self._suspects.take(job, self._waiting)
+            if not (self._revoked and self._revoke(job)):
+                self._suspects.take(job, self._waiting)
         else:
             error = Replayed(
                 f"task {job.id} was delivered here before, and this is not a redelivery: it was published again"
@@ -343,6 +429,8 @@ class Loop:
             if job.tap is None:
                 self._suspects.vouch([job])
                 self._jobs.forget(job)
+            elif self._revoked and self._revoke(job):
+                continue
             elif self.stage is Stage.WORKING:
                 self._waiting.appendleft(job.work())
             else:
@@ -361,49 +449,26 @@ class Loop:
             logger.error("%s", crash.how)
             return
         job.remains = crash.remains
-        if crash.overran is not None:
-            self._overran(job, crash, crash.overran)
-            return
-        job.crashes += 1
-        reason = f"{crash.how} while it ran this task ({job.crashes} of {CRASH_LIMIT} times)"
-        reply = self._crash_reply(job, crash, WorkerLost(reason)) if job.crashes >= CRASH_LIMIT else None
-        traceback = crash.remains.fault if crash.remains is not None else ""
-        outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason, traceback)
-        self._settler.conclude(job, outcome)
+        self._settler.conclude(job, self._verdicts.crashed(job, crash))
 
-    def _overran(self, job: Job, crash: Crash, limit: float) -> None:
-        """Fail a task that was over its hard limit. Trying again would take as long, so it is not counted as a crash."""
-        reason = f"it ran longer than its time limit of {limit:g} s, and its process was killed"
-        reply = self._crash_reply(job, crash, TimeLimitExceeded(reason))
-        outcome = Finished(job.number, Happened.OVERRAN, job.task, limit, reply, "time-limit", reason)
-        self._settler.conclude(job, outcome)
+    # ---------------------------------------------------------------------------------------------------------- revoked
 
-    def _crash_reply(self, job: Job, crash: Crash, error: AmqpqError) -> Reply | None:
-        """Answer for a child that cannot. Only if it had checked the signature: else the reply address may be forged."""
-        return self._failure_reply(job, error) if crash.stage == RUNNING else None
+    def _revoke(self, job: Job) -> bool:
+        """Conclude a job that has not begun, if it is revoked. A forged one is not: the pool refuses it, with evidence."""
+        revoked = self._verdicts.revoked(job) if job.id in self._revoked else None
+        if revoked is not None:
+            self._settler.conclude(job, revoked)
+        return revoked is not None
 
-    def _poisonous(self, job: Job, reason: str) -> Finished:
-        """Say how a message ended that worker after worker has died with. Nobody has checked its signature yet."""
-        try:
-            self._parts.host.codec.verify_task(job.delivery.body, job.delivery.properties)
-        except RemoteMessageError as error:
-            return Finished(job.number, Happened.REFUSED, cause=error.cause, reason=str(error))
-        reply = self._failure_reply(job, WorkerLost(reason))
-        return Finished(job.number, Happened.POISONOUS, job.task, 0.0, reply, "crashed", reason)
-
-    def _failure_reply(self, job: Job, error: AmqpqError) -> Reply | None:
-        """Return the answer to a caller whose address can be believed."""
-        codec = self._parts.host.codec
-        facts = codec.task_facts(job.delivery.properties)
-        if facts.reply_to is None:
-            return None
-        body, properties = codec.encode_result(
-            ResultEnvelope(job.id, State.FAILURE, failure.describe(error)),
-            reply_to=facts.reply_to,
-            encoding=Encoding(serializer=None if facts.serializer == "pickle" else facts.serializer),
-            correlation_id=facts.correlation_id or job.id,
-        )
-        return Reply(facts.reply_to, body, properties)
+    def _revoke_here(self) -> None:
+        """Let go of what is here, has not begun, and is revoked by now; what the pool holds of it comes back first."""
+        waiting, self._waiting = self._waiting, deque()
+        for work in waiting:
+            job = self._jobs.get(work.number)
+            if job is None or not self._revoke(job):
+                self._waiting.append(work)
+        if any(job.finished is None and job.id in self._revoked for job in self._jobs.all()):
+            self._pool.recall()
 
     def _summary(self) -> str:
         words = [f"{count} {what}" for what, count in sorted(self.counts.items()) if count]

@@ -14,7 +14,7 @@ nothing, a quorum queue counts all that was held alike, and the headers of a mes
   marked copy that arrives is copied back without its mark and its newest count.
 * A copy may come before the broker has read the acknowledgement of its original. It waits for that: if it killed us before,
   there would be two of it.
-* A suspect with a count runs alone: in `prefork` with a child of its own (a child that dies is counted exactly, see
+* A suspect with a count runs alone: in pools of processes with a child of its own (a child that dies is counted exactly, see
   `amqpq-crashes`), in the other pools with nothing begun beside it. For those that run already it waits `ALONE_SECONDS`.
 * A suspect that runs to its end, well or badly, is none any more: the message is gone, or is a new one without the mark.
 

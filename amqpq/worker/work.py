@@ -52,6 +52,8 @@ class Finished(NamedTuple):
     reason: str = ""
     """The same as a sentence."""
     traceback: str = ""
+    due: float = 0.0
+    """When it is to come again, seconds since the epoch; 0 is at once, or never."""
 
 
 class Remains(NamedTuple):

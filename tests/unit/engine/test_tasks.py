@@ -138,8 +138,6 @@ def test_an_async_task_knows_it() -> None:
         "autoretry_for",
         "retry_backoff",
         "rate_limit",
-        "base",
-        "on_failure",
     ],
 )
 def test_later_task_options_are_refused_by_name(option: str) -> None:
