@@ -83,7 +83,7 @@ class Herald:
             self._refused(job, finished)
         elif happened in {Happened.EXPIRED, Happened.REVOKED}:
             if signals.task_revoked.receivers:
-                ended, expired = finished.cause == TERMINATED, happened == Happened.EXPIRED
+                ended, expired = finished.cause == "terminated", happened == Happened.EXPIRED
                 self.tell(
                     signals.task_revoked, request=_arrival(job), terminated=ended, signum=None, expired=expired
                 )  # fmt: skip

@@ -194,7 +194,7 @@ class Settler:
             return Publication("", reply.routing_key, reply.body, reply.properties, mandatory=mandatory)
         self.forget_seen(job)
         if step is Step.REPUBLISH:
-            return another_try(job.delivery, queue=job.queue, crashes=job.crashes)
+            return another_try(job.delivery, queue=job.queue, crashes=job.crashes, suspicion=job.copy_suspicion)
         if step is Step.LATER:
             return self._later(job, finished)
         return dead_letter(
@@ -335,6 +335,12 @@ class Settler:
                 keys["amqpq_seconds"] = finished.seconds
                 task_log.info("%s[%s] succeeded in %.4f s", job.task, job.id, finished.seconds, extra=keys)
             return
+        if happened is Happened.SUSPECTED:
+            task_log.info(
+                "%s[%s] came back from a worker that did not end it; it runs as a suspect",
+                job.task, job.id, extra=self._keys_of(job),
+            )  # fmt: skip
+            return
         if happened is Happened.EARLY:
             wait = finished.due - self._around.now()
             task_log.info("%s[%s] is due in %.1f s: put off", job.task, job.id, wait, extra=self._keys_of(job))
@@ -372,5 +378,5 @@ def _attempts(job: Job) -> int:
     retries = job.delivery.properties.headers.get("retries")
     before = retries if isinstance(retries, int) and retries > 0 else 0
     before += retries_of(job.delivery.properties)
-    crashed = job.finished is not None and job.finished.happened == Happened.CRASHED
-    return before + job.crashes + (0 if crashed else 1)
+    counted = job.finished is not None and job.finished.happened in {Happened.CRASHED, Happened.POISONOUS}
+    return before + job.crashes + job.suspicion.count + (0 if counted else 1)
