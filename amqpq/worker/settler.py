@@ -190,7 +190,8 @@ class Settler:
         entry = None
         if topology.delays is not None and (finished.due > now or finished.happened == Happened.EARLY):
             seconds = min(max(finished.due - now, 0.0), topology.delays.max_seconds)
-            entry = delays.entry(topology, seconds, (job.queue,), finished.due)
+            priority = job.delivery.properties.priority
+            entry = delays.entry(topology, seconds, (job.queue,), finished.due, priority=priority)
         if finished.happened == Happened.RETRYING:
             return self._next_attempt(job, finished, entry, now)
         if entry is None:
