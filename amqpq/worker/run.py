@@ -28,6 +28,7 @@ from amqpq.transport import declare, flow
 from amqpq.transport.interface import Connection
 from amqpq.types import ServerInfo
 from amqpq.worker import timeouts
+from amqpq.worker.control import ControlPlan
 from amqpq.worker.deadletter import Place
 from amqpq.worker.execute import Executor
 from amqpq.worker.herald import Herald
@@ -38,6 +39,7 @@ from amqpq.worker.loop import ExitCode, Loop, LoopPlan, Parts
 from amqpq.worker.plan import WorkerPlan
 from amqpq.worker.pools.alarm import Alarm
 from amqpq.worker.pools.childprocess import ChildPlan
+from amqpq.worker.pools.hubpool import HUB_POOLS, HubPool
 from amqpq.worker.pools.interface import Pool
 from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.pools.threads import SoloPool, ThreadPool
@@ -92,7 +94,13 @@ def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, herald: Herald) -
     reactor = Reactor()
     pool = make_pool(plan, host, reactor)
     loop = Loop(
-        LoopPlan(plan.queues, plan.prefetch, Place(socket.gethostname(), plan.name), plan.shutdown_timeout_seconds),
+        LoopPlan(
+            plan.queues,
+            plan.prefetch,
+            Place(socket.gethostname(), plan.name),
+            plan.shutdown_timeout_seconds,
+            ControlPlan(plan.events),
+        ),
         Parts(
             host,
             pool,
@@ -182,7 +190,7 @@ def prepare(plan: WorkerPlan, topology: Topology, connection: Connection) -> Non
 def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
     """Return what a worker relies on: its queues, those their dead letters go to, and the delay ladder."""
     targets = (topology.dead_letter_of(queue) for queue in queues)
-    names = dict.fromkeys((*queues, *(target for target in targets if target is not None)))
+    names = dict.fromkeys((*queues, *(target for target in (*targets, topology.revocations) if target is not None)))
     known = [topology.queues[name] for name in names if name in topology.queues]
     rungs = ladder(topology)
     return Declarations(
@@ -195,9 +203,12 @@ def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
 
 def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor) -> Pool:
     """Return the pool of the plan, not started."""
-    if plan.pool == "prefork":
-        child_plan = ChildPlan(plan.reference, plan.name, plan.log_level, plan.topology, plan.limits, plan.recycling)
-        return ProcessPool(child_plan, plan.concurrency, reactor)
+    if plan.pool == "prefork" or plan.pool in HUB_POOLS:
+        child_plan = ChildPlan(
+            plan.reference, plan.name, plan.log_level, plan.topology, plan.limits, plan.recycling, plan.pool
+        )
+        kind = HubPool if plan.pool in HUB_POOLS else ProcessPool
+        return kind(child_plan, plan.concurrency, reactor)
     if plan.pool == "solo":
         return SoloPool(Executor(host, plan.name, timing=Timing("solo", plan.limits, Alarm())), reactor)
     return ThreadPool(Executor(host, plan.name), plan.concurrency, reactor)

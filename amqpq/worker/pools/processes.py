@@ -18,6 +18,9 @@ Children do not live for ever where `Recycling` says so. One that has had its nu
 has grown too large hands back what it has not begun. Either is let go when it holds nothing: its replacement starts while it
 runs its exit handlers. So there are never more tasks at a time than there are children.
 
+The pool grows by starting children and shrinks by letting some go, idle ones first: a child that is to go gets nothing more,
+hands back what it has not begun, and ends when it holds nothing.
+
 A work that has killed a child before runs alone: nothing else is with its child, so nothing else dies with it.
 """
 
@@ -36,11 +39,11 @@ from typing import Final
 
 from amqpq.log import WORKER
 from amqpq.worker.pools import wire
-from amqpq.worker.pools.childprocess import Child, ChildPlan, death
-from amqpq.worker.pools.interface import Crash, Listener
+from amqpq.worker.pools.childprocess import Child, ChildPlan, death, ignores
+from amqpq.worker.pools.interface import Crash, Listener, check_resize
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.vitals import Member
-from amqpq.worker.work import Finished, Remains, Work
+from amqpq.worker.work import RUNNING, Finished, Remains, Work
 
 logger = logging.getLogger(WORKER)
 
@@ -116,6 +119,35 @@ class ProcessPool:
         return f"prefork, {self._count} process{'es' if self._count != 1 else ''}"
 
     @property
+    def size(self) -> int:
+        """How many children there are to be."""
+        return self._count
+
+    def grow(self, count: int) -> None:
+        """Start so many more children; those that were to go and have not gone yet stay instead."""
+        self._count += count
+        going = [child for child in self._children if child.surplus][:count]
+        for child in going:
+            child.surplus = False
+        for _ in range(count - len(going)):
+            self._spawn()
+
+    def shrink(self, count: int) -> None:
+        """Let so many children go, idle ones first."""
+        check_resize(self, -count)
+        self._count -= count
+        staying = [child for child in self._children if not child.surplus]
+        # What is not ready has begun nothing, and what is about to be replaced goes anyway.
+        staying.sort(key=lambda child: (child.ready and not child.retiring, len(child.held)))
+        for child in staying[: max(0, len(staying) - self._count)]:
+            child.surplus = True
+            if len(child.held) > 1 or (child.held and child.unsent):
+                child.recall()
+            elif not child.held:
+                self._let_go(child)
+        self._announce()
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """The process ids of the children."""
         return tuple(child.process.pid for child in self._children)
@@ -170,6 +202,19 @@ class ProcessPool:
             if len(child.held) > 1 or (child.held and child.unsent):
                 child.recall()
 
+    def terminate(self, number: int, signal_number: int) -> bool:
+        """Signal the child that runs this work; if it dies of it, only this work is revoked."""
+        for child in self._children:
+            if wire.BOARD.unpack_from(child.board, 0) == (number, RUNNING) and number in child.held:
+                # Children ignore SIGTERM and SIGINT, which a terminal or a service manager sends to the whole group. So a
+                # signal that this child still ignores, since its task has no handler for it, would end nothing.
+                if ignores(child.process.pid, signal_number):
+                    signal_number = signal.SIGKILL
+                child.terminated = (number, signal.Signals(signal_number).name)
+                child.process.send_signal(signal_number)
+                return True
+        return False
+
     def kill(self) -> None:
         """Kill every child, and what its tasks started."""
         self._over = True
@@ -213,7 +258,7 @@ class ProcessPool:
         return self.depth if tasks is None else min(self.depth, tasks - child.done)
 
     def _takes_more(self, child: Child, now: float) -> bool:
-        if not child.ready or child.alone or child.recalling or child.retiring:
+        if not child.ready or child.alone or child.recalling or child.retiring or child.surplus:
             return False
         return not child.held or now - child.heard < SILENCE_SECONDS
 
@@ -292,7 +337,7 @@ class ProcessPool:
                 outcomes.append(wire.unpack_finished(message))
         if outcomes:
             self._finished(child, outcomes)
-        if child.retiring and not child.held and child in self._children:
+        if (child.retiring or child.surplus) and not child.held and child in self._children:
             self._let_go(child)
 
     def _finished(self, child: Child, outcomes: list[Finished]) -> None:
@@ -321,19 +366,22 @@ class ProcessPool:
             child.why_unfit = message.reason
         else:
             child.ready = True
-            if not self._announced and all(each.ready for each in self._children):
-                self._announced = True
-                self._listener.pool_ready()
+            self._announce()
+
+    def _announce(self) -> None:
+        if not self._announced and all(each.ready for each in self._children):
+            self._announced = True
+            self._listener.pool_ready()
 
     # ----------------------------------------------------------------------------------------------------------- death
 
     def _let_go(self, child: Child) -> None:
-        """Hang up on a child that holds nothing and gets nothing more; start another in its place."""
+        """Hang up on a child that holds nothing and gets nothing more; start another in its place, if there is to be one."""
         self._children.remove(child)
         self._reactor.unwatch(child.works)
         child.works.shutdown(socket.SHUT_WR)
         self._leaving.append((child, self._reactor.monotonic() + STOP_SECONDS))
-        self._spawn()
+        self._replace()
 
     def _see_off(self) -> None:
         """Bury those that have left; kill what does not want to."""
@@ -394,20 +442,30 @@ class ProcessPool:
         """Tell the loop what a dead child held; `number` and `stage` are what its board says."""
         overran = None
         how = death(child.process.returncode)
+        terminated = ""
         guilty = number if number in child.held else None
         if child.overran is not None:
             # Killed by us: if it was at another work by then, that one is as innocent as those that waited.
             guilty = guilty if child.overran[0] == number else None
             overran = child.overran[1]
             logger.warning("killed child %d: its task was over its time limit of %g s", child.process.pid, overran)
+        elif child.terminated is not None and child.terminated[1] in how:
+            guilty = guilty if child.terminated[0] == number else None
+            terminated = child.terminated[1]
+            logger.warning("ended child %d by %s: its task was revoked", child.process.pid, terminated)
         else:
-            logger.error("child %d %s%s", child.process.pid, how, f": {child.why_unfit}" if child.why_unfit else "")
+            self._log_death(child, how)
         others = tuple(held for held in child.held if held != guilty)
         if guilty is not None or others:
-            self._listener.crashed(Crash(guilty, stage, f"child {child.process.pid} {how}", others, overran, remains))
+            self._listener.crashed(
+                Crash(guilty, stage, f"child {child.process.pid} {how}", others, overran, remains, terminated)
+            )
+
+    def _log_death(self, child: Child, how: str) -> None:
+        logger.error("child %d %s%s", child.process.pid, how, f": {child.why_unfit}" if child.why_unfit else "")
 
     def _replace(self) -> None:
-        if not self._over:
+        if not self._over and sum(not child.surplus for child in self._children) < self._count:
             self._spawn()
 
     def _kill(self, child: Child) -> None:

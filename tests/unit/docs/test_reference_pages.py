@@ -141,6 +141,7 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "retries": document.RetriesPart,
     "backoff": document.BackoffPart,
     "dead_letters": document.DeadLetterPart,
+    "control": document.ControlPart,
     "delays": document.DelaysPart,
     "security": document.SecurityPart,
     "signing": document.SigningPart,
