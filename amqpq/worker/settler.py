@@ -112,7 +112,7 @@ class Settler:
         job.end = settlement.end
         job.steps = settlement.steps
         job.copied = Step.REPUBLISH in settlement.steps or happened is Happened.EARLY
-        if happened is Happened.RETRYING and finished.reply is not None:
+        if happened is Happened.RETRIED and finished.reply is not None:
             self.report(finished.reply)
         self._proceed(job)
 
@@ -208,7 +208,7 @@ class Settler:
             seconds = min(max(finished.due - now, 0.0), topology.delays.max_seconds)
             priority = job.delivery.properties.priority
             entry = delays.entry(topology, seconds, (job.queue,), finished.due, priority=priority)
-        if finished.happened == Happened.RETRYING:
+        if finished.happened == Happened.RETRIED:
             return self._next_attempt(job, finished, entry, now)
         if entry is None:
             raise RuntimeError(f"job {job.number} is to be put off, and there is no ladder")
@@ -315,7 +315,7 @@ class Settler:
             wait = finished.due - self._around.now()
             task_log.info("%s[%s] is due in %.1f s: put off", job.task, job.id, wait, extra=self._keys_of(job))
             return
-        if happened is Happened.RETRYING:
+        if happened is Happened.RETRIED:
             wait = max(finished.due - self._around.now(), 0.0)
             again = retries_of(job.delivery.properties) + 1
             task_log.warning(
