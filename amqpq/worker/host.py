@@ -60,9 +60,6 @@ class ResultCodec(Protocol):
     ) -> tuple[bytes, Properties]:
         """Encode and sign a task."""
 
-    def verify_task(self, body: bytes, properties: Properties) -> object:
-        """Check a signature, and whether its key may sign this task."""
-
     def task_facts(self, properties: Properties) -> TaskFacts:
         """Return what the properties claim."""
 
