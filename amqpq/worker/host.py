@@ -45,6 +45,9 @@ class ResultCodec(Protocol):
     ) -> TaskEnvelope:
         """Check, unpack and decode a task."""
 
+    def verify_task(self, body: bytes, properties: Properties) -> object:
+        """Check size and signature of a task, and whether its key may sign it; nothing of it is decoded."""
+
     def encode_result(
         self,
         envelope: ResultEnvelope,

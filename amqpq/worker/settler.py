@@ -349,7 +349,7 @@ class Settler:
         if happened is Happened.REVOKED:
             task_log.info("%s[%s] revoked: %s", job.task, job.id, finished.reason, extra=self._keys_of(job))
             return
-        if happened is Happened.RETRYING:
+        if happened is Happened.RETRIED:
             wait = max(finished.due - self._around.now(), 0.0)
             again = retries_of(job.delivery.properties) + 1
             task_log.warning(
