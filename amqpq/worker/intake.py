@@ -112,6 +112,13 @@ class Intake:
         if self._timer is None:
             self._timer = self._reactor.call_later(WATCH_SECONDS, self._watch)
 
+    def resize(self, prefetch: int) -> None:
+        """Hold so many deliveries of each queue from now on."""
+        self._prefetch = prefetch
+        for line in self._lines.values():
+            if line.tap is not None:
+                line.tap.resize(prefetch)
+
     def cancel(self) -> None:
         """Stop all deliveries, for good; what is here can still be settled."""
         self._over = True

@@ -26,19 +26,21 @@ from typing import Final
 from amqpq import signals
 from amqpq.clock import Clock
 from amqpq.consumer import Tap
-from amqpq.errors import AmqpqError, Replayed, TimeLimitExceeded, WorkerLost
+from amqpq.errors import AmqpqError, ConfigurationError, Replayed, TimeLimitExceeded, WorkerLost
 from amqpq.lifecycle import State
 from amqpq.log import WORKER
 from amqpq.message import Encoding, ResultEnvelope, failure
 from amqpq.security.replay import SeenIds
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery
+from amqpq.worker.autoscale import Autoscaler, Scale
 from amqpq.worker.deadletter import Place
 from amqpq.worker.herald import Herald
 from amqpq.worker.host import Host
 from amqpq.worker.intake import Intake
 from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Lane, Outlet
+from amqpq.worker.plan import PREFETCH_LIMIT
 from amqpq.worker.pools.interface import Crash, Pool
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.settle import CRASH_LIMIT, Happened, without_delivery
@@ -72,12 +74,13 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoopPlan:
-    """What a loop is to do. `prefetch` is per queue."""
+    """What a loop is to do. `prefetch` is per queue, for the size that the pool has at first, or for the largest of `scale`."""
 
     queues: tuple[str, ...]
     prefetch: int
     place: Place
     shutdown_timeout_seconds: float
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,9 @@ class Loop:
         self._announced = False
         self._deadline: Timer | None = None
         self._exit_code = ExitCode.FINISHED
+        self._first_size = parts.pool.size
+        if plan.scale is not None:
+            Autoscaler(parts.pool, plan.scale, self._demand, parts.reactor).start()
 
     # ------------------------------------------------------------------------------------------------------------ life
 
@@ -182,6 +188,28 @@ class Loop:
             logger.error("%s", reason)
             self._stop_cold()
             self._exit_code = ExitCode.ERROR
+
+    def set_pool_size(self, size: int) -> None:
+        """Run so many tasks at a time from now on, and hold deliveries in proportion.
+
+        Raises:
+            ConfigurationError: The pool cannot, or it is autoscaled; the message says why.
+        """
+        scale = self._plan.scale
+        if scale is not None:
+            raise ConfigurationError(
+                f"the size of this pool follows its work, between {scale.fewest} and {scale.most} (--autoscale)"
+            )
+        if size > self._pool.size:
+            self._pool.grow(size - self._pool.size)
+        elif size < self._pool.size:
+            self._pool.shrink(self._pool.size - size)
+        prefetch = max(1, min(PREFETCH_LIMIT, round(self._plan.prefetch * size / self._first_size)))
+        self._intake.resize(prefetch)
+        logger.info("the pool has %d tasks at a time now, prefetch %d per queue", size, prefetch)
+
+    def _demand(self) -> int | None:
+        return self._jobs.unfinished if self.stage is Stage.WORKING else None
 
     def _stop_warm(self) -> None:
         self._position.move("stop")

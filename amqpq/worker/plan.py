@@ -13,12 +13,14 @@ from typing import Any, Final
 from amqpq.errors import ConfigurationError
 from amqpq.topology import Topology
 from amqpq.topology.units import size_bytes
+from amqpq.worker.autoscale import Scale
 from amqpq.worker.limits import NO_LIMITS, NO_RECYCLING, Limits, Recycling
 from amqpq.worker.pools.hubpool import HUB_POOLS
 
 POOLS: Final = ("prefork", "threads", "solo", "asyncio", "gevent", "eventlet")
 EXTRA_POOLS: Final = ("gevent", "eventlet")
 """Those that need a library of the same name, which comes as an extra of the same name."""
+SCALED_POOLS: Final = ("prefork", "threads")
 HUB_CONCURRENCY: Final = 100
 """Tasks at a time where they share a process and wait most of the time; a CPU is no measure for those."""
 PREFETCH_MULTIPLIER: Final = 4
@@ -40,7 +42,7 @@ class WorkerPlan:
 
     `name` is complete (`w1@host`), `queues` exist in the topology, `prefetch` is per queue. `reference` is where children
     find the application, `module:attribute`; they take the `topology` as it is here, so that it cannot differ when the file
-    changes. `apply` declares it first.
+    changes. `apply` declares it first. With a `scale`, `concurrency` is the largest size.
     """
 
     reference: str
@@ -55,6 +57,12 @@ class WorkerPlan:
     topology: Topology | None = None
     limits: Limits = NO_LIMITS
     recycling: Recycling = NO_RECYCLING
+    scale: Scale | None = None
+
+    @property
+    def first_size(self) -> int:
+        """How many tasks run at a time when it starts."""
+        return self.concurrency if self.scale is None else self.scale.fewest
 
 
 def choose_pool(name: str) -> str:
@@ -83,6 +91,31 @@ def choose_concurrency(pool: str, wanted: int | None) -> int:
             raise ConfigurationError(f"-c {wanted}: the solo pool runs one task at a time; use -P threads or prefork")
         return 1
     return wanted or (HUB_CONCURRENCY if pool in HUB_POOLS else _cpus())
+
+
+def choose_scale(pool: str, wanted: str | None, concurrency: int | None) -> Scale | None:
+    """Return the bounds that `--autoscale MAX,MIN` names; MIN is 1 where it is left out.
+
+    Raises:
+        ConfigurationError: They are none, contradict `-c`, or the pool has no use for them.
+    """
+    if wanted is None:
+        return None
+    if pool not in SCALED_POOLS:
+        raise ConfigurationError(
+            f"--autoscale {wanted}: a pool that shrinks gives back processes or threads, and {pool} has none to give; "
+            f"use -P {' or '.join(SCALED_POOLS)}, or -c"
+        )
+    if concurrency is not None:
+        raise ConfigurationError(f"--autoscale {wanted} and -c {concurrency} contradict each other; drop one of them")
+    most, comma, fewest = wanted.partition(",")
+    try:
+        scale = Scale(int(most), int(fewest) if comma else 1)
+    except ValueError:
+        scale = Scale(0, 0)
+    if not 1 <= scale.fewest <= scale.most:
+        raise ConfigurationError(f"--autoscale {wanted}: use MAX,MIN, as in 10,2, with MIN at least 1")
+    return scale
 
 
 def choose_prefetch(wanted: int | None, concurrency: int) -> int:

@@ -92,7 +92,13 @@ def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, herald: Herald) -
     reactor = Reactor()
     pool = make_pool(plan, host, reactor)
     loop = Loop(
-        LoopPlan(plan.queues, plan.prefetch, Place(socket.gethostname(), plan.name), plan.shutdown_timeout_seconds),
+        LoopPlan(
+            plan.queues,
+            plan.prefetch,
+            Place(socket.gethostname(), plan.name),
+            plan.shutdown_timeout_seconds,
+            plan.scale,
+        ),
         Parts(
             host,
             pool,
@@ -186,10 +192,10 @@ def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor) -> Pool:
             plan.reference, plan.name, plan.log_level, plan.topology, plan.limits, plan.recycling, plan.pool
         )
         kind = HubPool if plan.pool in HUB_POOLS else ProcessPool
-        return kind(child_plan, plan.concurrency, reactor)
+        return kind(child_plan, plan.first_size, reactor)
     if plan.pool == "solo":
         return SoloPool(Executor(host, plan.name, timing=Timing("solo", plan.limits, Alarm())), reactor)
-    return ThreadPool(Executor(host, plan.name), plan.concurrency, reactor)
+    return ThreadPool(Executor(host, plan.name), plan.first_size, reactor)
 
 
 def _check_signing(host: Host) -> None:
