@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -76,6 +77,25 @@ def choose_pool(name: str) -> str:
     if name in EXTRA_POOLS and importlib.util.find_spec(name) is None:
         raise ConfigurationError(f"-P {name}: {name} is not installed; pip install 'amqpq[{name}]'")
     return name
+
+
+def check_unpatched() -> None:
+    """See that nobody has replaced the sockets and threads of this process, which owns the connection.
+
+    Raises:
+        ConfigurationError: The application did, when it was imported; its greenlets could then hold up the heartbeats.
+    """
+    monkey, patcher = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if monkey is not None and monkey.is_module_patched("socket"):
+        library, call = "gevent", "monkey.patch_all()"
+    elif patcher is not None and patcher.is_monkey_patched("socket"):
+        library, call = "eventlet", "monkey_patch()"
+    else:
+        return
+    raise ConfigurationError(
+        f"the application patches the standard library for {library} when it is imported ({call}), and the process that owns "
+        f"the connection must not be patched; take that out of the tasks' modules: -P {library} patches the process that runs them"
+    )
 
 
 def choose_concurrency(pool: str, wanted: int | None) -> int:

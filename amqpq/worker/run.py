@@ -35,7 +35,7 @@ from amqpq.worker.host import Host
 from amqpq.worker.lane import FIRST_SECONDS, ConnectionSource, Lane
 from amqpq.worker.limits import Timing, check_pool, limits_of_task
 from amqpq.worker.loop import ExitCode, Loop, LoopPlan, Parts
-from amqpq.worker.plan import WorkerPlan
+from amqpq.worker.plan import WorkerPlan, check_unpatched
 from amqpq.worker.pools.alarm import Alarm
 from amqpq.worker.pools.childprocess import ChildPlan
 from amqpq.worker.pools.hubpool import HUB_POOLS, HubPool
@@ -74,6 +74,7 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
         raise ConfigurationError(
             f"-A {plan.reference}: no task is registered there; is the module with the tasks imported?"
         )
+    check_unpatched()
     check_pool(plan.pool, plan.limits, plan.recycling, host.registry)
     signals.worker_init.send(plan.name)
     herald = Herald(plan.name)

@@ -299,3 +299,35 @@ def spin_for(seconds: float) -> float:
 async def spin_for_later(seconds: float) -> float:
     """Hold the event loop for so long."""
     return spin_for(seconds)
+
+
+@app.task(name="crowd.relay")
+def relay(x: int) -> str:
+    """Call another task, as tasks do; return its id."""
+    request = current_request.get()
+    assert request is not None
+    result = add.delay(x, 1)
+    return str(result.id)
+
+
+@app.task(name="crowd.relay_later")
+async def relay_later(x: int) -> str:
+    """Do that beside an event loop."""
+    return await asyncio.to_thread(relay.function, x)
+
+
+@app.task(name="crowd.chat", bind=True)
+def chat(self: Any, count: int) -> str | None:
+    """Write many lines."""
+    for number in range(count):
+        logging.getLogger("crowd").warning("line %d of %s", number, self.request.id)
+    return str(self.request.id)
+
+
+@app.task(name="crowd.chat_later", bind=True)
+async def chat_later(self: Any, count: int) -> str | None:
+    """Write many lines, with pauses."""
+    for number in range(count):
+        logging.getLogger("crowd").warning("line %d of %s", number, self.request.id)
+        await asyncio.sleep(0)
+    return str(self.request.id)
