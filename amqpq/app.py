@@ -21,6 +21,7 @@ from amqpq.producer.planning import NO_OPTIONS, Call, Planner
 from amqpq.producer.publishing import Sending
 from amqpq.producer.telling import announced, published
 from amqpq.registry import Registry
+from amqpq.remote.control import Control
 from amqpq.replies.direct import Slot
 from amqpq.replies.outcome import Known
 from amqpq.replies.result import AsyncResult, Replies
@@ -259,6 +260,7 @@ class App(Application):
     ) -> None:
         super().__init__(topology, environment=environment, name=name, environ=environ, link=link, task_cls=task_cls)
         self._engine: tuple[Runner, Producer, Replies] | None = None
+        self._control: Control | None = None
         self._batch: ContextVar[tuple[int, Batch[Handle]] | None] = ContextVar("amqpq.batch", default=None)
 
     # --------------------------------------------------------------------------------------------------------- tasks
@@ -405,6 +407,18 @@ class App(Application):
         )
         return [gathered(by_id[handle.id].known, errors, propagate=propagate) for handle in handles]
 
+    # ------------------------------------------------------------------------------------------------------- control
+
+    @property
+    def control(self) -> Control:
+        """Asks and tells the workers: `app.control.ping()`, `.inspect()`, `.revoke(id)`, `.broadcast(command)`."""
+        if self._control is None:
+            self._control = Control(lambda: self.link, lambda: self.codec, lambda: self.topology)
+        return self._control
+
+    def _revoke(self, task_id: str, terminate: bool, signal: str) -> None:  # noqa: FBT001 - called in one place
+        self.control.revoke(task_id, terminate=terminate, signal=signal)
+
     # --------------------------------------------------------------------------------------------------------- ending
 
     def close(self, timeout: float | None = 5.0) -> None:
@@ -437,7 +451,11 @@ class App(Application):
                 engine = self._engine
                 if engine is None:
                     runner = Runner(lambda: self.link)
-                    engine = self._engine = (runner, Producer(runner), Replies(runner, lambda: self.codec))
+                    engine = self._engine = (
+                        runner,
+                        Producer(runner),
+                        Replies(runner, lambda: self.codec, self._revoke),
+                    )
         return engine
 
 

@@ -15,7 +15,17 @@ from typing import Any, TypeVar
 
 from amqpq.errors import AmqpqError
 from amqpq.transport.interface import Channel, Connection, Pending
-from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Publication, QueueSpec, QueueState, ServerInfo
+from amqpq.types import (
+    BindingSpec,
+    Delivery,
+    ExchangeSpec,
+    Outcome,
+    Publication,
+    QueueSpec,
+    QueueState,
+    ServerInfo,
+    Table,
+)
 
 T = TypeVar("T")
 
@@ -174,10 +184,13 @@ class PortalChannel:
         prefetch: int = 0,
         no_ack: bool = False,
         on_cancel: Callable[[str], object] | None = None,
+        arguments: Table | None = None,
     ) -> Pending[str]:
         """Subscribe."""
         return self._portal.ask(
-            lambda: self.native.consume(queue, on_delivery, prefetch=prefetch, no_ack=no_ack, on_cancel=on_cancel)
+            lambda: self.native.consume(
+                queue, on_delivery, prefetch=prefetch, no_ack=no_ack, on_cancel=on_cancel, arguments=arguments
+            )
         )
 
     def cancel(self, consumer_tag: str) -> Pending[None]:

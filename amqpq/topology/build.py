@@ -5,6 +5,7 @@ It tolerates references to nowhere (lint reports them), so that every rule can l
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -15,6 +16,8 @@ from amqpq.topology.problems import Findings
 
 DEFAULT_DEAD_LETTER: Final = "{project}.dead"
 """The queue generated where a file says nothing about dead letters."""
+
+REVOCATIONS_SEGMENT_BYTES: Final = 500_000
 
 DROPPED: Final = "none"
 """What `dead_letter:` says where dead letters are dropped."""
@@ -52,6 +55,7 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
         ),
         delays=delays,
         security=_security(file),
+        control=model.ControlMemory(file.control.revocations),
         checks=tuple(_check(part, str(findings.place(("checks", index)))) for index, part in enumerate(file.checks)),
     )
 
@@ -107,6 +111,9 @@ def _queues(file: File) -> dict[str, model.Queue]:
     for name in [*(part.queue for part in file.dead_letters.values()), default]:
         if name not in queues and (name in targets or name in used):
             queues[name] = model.Queue(name=name, generated=True)
+    if file.control.revocations is not None:
+        revocations = _revocations(file.project, file.control.revocations)
+        queues.setdefault(revocations.name, revocations)
     return queues
 
 
@@ -119,6 +126,14 @@ def _delays(file: File, queues: dict[str, model.Queue]) -> model.Delays | None:
     lost = default if default in dead or not dead else dead[0]
     queues.setdefault(lost, model.Queue(name=lost, generated=True))
     return model.Delays(unit_seconds=file.delays.unit, max_seconds=file.delays.max, lost=lost)
+
+
+def _revocations(project: str, seconds: float) -> model.Queue:
+    """Return the stream of revocations: every worker reads all of it, which no other kind of queue allows."""
+    # The broker drops whole segments once all in them is too old (https://www.rabbitmq.com/docs/streams#retention), so
+    # they are small; each entry says itself until when it counts.
+    retention = model.Retention(max_age=f"{math.ceil(seconds)}s", segment_bytes=REVOCATIONS_SEGMENT_BYTES)
+    return model.Queue(name=f"{project}.revocations", type="stream", retention=retention, generated=True)
 
 
 def _dead_letter(file: File, name: str, part: QueuePart, targets: set[str], default: str) -> str | None:
@@ -228,6 +243,7 @@ def _security(file: File) -> model.Security:
             for key_id, trust in part.trust.items()
         },
         require=effective_requirement(file),
+        control=part.control or ("signed" if effective_requirement(file) == "signed" else "unsigned"),
         replay_window_seconds=part.replay_window,
     )
 

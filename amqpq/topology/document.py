@@ -278,6 +278,16 @@ class DeadLetterPart(Part):
     queue: str = Field(description="The queue; a durable classic queue is made where `queues` does not have it.")
 
 
+class ControlPart(Part):
+    """What workers remember of remote control."""
+
+    revocations: Duration | None = Field(
+        default=None,
+        ge=60,
+        description="How long revoked tasks are remembered across restarts of workers, in the stream <project>.revocations.",
+    )
+
+
 class DelaysPart(Part):
     """The delay ladder in the broker."""
 
@@ -306,7 +316,7 @@ class TrustPart(Part):
 
     key: str = Field(description="File with the public key; for hmac-sha256 env:NAME or file:PATH.")
     may: list[str] | None = Field(
-        default=None, description="Task-name patterns, and the word results. Default: everything."
+        default=None, description="Task-name patterns, and the words results and control. Default: everything."
     )
 
 
@@ -331,6 +341,11 @@ class SecurityPart(Part):
     )
     require: Literal["signed", "optional"] | None = Field(
         default=None, description="Whether unsigned messages are refused. Default: signed, unless signing is off."
+    )
+    control: Literal["signed", "inspect", "unsigned"] | None = Field(
+        default=None,
+        description="What unsigned control messages, as Celery's tools send them, may do: nothing but ping (signed), look "
+        "(inspect), everything (unsigned). Default: signed where messages must be signed, else unsigned.",
     )
     replay_window: Duration = Field(
         default=600.0,
@@ -427,6 +442,7 @@ class File(Part):
     retries: RetriesPart = Field(default_factory=RetriesPart, description="What happens to a task that failed.")
     dead_letters: dict[str, DeadLetterPart] = Field(default_factory=dict, description="Where dead letters go, by name.")
     delays: DelaysPart = Field(default_factory=DelaysPart, description="The delay ladder in the broker.")
+    control: ControlPart = Field(default_factory=ControlPart, description="What workers remember of remote control.")
     security: SecurityPart = Field(default_factory=SecurityPart, description="Who may say what.")
     schedule: dict[str, SchedulePart] = Field(default_factory=dict, description="Tasks that run by the clock.")
     policies: dict[str, PolicyPart] = Field(default_factory=dict, description="Hand-written policies.")

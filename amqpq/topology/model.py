@@ -22,6 +22,8 @@ Manage: TypeAlias = Literal["full", "verify", "external"]
 
 ExchangeType: TypeAlias = Literal["direct", "topic", "fanout", "headers"]
 QueueType: TypeAlias = Literal["classic", "quorum", "stream"]
+ControlRule: TypeAlias = Literal["signed", "inspect", "unsigned"]
+"""What an unsigned control message may do: nothing but ping, look, everything."""
 ReplyMode: TypeAlias = Literal["task", "direct", "none"]
 
 Binding: TypeAlias = BindingSpec
@@ -272,7 +274,10 @@ class Signing:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """A key whose signatures are accepted. `may` lists task-name patterns and the word `results`; None is everything."""
+    """A key whose signatures are accepted, for what `may` lists: task-name patterns, the words `results` and `control`.
+
+    None is everything.
+    """
 
     key: str
     may: tuple[str, ...] | None = None
@@ -285,6 +290,7 @@ class Security:
     signing: Signing | None = None
     trust: Mapping[str, Trust] = field(default_factory=dict)
     require: Literal["signed", "optional"] = "signed"
+    control: ControlRule = "signed"
     replay_window_seconds: float = 600.0
 
 
@@ -304,6 +310,16 @@ class Check:
     exactly: bool
     place: str
     """Where it stands, `file:line:column`."""
+
+
+# ------------------------------------------------------------------------------------------------------------ control
+
+
+@dataclass(frozen=True, slots=True)
+class ControlMemory:
+    """What workers remember of remote control. `revocations_seconds` None: revoked tasks, until the worker ends."""
+
+    revocations_seconds: float | None = None
 
 
 # ----------------------------------------------------------------------------------------------------------- topology
@@ -331,6 +347,7 @@ class Topology:
     delays: Delays | None = None
     """None where the file uses none."""
     security: Security = field(default_factory=Security)
+    control: ControlMemory = field(default_factory=ControlMemory)
     checks: tuple[Check, ...] = ()
 
     def route_for(self, task: str) -> Route:
@@ -352,6 +369,11 @@ class Topology:
             "Add one under `routes:`, or name a queue in the call"
         )
         raise NoRoute(msg)
+
+    @property
+    def revocations(self) -> str | None:
+        """The stream in which revoked tasks are remembered, or None where the file has none."""
+        return f"{self.project}.revocations" if self.control.revocations_seconds is not None else None
 
     def dead_letter_of(self, queue: str) -> str | None:
         """Return the queue that takes the dead letters of `queue`, or None where they are dropped.

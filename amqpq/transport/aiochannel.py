@@ -72,7 +72,7 @@ from amqpq.transport.frames import (
     request,
     settle,
 )
-from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Publication, QueueSpec, QueueState
+from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Publication, QueueSpec, QueueState, Table
 
 T = TypeVar("T")
 
@@ -310,6 +310,7 @@ class Channel:
         prefetch: int = 0,
         no_ack: bool = False,
         on_cancel: Callable[[str], object] | None = None,
+        arguments: Table | None = None,
     ) -> asyncio.Future[str]:
         """Subscribe; answers with the consumer tag."""
         if prefetch != self._prefetch and self._refusal() is None:
@@ -321,7 +322,7 @@ class Channel:
         tag = matching.new_consumer_tag()
         self._consumers[tag] = _Consumer(on_delivery, on_cancel)
         bits = (False, no_ack, False, False)
-        values: tuple[object, ...] = (0, queue, tag, bits, {})
+        values: tuple[object, ...] = (0, queue, tag, bits, arguments or {})
         subscribed = self._ask(BASIC_CONSUME, (BASIC_CONSUME_OK,), _first, "Hssbt", *values, consumer_tag=tag)
         if subscribed.done():  # refused before it was sent
             del self._consumers[tag]

@@ -29,6 +29,7 @@ from amqpq.types import (
     Publication,
     QueueSpec,
     QueueState,
+    Table,
 )
 
 logger = logging.getLogger(TRANSPORT)
@@ -179,6 +180,7 @@ class WireChannel:
         prefetch: int = 0,
         no_ack: bool = False,
         on_cancel: Callable[[str], object] | None = None,
+        arguments: Table | None = None,
     ) -> Future[str]:
         """Subscribe; answers with the consumer tag."""
         with self._lock:
@@ -193,7 +195,7 @@ class WireChannel:
             tag = matching.new_consumer_tag()
             pending = self._ask(
                 frames.BASIC_CONSUME, (frames.BASIC_CONSUME_OK,),
-                "Hssbt", 0, queue, tag, (False, no_ack, False, False), {}, convert=_first, consumer_tag=tag,
+                "Hssbt", 0, queue, tag, (False, no_ack, False, False), arguments or {}, convert=_first, consumer_tag=tag,
             )  # fmt: skip
             if not pending.done():
                 self._consumers[tag] = _Consumer(on_delivery, on_cancel, no_ack)

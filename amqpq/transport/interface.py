@@ -32,7 +32,17 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from amqpq.errors import AmqpqError
-from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Publication, QueueSpec, QueueState, ServerInfo
+from amqpq.types import (
+    BindingSpec,
+    Delivery,
+    ExchangeSpec,
+    Outcome,
+    Publication,
+    QueueSpec,
+    QueueState,
+    ServerInfo,
+    Table,
+)
 
 T = TypeVar("T")
 
@@ -105,10 +115,12 @@ class Channel(Protocol):
         prefetch: int = 0,
         no_ack: bool = False,
         on_cancel: Callable[[str], object] | None = None,
+        arguments: Table | None = None,
     ) -> Pending[str]:
         """Subscribe; answers with the consumer tag. `prefetch` bounds this consumer's unacknowledged messages (0: unbounded).
 
         `queue` may be `amq.rabbitmq.reply-to` with `no_ack`: then requests must be published on this same channel.
+        `arguments` go to the broker as they are (`x-stream-offset`).
         """
 
     def cancel(self, consumer_tag: str) -> Pending[None]:

@@ -1,6 +1,6 @@
 """A pool that follows its work: grows when tasks wait, shrinks when it has had less to do for a while.
 
-`decide` is the whole policy and is pure; `Autoscaler` asks it once a second. Demand is what is here and not done, running or
+`decide` is the whole policy and is pure; `Sizing` asks it once a second. Demand is what is here and not done, running or
 waiting. The prefetch is that of the largest size from the start: what waits here makes the pool grow until it fits or is as
 large as it may be, so nothing is kept from other workers that this one will not run soon, and the consumers stay as they are
 (the prefetch of a consumer is fixed when it begins, https://www.rabbitmq.com/docs/consumer-prefetch).
@@ -13,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from amqpq.errors import ConfigurationError
 from amqpq.log import WORKER
+from amqpq.worker.intake import PREFETCH_LIMIT, Intake
 from amqpq.worker.pools.interface import Pool
 from amqpq.worker.reactor import Reactor
 
@@ -67,38 +69,79 @@ def decide(scale: Scale, size: int, demand: int, lull: Lull | None, now: float) 
     return max(scale.fewest, lull.peak), Lull(now, demand)
 
 
-class Autoscaler:
-    """Keeps a pool at the size that its work needs.
+class Sizing:
+    """The size of a worker's pool, by hand or following its work, and the prefetch that goes with it.
 
     Args:
         pool: The pool.
-        scale: Its bounds.
+        intake: Whose prefetch follows.
+        scale: Its bounds; None where the size is set by hand.
         demand: Tells how many tasks are here and not done; None while that does not matter.
         reactor: The loop's.
     """
 
-    def __init__(self, pool: Pool, scale: Scale, demand: Callable[[], int | None], reactor: Reactor) -> None:
+    def __init__(
+        self, pool: Pool, intake: Intake, scale: Scale | None, demand: Callable[[], int | None], reactor: Reactor
+    ) -> None:
         self._pool = pool
+        self._intake = intake
         self._scale = scale
         self._demand = demand
         self._reactor = reactor
         self._lull: Lull | None = None
+        self._per_task = intake.prefetch / (pool.size if scale is None else scale.most)
+        if scale is not None:
+            reactor.call_later(LOOK_SECONDS, self._look)
 
-    def start(self) -> None:
-        """Begin to look."""
-        self._reactor.call_later(LOOK_SECONDS, self._look)
+    def set_size(self, size: int) -> None:
+        """Run so many tasks at a time from now on, and hold deliveries in proportion.
+
+        Raises:
+            ConfigurationError: The pool cannot, or it follows its work; the message says why.
+        """
+        scale = self._scale
+        if scale is not None:
+            raise ConfigurationError(
+                f"the size of this pool follows its work, between {scale.fewest} and {scale.most} (--autoscale)"
+            )
+        self._resize(size)
+        self._hold_for(size)
+        logger.info("%d tasks at a time now, prefetch %d per queue", size, self._intake.prefetch)
+
+    def set_scale(self, most: int | None, fewest: int | None) -> Scale:
+        """Change the bounds, or one of them; the pool is within them at once.
+
+        Raises:
+            ConfigurationError: It has none, or these are none.
+        """
+        if self._scale is None:
+            raise ConfigurationError("this worker was started without --autoscale; its size is set by hand")
+        scale = Scale(self._scale.most if most is None else most, self._scale.fewest if fewest is None else fewest)
+        if not 1 <= scale.fewest <= scale.most:
+            raise ConfigurationError(f"from {scale.fewest} to {scale.most} is no range of sizes; at least one must run")
+        self._scale = scale
+        self._resize(max(scale.fewest, min(scale.most, self._pool.size)))
+        self._hold_for(scale.most)
+        return scale
+
+    def _resize(self, size: int) -> None:
+        if size > self._pool.size:
+            self._pool.grow(size - self._pool.size)
+        elif size < self._pool.size:
+            self._pool.shrink(self._pool.size - size)
+
+    def _hold_for(self, size: int) -> None:
+        self._intake.resize(max(1, min(PREFETCH_LIMIT, round(self._per_task * size))))
 
     def _look(self) -> None:
         self._reactor.call_later(LOOK_SECONDS, self._look)
         demand = self._demand()
-        if demand is None:
+        if demand is None or self._scale is None:
             self._lull = None
             return
         size = self._pool.size
         wanted, self._lull = decide(self._scale, size, demand, self._lull, self._reactor.monotonic())
-        if wanted > size:
-            logger.info("autoscale: %d tasks are here; the pool grows from %d to %d", demand, size, wanted)
-            self._pool.grow(wanted - size)
-        elif wanted < size:
-            logger.info("autoscale: the pool shrinks from %d to %d", size, wanted)
-            self._pool.shrink(size - wanted)
+        if wanted != size:
+            grows = "grows" if wanted > size else "shrinks"
+            logger.info("autoscale: %d tasks are here; the pool %s from %d to %d", demand, grows, size, wanted)
+            self._resize(wanted)

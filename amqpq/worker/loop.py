@@ -26,28 +26,27 @@ from typing import Final
 from amqpq import signals
 from amqpq.clock import Clock
 from amqpq.consumer import Tap
-from amqpq.errors import AmqpqError, ConfigurationError, Replayed, TimeLimitExceeded, WorkerLost
-from amqpq.lifecycle import State
+from amqpq.errors import Replayed
 from amqpq.log import WORKER
-from amqpq.message import Encoding, ResultEnvelope, failure
 from amqpq.security.replay import SeenIds
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery
-from amqpq.worker.autoscale import Autoscaler, Scale
+from amqpq.worker.autoscale import Scale, Sizing
+from amqpq.worker.control import ControlPlan, Inside, Office
 from amqpq.worker.deadletter import Place
 from amqpq.worker.herald import Herald
 from amqpq.worker.host import Host
 from amqpq.worker.intake import Intake
 from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Lane, Outlet
-from amqpq.worker.plan import PREFETCH_LIMIT
 from amqpq.worker.pools.interface import Crash, Pool
 from amqpq.worker.reactor import Reactor, Timer
-from amqpq.worker.settle import CRASH_LIMIT, Happened, without_delivery
+from amqpq.worker.settle import Happened, without_delivery
 from amqpq.worker.settler import Settler, Surroundings
 from amqpq.worker.states import STAGE, Position
-from amqpq.worker.vitals import BEAT_SECONDS, Connections, Counted, Running, Vitals
-from amqpq.worker.work import RUNNING, Finished, Reply, Report, Work
+from amqpq.worker.verdicts import Verdicts
+from amqpq.worker.vitals import BEAT_SECONDS, Connections, Running, Vitals
+from amqpq.worker.work import Finished, Report, Work
 
 logger = logging.getLogger(WORKER)
 
@@ -80,6 +79,7 @@ class LoopPlan:
     prefetch: int
     place: Place
     shutdown_timeout_seconds: float
+    control: ControlPlan = field(default_factory=ControlPlan)
     scale: Scale | None = None
 
 
@@ -131,13 +131,22 @@ class Loop:
             self._seen,
         )
         self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor)
+        self._verdicts = Verdicts(parts.host.codec)
+        self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)
+        self._sizing = Sizing(parts.pool, self._intake, plan.scale, self._demand, parts.reactor)
+        self._office = Office(
+            Inside(
+                parts.host, plan.place, self._sizing, parts.pool, self._jobs, self._intake, self._settler, self.counts,
+                self._outlet, parts.publishing, parts.reactor, parts.clock,
+                stop=self.stop, begin=self._begin, revoke_here=self._revoke_here,
+            ),
+            plan.control,
+        )  # fmt: skip
+        self._revoked = self._office.revoked
         self._pool_is_ready = False
         self._announced = False
         self._deadline: Timer | None = None
         self._exit_code = ExitCode.FINISHED
-        self._first_size = parts.pool.size
-        if plan.scale is not None:
-            Autoscaler(parts.pool, plan.scale, self._demand, parts.reactor).start()
 
     # ------------------------------------------------------------------------------------------------------------ life
 
@@ -151,6 +160,7 @@ class Loop:
         self._parts.publishing.start(self._can_publish, lambda: None, self.fail)
         self._parts.consuming.start(self._can_consume, lambda: None, self.fail)
         self._pool.start(self)
+        self._office.start()
         self._reactor.call_later(BLOCKED_SECONDS, self._complain_when_blocked)
         self._beat()
         while self.stage is not Stage.OVER:
@@ -158,8 +168,11 @@ class Loop:
             if self._waiting and self.stage is Stage.WORKING:
                 self._pool.offer(self._waiting)
             self._settler.flush()
+            if self._office.events is not None:
+                self._office.flush()
             if self.stage is Stage.DRAINING and not len(self._jobs):
                 self._position.move("drained")
+        self._office.close()
         self._parts.consuming.close()
         self._parts.publishing.close()
         if self._exit_code is ExitCode.FINISHED:
@@ -195,18 +208,7 @@ class Loop:
         Raises:
             ConfigurationError: The pool cannot, or it is autoscaled; the message says why.
         """
-        scale = self._plan.scale
-        if scale is not None:
-            raise ConfigurationError(
-                f"the size of this pool follows its work, between {scale.fewest} and {scale.most} (--autoscale)"
-            )
-        if size > self._pool.size:
-            self._pool.grow(size - self._pool.size)
-        elif size < self._pool.size:
-            self._pool.shrink(self._pool.size - size)
-        prefetch = max(1, min(PREFETCH_LIMIT, round(self._plan.prefetch * size / self._first_size)))
-        self._intake.resize(prefetch)
-        logger.info("the pool has %d tasks at a time now, prefetch %d per queue", size, prefetch)
+        self._sizing.set_size(size)
 
     def _demand(self) -> int | None:
         return self._jobs.unfinished if self.stage is Stage.WORKING else None
@@ -259,7 +261,7 @@ class Loop:
     def vitals(self) -> Vitals:
         """Return how the worker is."""
         lanes = (self._parts.consuming.connection, self._parts.publishing.connection)
-        members = self._pool.census() if isinstance(self._pool, Counted) else ()
+        members = self._pool.census()
         jobs = {member.number: job for member in members if (job := self._jobs.get(member.number or 0)) is not None}
         return Vitals(
             self._plan.place.worker,
@@ -290,14 +292,18 @@ class Loop:
     def _can_publish(self, connection: Connection) -> None:
         self._outlet.attach(connection)
         self._settler.retry_now()
+        self._office.publishing_on()
         self._begin()
 
-    def _can_consume(self, _: Connection) -> None:
+    def _can_consume(self, connection: Connection) -> None:
+        self._office.consuming_on(connection)
         self._begin()
 
     def _begin(self) -> None:
         """Subscribe once everything a delivery will need is there."""
-        if self._pool_is_ready and self._outlet.open and self.stage in {Stage.STARTING, Stage.WORKING}:
+        if not (self._pool_is_ready and self._office.ready and self._outlet.open):
+            return
+        if self.stage in {Stage.STARTING, Stage.WORKING}:
             self._position.move("ready")
             self._intake.open()
 
@@ -334,8 +340,11 @@ class Loop:
             return
         job = self._jobs.open(tap, delivery)
         self._herald.arrived(job)
+        if self._office.events is not None:
+            self._office.events.received(job)
         if self._is_new(job):
-            self._waiting.append(job.work())
+            if not (self._revoked and self._revoke(job)):
+                self._waiting.append(job.work())
         else:
             error = Replayed(
                 f"task {job.id} was delivered here before, and this is not a redelivery: it was published again"
@@ -415,6 +424,8 @@ class Loop:
                 continue
             if job.tap is None:
                 self._jobs.forget(job)
+            elif self._revoked and self._revoke(job):
+                continue
             elif self.stage is Stage.WORKING:
                 self._waiting.appendleft(job.work())
             else:
@@ -428,36 +439,26 @@ class Loop:
             logger.error("%s", crash.how)
             return
         job.remains = crash.remains
-        if crash.overran is not None:
-            self._overran(job, crash, crash.overran)
-            return
-        job.crashes += 1
-        reason = f"{crash.how} while it ran this task ({job.crashes} of {CRASH_LIMIT} times)"
-        reply = self._crash_reply(job, crash, WorkerLost(reason)) if job.crashes >= CRASH_LIMIT else None
-        traceback = crash.remains.fault if crash.remains is not None else ""
-        outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason, traceback)
-        self._settler.conclude(job, outcome)
+        self._settler.conclude(job, self._verdicts.crashed(job, crash))
 
-    def _overran(self, job: Job, crash: Crash, limit: float) -> None:
-        """Fail a task that was over its hard limit. Trying again would take as long, so it is not counted as a crash."""
-        reason = f"it ran longer than its time limit of {limit:g} s, and its process was killed"
-        reply = self._crash_reply(job, crash, TimeLimitExceeded(reason))
-        outcome = Finished(job.number, Happened.OVERRAN, job.task, limit, reply, "time-limit", reason)
-        self._settler.conclude(job, outcome)
+    # ---------------------------------------------------------------------------------------------------------- revoked
 
-    def _crash_reply(self, job: Job, crash: Crash, error: AmqpqError) -> Reply | None:
-        """Answer for a child that cannot. Only if it had checked the signature: else the reply address may be forged."""
-        codec = self._parts.host.codec
-        facts = codec.task_facts(job.delivery.properties)
-        if crash.stage != RUNNING or facts.reply_to is None:
-            return None
-        body, properties = codec.encode_result(
-            ResultEnvelope(job.id, State.FAILURE, failure.describe(error)),
-            reply_to=facts.reply_to,
-            encoding=Encoding(serializer=None if facts.serializer == "pickle" else facts.serializer),
-            correlation_id=facts.correlation_id or job.id,
-        )
-        return Reply(facts.reply_to, body, properties)
+    def _revoke(self, job: Job) -> bool:
+        """Conclude a job that has not begun, if it is revoked. A forged one is not: the pool refuses it, with evidence."""
+        revoked = self._verdicts.revoked(job) if job.id in self._revoked else None
+        if revoked is not None:
+            self._settler.conclude(job, revoked)
+        return revoked is not None
+
+    def _revoke_here(self) -> None:
+        """Let go of what is here, has not begun, and is revoked by now; what the pool holds of it comes back first."""
+        waiting, self._waiting = self._waiting, deque()
+        for work in waiting:
+            job = self._jobs.get(work.number)
+            if job is None or not self._revoke(job):
+                self._waiting.append(work)
+        if any(job.finished is None and job.id in self._revoked for job in self._jobs.all()):
+            self._pool.recall()
 
     def _summary(self) -> str:
         words = [f"{count} {what}" for what, count in sorted(self.counts.items()) if count]

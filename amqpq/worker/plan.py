@@ -15,6 +15,7 @@ from amqpq.errors import ConfigurationError
 from amqpq.topology import Topology
 from amqpq.topology.units import size_bytes
 from amqpq.worker.autoscale import Scale
+from amqpq.worker.intake import PREFETCH_LIMIT
 from amqpq.worker.limits import NO_LIMITS, NO_RECYCLING, Limits, Recycling
 from amqpq.worker.pools.hubpool import HUB_POOLS
 
@@ -28,8 +29,6 @@ PREFETCH_MULTIPLIER: Final = 4
 """Deliveries held per task that can run, as in Celery. It hides the way to the broker and back behind running tasks; more
 would keep from other workers what this one cannot begin. For tasks of under a millisecond `--prefetch` 10 to 50 times the
 concurrency pays (they go to children in batches); for tasks of minutes, `--prefetch` equal to the concurrency."""
-PREFETCH_LIMIT: Final = 65_535
-"""What `basic.qos` can say (AMQP 0-9-1: a short)."""
 SHUTDOWN_TIMEOUT_SECONDS: Final = 60.0
 """Between the first signal and giving up on running tasks; below the 90 s after which systemd kills."""
 
@@ -58,6 +57,7 @@ class WorkerPlan:
     topology: Topology | None = None
     limits: Limits = NO_LIMITS
     recycling: Recycling = NO_RECYCLING
+    events: bool = False
     scale: Scale | None = None
 
     @property
@@ -93,8 +93,8 @@ def check_unpatched() -> None:
     else:
         return
     raise ConfigurationError(
-        f"the application patches the standard library for {library} when it is imported ({call}), and the process that owns "
-        f"the connection must not be patched; take that out of the tasks' modules: -P {library} patches the process that runs them"
+        f"the application patches the standard library for {library} as it is imported ({call}), and the process that owns "
+        f"the connection must not be patched; take that out of the tasks' modules: -P {library} patches the one that runs tasks"
     )
 
 
@@ -189,11 +189,15 @@ def choose_queues(topology: Topology, wanted: Sequence[str]) -> tuple[str, ...]:
         ConfigurationError: One does not exist, or there is none.
     """
     if not wanted:
-        every = tuple(name for name in topology.queues if not topology.is_dead_letter(name))
+        every = tuple(
+            name for name in topology.queues if not topology.is_dead_letter(name) and name != topology.revocations
+        )
         if not every:
             raise ConfigurationError(f"project {topology.project!r} has no queue to consume; add one under `queues:`")
         return every
     for name in wanted:
+        if name == topology.revocations:
+            raise ConfigurationError(f"-Q {name}: it holds revocations, which every worker reads anyway, and no tasks")
         if name not in topology.queues:
             known = ", ".join(topology.queues)
             raise ConfigurationError(

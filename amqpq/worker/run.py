@@ -28,6 +28,7 @@ from amqpq.transport import declare, flow
 from amqpq.transport.interface import Connection
 from amqpq.types import ServerInfo
 from amqpq.worker import timeouts
+from amqpq.worker.control import ControlPlan
 from amqpq.worker.deadletter import Place
 from amqpq.worker.execute import Executor
 from amqpq.worker.herald import Herald
@@ -98,6 +99,7 @@ def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, herald: Herald) -
             plan.prefetch,
             Place(socket.gethostname(), plan.name),
             plan.shutdown_timeout_seconds,
+            ControlPlan(plan.events),
             plan.scale,
         ),
         Parts(
@@ -175,7 +177,7 @@ def prepare(plan: WorkerPlan, topology: Topology, connection: Connection) -> Non
 def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
     """Return what a worker relies on: its queues, those their dead letters go to, and the delay ladder."""
     targets = (topology.dead_letter_of(queue) for queue in queues)
-    names = dict.fromkeys((*queues, *(target for target in targets if target is not None)))
+    names = dict.fromkeys((*queues, *(target for target in (*targets, topology.revocations) if target is not None)))
     known = [topology.queues[name] for name in names if name in topology.queues]
     rungs = ladder(topology)
     return Declarations(

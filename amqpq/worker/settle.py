@@ -51,6 +51,8 @@ class Happened(StrEnum):
     """It ran longer than its hard time limit, and its child was killed for it."""
     EXPIRED = "expired"
     """Its expiry passed before it could run."""
+    REVOKED = "revoked"
+    """Somebody who may has said that it is not to run, or is to end."""
     CRASHED = "crashed"
     """The child that ran it died."""
     EARLY = "early"
@@ -117,6 +119,9 @@ SETTLEMENTS: Mapping[tuple[Happened, bool, bool], Settlement] = MappingProxyType
         (Happened.SUCCEEDED, True, False): Settlement((Step.REPLY,), End.ACK),
         (Happened.SUCCEEDED, False, True): Settlement((), End.ACK),
         (Happened.SUCCEEDED, False, False): Settlement((), End.ACK),
+        # revoked on purpose: its caller is told, and nobody has to look into it
+        **{(Happened.REVOKED, True, parkable): Settlement((Step.REPLY,), End.ACK) for parkable in (True, False)},
+        **{(Happened.REVOKED, False, parkable): Settlement((), End.ACK) for parkable in (True, False)},
         **{(bad, True, True): Settlement((Step.REPLY, Step.PARK), End.ACK) for bad in _BAD},
         **{(bad, True, False): Settlement((Step.REPLY,), End.ACK, dropped=True) for bad in _BAD},
         **{(bad, False, True): Settlement((Step.PARK,), End.ACK) for bad in _BAD},

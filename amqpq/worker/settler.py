@@ -13,7 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from amqpq.consumer import Tap
 from amqpq.lifecycle import DIRECT_REPLY_QUEUE
@@ -52,6 +52,13 @@ class Surroundings:
     herald: Herald = field(default_factory=Herald)
 
 
+class Observer(Protocol):
+    """Somebody who tells of tasks."""
+
+    def concluded(self, job: Job, finished: Finished, *, again: bool) -> None:
+        """A job has ended; `again`: if it ended badly, it is tried again."""
+
+
 class Settler:
     """Settles jobs."""
 
@@ -65,6 +72,10 @@ class Settler:
         self._thirsty: set[Tap] = set()
         self._again: dict[tuple[int, Step], tuple[Job, Timer]] = {}
         self._targets: dict[str, str | None] = {}
+        self.observer: Observer | None = None
+        """Told how each job ended, while somebody wants to know."""
+        self.totals: dict[str, int] = {}
+        """How many tasks of each name have ended here; names that are not in it are not counted."""
 
     def conclude(self, job: Job, finished: Finished) -> None:
         """Take what happened to a job, and begin whatever must be safe before it ends."""
@@ -75,6 +86,11 @@ class Settler:
             Case(finished.reply is not None, self._target(job.queue) is not None, job.crashes),
         )
         self._counts[happened] += 1
+        if finished.task in self.totals:
+            self.totals[finished.task] += 1
+        if self.observer is not None:
+            kept = settlement.end is not End.ACK or Step.PARK in settlement.steps or settlement.dropped
+            self.observer.concluded(job, finished, again=not kept)
         self._log(job, happened, finished, settlement)
         if happened is not Happened.SUCCEEDED:
             self._around.herald.concluded(job, finished, settlement)
@@ -263,6 +279,9 @@ class Settler:
         if happened is Happened.EARLY:
             wait = finished.due - self._around.now()
             task_log.info("%s[%s] is due in %.1f s: put off", job.task, job.id, wait, extra=self._keys_of(job))
+            return
+        if happened is Happened.REVOKED:
+            task_log.info("%s[%s] revoked: %s", job.task, job.id, finished.reason, extra=self._keys_of(job))
             return
         keys = self._keys_of(job)
         keys["amqpq_cause"] = finished.cause

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 BEAT_SECONDS: Final = 1.0
 """How old the newest one is at most, while the loop turns."""
@@ -28,14 +28,6 @@ class Member:
     number: int | None = None
     since: float | None = None
     done: int = 0
-
-
-@runtime_checkable
-class Counted(Protocol):
-    """A pool that can say how its members are."""
-
-    def census(self) -> tuple[Member, ...]:
-        """Return them; asks none of them anything."""
 
 
 @dataclass(frozen=True, slots=True)

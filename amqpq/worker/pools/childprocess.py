@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from amqpq.topology import Topology
@@ -125,6 +126,7 @@ class Child:
         self.retiring = False
         self.surplus = False
         self.overran: tuple[int, float] | None = None
+        self.terminated: tuple[int, str] | None = None
         memory_bytes = plan.recycling.memory_bytes
         init = wire.Init(plan.reference, plan.topology, plan.worker, plan.log_level, plan.limits, memory_bytes)
         self.queue_messages([init])
@@ -168,6 +170,16 @@ class Child:
         self.works.close()
         self.control.close()
         self.board.close()
+
+
+def ignores(pid: int, signal_number: int) -> bool:
+    """Whether a process ignores a signal, as Linux tells it (proc(5), status: SigIgn); elsewhere, what children ignore."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return signal_number in {signal.SIGTERM, signal.SIGINT}
+    masks = [line.split()[1] for line in text.splitlines() if line.startswith("SigIgn:")]
+    return bool(masks) and bool(int(masks[0], 16) >> (signal_number - 1) & 1)
 
 
 def death(status: int) -> str:

@@ -88,6 +88,11 @@ class HubPool(ProcessPool):
             ]
         return tuple(members)
 
+    def terminate(self, number: int, signal_number: int) -> bool:
+        """Say no: to signal the process would end every task in it."""
+        del number, signal_number
+        return False
+
     def _report_death(self, child: Child, remains: Remains, number: int, stage: int) -> None:
         """Tell the loop that the child died of each of its tasks. The board tells how far one was: enough, if it was alone."""
         how = death(child.process.returncode)

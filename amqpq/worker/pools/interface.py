@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from amqpq.errors import ConfigurationError
+from amqpq.worker.vitals import Member
 from amqpq.worker.work import Finished, Remains, Report, Work
 
 
@@ -30,6 +31,8 @@ class Crash:
     others: tuple[int, ...] = ()
     overran: float | None = None
     remains: Remains | None = None
+    terminated: str = ""
+    """The signal with which a revoke ended it on purpose, `SIGTERM`."""
 
 
 class Listener(Protocol):
@@ -91,6 +94,12 @@ class Pool(Protocol):
 
     def stop(self) -> None:
         """End an idle pool; returns when it is gone."""
+
+    def census(self) -> tuple[Member, ...]:
+        """Return how its members are; asks none of them anything."""
+
+    def terminate(self, number: int, signal_number: int) -> bool:
+        """Signal the process that runs this work, and only this work; False where it runs in none of its own."""
 
     def describe(self) -> str:
         """Name the pool and its size for the banner, `prefork, 4 processes`."""

@@ -39,11 +39,11 @@ from typing import Final
 
 from amqpq.log import WORKER
 from amqpq.worker.pools import wire
-from amqpq.worker.pools.childprocess import Child, ChildPlan, death
+from amqpq.worker.pools.childprocess import Child, ChildPlan, death, ignores
 from amqpq.worker.pools.interface import Crash, Listener, check_resize
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.vitals import Member
-from amqpq.worker.work import Finished, Remains, Work
+from amqpq.worker.work import RUNNING, Finished, Remains, Work
 
 logger = logging.getLogger(WORKER)
 
@@ -201,6 +201,19 @@ class ProcessPool:
         for child in self._children:
             if len(child.held) > 1 or (child.held and child.unsent):
                 child.recall()
+
+    def terminate(self, number: int, signal_number: int) -> bool:
+        """Signal the child that runs this work; if it dies of it, only this work is revoked."""
+        for child in self._children:
+            if wire.BOARD.unpack_from(child.board, 0) == (number, RUNNING) and number in child.held:
+                # Children ignore SIGTERM and SIGINT, which a terminal or a service manager sends to the whole group. So a
+                # signal that this child still ignores, since its task has no handler for it, would end nothing.
+                if ignores(child.process.pid, signal_number):
+                    signal_number = signal.SIGKILL
+                child.terminated = (number, signal.Signals(signal_number).name)
+                child.process.send_signal(signal_number)
+                return True
+        return False
 
     def kill(self) -> None:
         """Kill every child, and what its tasks started."""
@@ -429,17 +442,24 @@ class ProcessPool:
         """Tell the loop what a dead child held; `number` and `stage` are what its board says."""
         overran = None
         how = death(child.process.returncode)
+        terminated = ""
         guilty = number if number in child.held else None
         if child.overran is not None:
             # Killed by us: if it was at another work by then, that one is as innocent as those that waited.
             guilty = guilty if child.overran[0] == number else None
             overran = child.overran[1]
             logger.warning("killed child %d: its task was over its time limit of %g s", child.process.pid, overran)
+        elif child.terminated is not None and child.terminated[1] in how:
+            guilty = guilty if child.terminated[0] == number else None
+            terminated = child.terminated[1]
+            logger.warning("ended child %d by %s: its task was revoked", child.process.pid, terminated)
         else:
             self._log_death(child, how)
         others = tuple(held for held in child.held if held != guilty)
         if guilty is not None or others:
-            self._listener.crashed(Crash(guilty, stage, f"child {child.process.pid} {how}", others, overran, remains))
+            self._listener.crashed(
+                Crash(guilty, stage, f"child {child.process.pid} {how}", others, overran, remains, terminated)
+            )
 
     def _log_death(self, child: Child, how: str) -> None:
         logger.error("child %d %s%s", child.process.pid, how, f": {child.why_unfit}" if child.why_unfit else "")

@@ -104,6 +104,11 @@ class ThreadPool:
         if returned:
             self._listener.handed_back(returned)
 
+    def terminate(self, number: int, signal_number: int) -> bool:
+        """Say no: a thread cannot be ended, and to signal its process is to signal the worker."""
+        del number, signal_number
+        return False
+
     def kill(self) -> None:
         """Report nothing more. A running task goes on until the process ends, because Python cannot end a thread."""
         self._over = True

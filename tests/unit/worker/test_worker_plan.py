@@ -72,7 +72,7 @@ def test_an_application_that_patches_its_worker_is_refused(
 ) -> None:
     """Heartbeats would depend on its greenlets; the pool of that name patches where it does no harm."""
     monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{question: lambda name: name == "socket"}))
-    with pytest.raises(ConfigurationError, match=f"-P {library} patches the process that runs them"):
+    with pytest.raises(ConfigurationError, match=f"-P {library} patches the one that runs tasks"):
         check_unpatched()
     monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{question: lambda _name: False}))
     check_unpatched()

@@ -18,6 +18,7 @@ from amqpq.worker.settle import (
     End,
     Happened,
     Review,
+    Settlement,
     Step,
     review,
     settle,
@@ -68,10 +69,17 @@ def test_without_a_dead_letter_a_bad_message_is_dropped_and_says_so(happened: Ha
 
 
 def test_nothing_is_acknowledged_without_a_trace_unless_it_succeeded_or_is_dropped() -> None:
-    """An ack with no step before it is for a success, or for what the file says to drop."""
+    """An ack with no step before it is for a success, for what the file says to drop, or for what was revoked on purpose."""
     for (happened, *_), settlement in SETTLEMENTS.items():
         if settlement.end is End.ACK and not settlement.steps:
-            assert happened is Happened.SUCCEEDED or settlement.dropped
+            assert happened in {Happened.SUCCEEDED, Happened.REVOKED} or settlement.dropped
+
+
+@pytest.mark.parametrize("parkable", [True, False])
+def test_a_revoked_task_answers_its_caller_and_is_no_dead_letter(parkable: bool) -> None:
+    """Somebody decided that it does not run: there is nothing to look into, and nobody may wait for ever."""
+    assert settle(Happened.REVOKED, Case(answerable=True, parkable=parkable)) == Settlement((Step.REPLY,), End.ACK)
+    assert settle(Happened.REVOKED, Case(parkable=parkable)) == Settlement((), End.ACK)
 
 
 @pytest.mark.parametrize("crashes", range(1, CRASH_LIMIT))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from amqpq import App
 from amqpq.errors import ConfigurationError
 from amqpq.testing.memory import MemoryBroker
-from amqpq.worker.autoscale import IDLE_SECONDS, Autoscaler, Lull, Scale, decide
+from amqpq.worker.autoscale import IDLE_SECONDS, Lull, Scale, Sizing, decide
 from amqpq.worker.execute import Executor
 from amqpq.worker.loop import ExitCode
 from amqpq.worker.plan import choose_scale
@@ -90,13 +90,25 @@ class Sized:
         self.size -= count
 
 
+class Holding:
+    """An intake that has a prefetch and nothing else."""
+
+    def __init__(self, prefetch: int) -> None:
+        self.prefetch = prefetch
+
+    def resize(self, prefetch: int) -> None:
+        """Note it."""
+        self.prefetch = prefetch
+
+
 def test_the_autoscaler_looks_every_second_and_acts() -> None:
     """It grows while there is demand, and shrinks when there has been none for long enough."""
     now = [0.0]
     demand: list[int | None] = [9]
     reactor = Reactor(lambda: now[0])
     pool: Any = Sized(2)
-    Autoscaler(pool, SCALE, lambda: demand[0], reactor).start()
+    intake: Any = Holding(40)
+    Sizing(pool, intake, SCALE, lambda: demand[0], reactor)
     sizes = []
     for second in range(1, 45):
         now[0] = float(second)
@@ -105,7 +117,24 @@ def test_the_autoscaler_looks_every_second_and_acts() -> None:
         sizes.append(pool.size)
     assert sizes[:4] == [4, 8, 9, 9]
     assert sizes[33:36] == [9, 2, 2]
+    assert intake.prefetch == 40, "that of the largest size, from the start"
     reactor.close()
+
+
+def test_the_bounds_can_be_changed(reactor: Reactor) -> None:
+    """The pool is within the new ones at once, and the prefetch is that of the new largest size."""
+    pool, intake = Sized(2), Holding(40)
+    made: tuple[Any, Any] = (pool, intake)
+    sizing = Sizing(*made, SCALE, lambda: 0, reactor)
+    assert sizing.set_scale(20, 5) == Scale(20, 5)
+    assert (pool.size, intake.prefetch) == (5, 80)
+    assert sizing.set_scale(4, 1) == Scale(4, 1)
+    assert (pool.size, intake.prefetch) == (4, 16)
+    assert sizing.set_scale(None, 3) == Scale(4, 3)
+    with pytest.raises(ConfigurationError, match="from 3 to 2 is no range"):
+        sizing.set_scale(2, None)
+    with pytest.raises(ConfigurationError, match="started without --autoscale"):
+        Sizing(*made, None, lambda: 0, reactor).set_scale(4, 1)
 
 
 @pytest.mark.parametrize(
