@@ -31,6 +31,7 @@ from amqpq.log import WORKER
 from amqpq.security.replay import SeenIds
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery
+from amqpq.worker.autoscale import Scale, Sizing
 from amqpq.worker.control import ControlPlan, Inside, Office
 from amqpq.worker.deadletter import Place
 from amqpq.worker.herald import Herald
@@ -73,13 +74,14 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoopPlan:
-    """What a loop is to do. `prefetch` is per queue."""
+    """What a loop is to do. `prefetch` is per queue, for the size that the pool has at first, or for the largest of `scale`."""
 
     queues: tuple[str, ...]
     prefetch: int
     place: Place
     shutdown_timeout_seconds: float
     control: ControlPlan = field(default_factory=ControlPlan)
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +136,10 @@ class Loop:
         self._verdicts = Verdicts(parts.host.codec)
         self._suspects = Suspects(self._jobs, self._settler.conclude, self._verdicts.poisonous, parts.reactor)
         self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)
+        self._sizing = Sizing(parts.pool, self._intake, plan.scale, self._demand, parts.reactor)
         self._office = Office(
             Inside(
-                parts.host, plan.place, plan.prefetch, parts.pool, self._jobs, self._intake, self._settler, self.counts,
+                parts.host, plan.place, self._sizing, parts.pool, self._jobs, self._intake, self._settler, self.counts,
                 self._outlet, parts.publishing, parts.reactor, parts.clock,
                 stop=self.stop, begin=self._begin, revoke_here=self._revoke_here,
             ),
@@ -212,6 +215,17 @@ class Loop:
             logger.error("%s", reason)
             self._stop_cold()
             self._exit_code = ExitCode.ERROR
+
+    def set_pool_size(self, size: int) -> None:
+        """Run so many tasks at a time from now on, and hold deliveries in proportion.
+
+        Raises:
+            ConfigurationError: The pool cannot, or it is autoscaled; the message says why.
+        """
+        self._sizing.set_size(size)
+
+    def _demand(self) -> int | None:
+        return self._jobs.unfinished if self.stage is Stage.WORKING else None
 
     def _stop_warm(self) -> None:
         self._position.move("stop")
