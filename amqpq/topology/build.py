@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+from amqpq.rates import rate_of
 from amqpq.topology import document, model, versions
 from amqpq.topology.document import BindingPart, CheckPart, File, QueuePart, RoutePart
 from amqpq.topology.problems import Findings
 
 DEFAULT_DEAD_LETTER: Final = "{project}.dead"
 """The queue generated where a file says nothing about dead letters."""
+
+DEFAULT_SLOTS: Final = 64
+"""Permit queues of a limit with a key: about 2 MB of the broker's memory. When ten values run at a time, the odds are even
+that two of them share a slot, and one waits for the other."""
 
 DROPPED: Final = "none"
 """What `dead_letter:` says where dead letters are dropped."""
@@ -43,6 +48,7 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
         queues=queues,
         bindings=tuple(binding for part in file.bindings for binding in bindings_of(part, file, queues)),
         routes=_routes(file, queues),
+        limits=tuple(_limit(pattern, part) for pattern, part in file.limits.items() if is_whole(part)),
         messages=_messages(file.messages),
         replies=model.ReplyDefaults(
             mode=cast("model.ReplyMode", file.replies.mode),
@@ -179,6 +185,21 @@ def _route(pattern: str, part: RoutePart) -> model.Route:
         compression=None if part.compression == "none" else part.compression,
         serializer=part.serializer,
         reply=cast("model.ReplyMode | None", part.reply),
+    )
+
+
+def is_whole(part: document.TaskLimitPart) -> bool:
+    """Whether a limit says one thing; lint reports those that do not."""
+    return (part.rate is None) is not (part.concurrency is None)
+
+
+def _limit(pattern: str, part: document.TaskLimitPart) -> model.TaskLimit:
+    return model.TaskLimit(
+        pattern=pattern,
+        rate=rate_of(part.rate),
+        concurrency=part.concurrency or 0,
+        key=part.key if part.rate is None else None,
+        slots=part.slots or DEFAULT_SLOTS,
     )
 
 

@@ -32,10 +32,12 @@ from amqpq.security.replay import SeenIds
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery
 from amqpq.worker.deadletter import Place
+from amqpq.worker.gate import Gate
 from amqpq.worker.host import Host
 from amqpq.worker.intake import Intake
 from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Lane, Outlet
+from amqpq.worker.permits import Permits
 from amqpq.worker.pools.interface import Crash, Pool
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.settle import CRASH_LIMIT, Happened, without_delivery
@@ -107,6 +109,7 @@ class Loop:
             Surroundings(topology, self._jobs, self._outlet, parts.reactor, plan.place, self.counts, parts.clock.time),
             self._seen,
         )
+        self.gate = Gate(parts.host, Permits(parts.consuming, parts.reactor), parts.reactor, prefetch=plan.prefetch)
         self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor)
         self._pool_is_ready = False
         self._announced = False
@@ -128,8 +131,8 @@ class Loop:
         self._reactor.call_later(BLOCKED_SECONDS, self._complain_when_blocked)
         while self.stage is not Stage.OVER:
             self._reactor.turn()
-            if self._waiting and self.stage is Stage.WORKING:
-                self._pool.offer(self._waiting)
+            if self.stage is Stage.WORKING:
+                self._offer()
             self._settler.flush()
             if self.stage is Stage.DRAINING and not len(self._jobs):
                 self._position.move("drained")
@@ -164,7 +167,8 @@ class Loop:
     def _stop_warm(self) -> None:
         self._position.move("stop")
         self._intake.cancel()
-        waiting = [job for work in self._waiting if (job := self._jobs.get(work.number)) is not None]
+        numbers = [*(work.number for work in self._waiting), *self.gate.clear()]
+        waiting = [job for number in numbers if (job := self._jobs.get(number)) is not None]
         self._waiting.clear()
         for job in waiting:
             self._settler.give_back(job)
@@ -205,6 +209,7 @@ class Loop:
 
     def _can_consume(self, _: Connection) -> None:
         self._begin()
+        self.gate.connected()
 
     def _begin(self) -> None:
         """Subscribe once everything a delivery will need is there."""
@@ -243,7 +248,8 @@ class Loop:
             return
         job = self._jobs.open(tap, delivery)
         if self._is_new(job):
-            self._waiting.append(job.work())
+            if not self.gate.active or not self.gate.hold(job):
+                self._waiting.append(job.work())
         else:
             error = Replayed(
                 f"task {job.id} was delivered here before, and this is not a redelivery: it was published again"
@@ -260,14 +266,15 @@ class Loop:
             # Another worker may get it, and park it; sent back from there, it is no replay here.
             self._settler.forget_seen(job)
         unbegun = {work.number for work in self._waiting}
-        self._waiting = deque(work for work in self._waiting if self._has_delivery(work))
+        unbegun |= self.gate.drop(lambda number: not self._has_delivery(number))
+        self._waiting = deque(work for work in self._waiting if self._has_delivery(work.number))
         for job in jobs:
             if job.number in unbegun:
                 self._jobs.forget(job)
         self._pool.recall()
 
-    def _has_delivery(self, work: Work) -> bool:
-        job = self._jobs.get(work.number)
+    def _has_delivery(self, number: int) -> bool:
+        job = self._jobs.get(number)
         return job is not None and job.tap is not None
 
     def _is_known(self, tap: Tap, delivery: Delivery) -> bool:
@@ -294,6 +301,22 @@ class Loop:
 
     # ------------------------------------------------------------------------------------------------------------ pool
 
+    def set_rate_limit(self, task_name: str, rate: str | float | None) -> None:
+        """Change how often this worker may begin a task (`Gate.set_rate_limit`)."""
+        self.gate.set_rate_limit(task_name, rate)
+
+    def _offer(self) -> None:
+        """Give works to the pool in the order of their arrival, but for those that have to wait for a limit."""
+        gate, waiting = self.gate, self._waiting
+        if gate.waiting:
+            held_up = gate.let_through(self._pool.room, waiting[0].number if waiting else None)
+            if gate.passed:
+                self._pool.offer(gate.passed)
+            if held_up:
+                return
+        if waiting:
+            self._pool.offer(waiting)
+
     def pool_ready(self) -> None:
         """Begin to consume."""
         self._pool_is_ready = True
@@ -308,7 +331,11 @@ class Loop:
         for outcome in outcomes:
             job = self._jobs.get(outcome.number)
             if job is not None:
-                self._settler.conclude(job, outcome)
+                self._conclude(job, outcome)
+
+    def _conclude(self, job: Job, outcome: Finished) -> None:
+        self.gate.ended(job.number)
+        self._settler.conclude(job, outcome)
 
     def reported(self, report: Report) -> None:
         """Publish a state."""
@@ -321,10 +348,12 @@ class Loop:
             job = self._jobs.get(number)
             if job is None:
                 continue
+            if job.tap is not None and self.stage is Stage.WORKING:
+                self._waiting.appendleft(job.work())  # past the gate: what it needs there it has
+                continue
+            self.gate.ended(number)
             if job.tap is None:
                 self._jobs.forget(job)
-            elif self.stage is Stage.WORKING:
-                self._waiting.appendleft(job.work())
             else:
                 self._settler.give_back(job)
 
@@ -342,14 +371,14 @@ class Loop:
         reason = f"{crash.how} while it ran this task ({job.crashes} of {CRASH_LIMIT} times)"
         reply = self._crash_reply(job, crash, WorkerLost(reason)) if job.crashes >= CRASH_LIMIT else None
         outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason)
-        self._settler.conclude(job, outcome)
+        self._conclude(job, outcome)
 
     def _overran(self, job: Job, crash: Crash, limit: float) -> None:
         """Fail a task that was over its hard limit. Trying again would take as long, so it is not counted as a crash."""
         reason = f"it ran longer than its time limit of {limit:g} s, and its process was killed"
         reply = self._crash_reply(job, crash, TimeLimitExceeded(reason))
         outcome = Finished(job.number, Happened.OVERRAN, job.task, limit, reply, "time-limit", reason)
-        self._settler.conclude(job, outcome)
+        self._conclude(job, outcome)
 
     def _crash_reply(self, job: Job, crash: Crash, error: AmqpqError) -> Reply | None:
         """Answer for a child that cannot. Only if it had checked the signature: else the reply address may be forged."""

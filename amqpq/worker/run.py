@@ -21,6 +21,7 @@ from amqpq.log import WORKER
 from amqpq.message import ResultEnvelope
 from amqpq.topology import Topology
 from amqpq.topology.declarations import Declarations, declarations, queue_spec
+from amqpq.topology.permits import permit_queues, permit_spec
 from amqpq.transport import declare, flow
 from amqpq.transport.interface import Connection
 from amqpq.worker.deadletter import Place
@@ -36,6 +37,7 @@ from amqpq.worker.pools.interface import Pool
 from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.pools.threads import SoloPool, ThreadPool
 from amqpq.worker.reactor import Reactor
+from amqpq.worker.slots import check_keys
 
 logger = logging.getLogger(WORKER)
 
@@ -68,6 +70,7 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
             f"-A {plan.reference}: no task is registered there; is the module with the tasks imported?"
         )
     check_pool(plan.pool, plan.limits, plan.recycling, host.registry)
+    check_keys(host.topology, host.registry)
     consuming = open_link(f"{plan.name} consuming")
     prepare(plan, host.topology, consuming.connection(FIRST_SECONDS))
     reactor = Reactor()
@@ -116,13 +119,16 @@ def prepare(plan: WorkerPlan, topology: Topology, connection: Connection) -> Non
 
 
 def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
-    """Return what a worker relies on: its queues, and those their dead letters go to."""
+    """Return what a worker relies on: its queues, those their dead letters go to, and those of permits."""
     targets = (topology.dead_letter_of(queue) for queue in queues)
     names = dict.fromkeys((*queues, *(target for target in targets if target is not None)))
     known = [topology.queues[name] for name in names if name in topology.queues]
     return Declarations(
         exchanges=(),
-        queues=tuple(queue_spec(queue) for queue in known if queue.manage == "full"),
+        queues=(
+            *(queue_spec(queue) for queue in known if queue.manage == "full"),
+            *(permit_spec(name, count) for name, count in permit_queues(topology)),
+        ),
         bindings=(),
         expected_queues=tuple(queue_spec(queue) for queue in known if queue.manage != "full"),
     )
