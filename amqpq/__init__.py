@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from amqpq import errors
+    from amqpq import errors, hooks, signals
     from amqpq.aioapp import AsyncApp, AsyncAppTask
     from amqpq.app import App, AppTask
     from amqpq.errors import AmqpqError
@@ -30,6 +30,8 @@ __all__ = [  # noqa: RUF022 - in groups
     "AsyncAppTask",
     "Request",
     "current_request",
+    "hooks",
+    "signals",
     # results
     "AsyncResult",
     "AsyncTaskResult",
@@ -55,6 +57,8 @@ _HOMES = {
     "Task": "amqpq.task:Task",
     "Request": "amqpq.task:Request",
     "current_request": "amqpq.task:current_request",
+    "hooks": "amqpq.hooks",
+    "signals": "amqpq.signals",
     "Topology": "amqpq.topology.model:Topology",
     "load_topology": "amqpq.topology.loading:load",
     "AmqpqError": "amqpq.errors:AmqpqError",

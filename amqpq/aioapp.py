@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeAlias, TypeVar, Unpack, overload
 
-from amqpq import config
+from amqpq import config, signals
 from amqpq.app import Application, gathered
 from amqpq.config import TopologySource
 from amqpq.errors import BatchFailed, LocalError
@@ -17,6 +17,7 @@ from amqpq.producer.aio import AsyncProducer
 from amqpq.producer.batch import Batch
 from amqpq.producer.options import DEFAULT_TIMEOUT_SECONDS, RetryPolicy, SendOptions, read_options
 from amqpq.producer.planning import Call
+from amqpq.producer.telling import published
 from amqpq.replies.aioresult import AsyncReplies, AsyncTaskResult
 from amqpq.replies.aiorunner import AsyncRunner, AsyncSource
 from amqpq.replies.outcome import Known
@@ -86,6 +87,8 @@ class AsyncApp(Application):
     Its tasks are run by a worker like those of an `App`; `link` is the blocking link that the worker uses.
     """
 
+    world = AsyncAppTask
+
     def __init__(
         self,
         topology: TopologySource = None,
@@ -95,8 +98,9 @@ class AsyncApp(Application):
         environ: Mapping[str, str] = os.environ,
         link: Source | None = None,
         async_link: AsyncSource | None = None,
+        task_cls: type[Task[..., Any]] | None = None,
     ) -> None:
-        super().__init__(topology, environment=environment, name=name, environ=environ, link=link)
+        super().__init__(topology, environment=environment, name=name, environ=environ, link=link, task_cls=task_cls)
         self._async_link = async_link
         self._async_link_given = async_link is not None
         self._engine: tuple[AsyncRunner, AsyncProducer, AsyncReplies] | None = None
@@ -121,11 +125,7 @@ class AsyncApp(Application):
     def task(self, *, name: str | None = None, **options: Any) -> Callable[[Callable[P, R]], AsyncAppTask[P, R]]: ...
     def task(self, *functions: Callable[..., Any], **options: Any) -> Any:
         """Make a task of a function, `async def` or not; see `App.task`."""
-
-        def make(name: str, function: Callable[..., Any], checked: TaskOptions) -> AsyncAppTask[..., Any]:
-            return AsyncAppTask(self, name, function, checked)
-
-        return self.register(make, functions, options)
+        return self.register(functions, options)
 
     async def send_task(
         self,
@@ -147,6 +147,8 @@ class AsyncApp(Application):
             batch.add(sending, known, result)
         else:
             await producer.send(sending, timeout_seconds=call.options.timeout, retry=call.options.retry)
+            if signals.after_task_publish.receivers:
+                published((sending,))
         return result
 
     @asynccontextmanager
@@ -180,7 +182,11 @@ class AsyncApp(Application):
         except BatchFailed as failure:
             batch.sent(failure.failures)
             raise
-        batch.sent({})
+        else:
+            batch.sent({})
+        finally:
+            if signals.after_task_publish.receivers:
+                published(batch.sendings)
 
     # ------------------------------------------------------------------------------------------------------- results
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeAlias, TypeVar, Unpack, overload
 
-from amqpq import config
+from amqpq import bases, config, signals
 from amqpq.config import TopologySource
 from amqpq.errors import BatchFailed, LocalError
 from amqpq.message.codec import Codec
@@ -19,7 +19,9 @@ from amqpq.producer.blocking import Producer
 from amqpq.producer.options import DEFAULT_TIMEOUT_SECONDS, RetryPolicy, SendOptions, read_options
 from amqpq.producer.planning import NO_OPTIONS, Call, Planner
 from amqpq.producer.publishing import Sending
+from amqpq.producer.telling import announced, published
 from amqpq.registry import Registry
+from amqpq.remote.control import Control
 from amqpq.replies.direct import Slot
 from amqpq.replies.outcome import Known
 from amqpq.replies.result import AsyncResult, Replies
@@ -46,7 +48,11 @@ class Application:
         name: Shown by the broker beside the connection; the project's name where it is empty.
         environ: Where variables and key references are looked up.
         link: A link to use instead of one to the topology's broker (tests).
+        task_cls: The base class of tasks whose decorator names none (see `amqpq.bases`).
     """
+
+    world: type[Task[..., Any]] = Task
+    """What its tasks are: `AppTask` or `AsyncAppTask`."""
 
     def __init__(
         self,
@@ -56,7 +62,9 @@ class Application:
         name: str = "",
         environ: Mapping[str, str] = os.environ,
         link: Source | None = None,
+        task_cls: type[Task[..., Any]] | None = None,
     ) -> None:
+        self._task_cls = task_cls
         self.registry = Registry()
         self.main_reference = ""
         """Where a child process finds this application again, `module:attribute`; the command line sets it."""
@@ -135,6 +143,8 @@ class Application:
 
     def prepare(self, call: Call) -> tuple[Sending, Known[Any]]:
         """Plan a call and make what its handle knows; sends nothing."""
+        if signals.before_task_publish.receivers:
+            call = announced(call)
         plan = self.planner.plan(call, current_request.get())
         slot = Slot(plan.task_id) if plan.mode == "direct" else None
         return Sending(plan, slot), Known(plan.task_id, mode=plan.mode, slot=slot, task=plan.task)
@@ -146,18 +156,14 @@ class Application:
         known = self.registry.get(name)
         return Call(name, args or (), kwargs or {}, read_options(options), known.options if known else NO_OPTIONS)
 
-    def register(
-        self,
-        make: Callable[[str, Callable[..., Any], TaskOptions], Task[..., Any]],
-        functions: Sequence[Callable[..., Any]],
-        options: dict[str, Any],
-    ) -> Any:
+    def register(self, functions: Sequence[Callable[..., Any]], options: dict[str, Any]) -> Any:
         """Do what the `task` decorators of both worlds do."""
         name = options.pop("name", None)
-        checked = task_options(options)
+        kind = bases.take_class(options, self._task_cls, self.world)
+        checked = task_options({**bases.options_of(kind), **options})
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            task = make(name or default_name(function), function, checked)
+            task: Task[..., Any] = bases.make(kind, self, name or default_name(function), function, checked)
             self.registry.add(task)
             return task
 
@@ -240,6 +246,8 @@ class App(Application):
     It may be used by any number of threads, and after a fork.
     """
 
+    world = AppTask
+
     def __init__(
         self,
         topology: TopologySource = None,
@@ -248,9 +256,11 @@ class App(Application):
         name: str = "",
         environ: Mapping[str, str] = os.environ,
         link: Source | None = None,
+        task_cls: type[Task[..., Any]] | None = None,
     ) -> None:
-        super().__init__(topology, environment=environment, name=name, environ=environ, link=link)
+        super().__init__(topology, environment=environment, name=name, environ=environ, link=link, task_cls=task_cls)
         self._engine: tuple[Runner, Producer, Replies] | None = None
+        self._control: Control | None = None
         self._batch: ContextVar[tuple[int, Batch[Handle]] | None] = ContextVar("amqpq.batch", default=None)
 
     # --------------------------------------------------------------------------------------------------------- tasks
@@ -269,18 +279,15 @@ class App(Application):
         Args:
             functions: The function, where the decorator is used without brackets.
             options: name (`module.function` where none is given), bind, serializer, compression, priority, expires
-                (seconds), reply, ignore_result, track_started, time_limit, soft_time_limit (seconds).
+                (seconds), reply, ignore_result, track_started, time_limit, soft_time_limit (seconds); base, a class
+                derived from `Task` (see `amqpq.bases`), and the hooks of `amqpq.hooks`, one function each.
 
         Raises:
             ConfigurationError: An unknown option (with what was probably meant).
             NotBuiltYet: An option of a later stage.
             DuplicateTask: Another function has this name.
         """
-
-        def make(name: str, function: Callable[..., Any], checked: TaskOptions) -> AppTask[..., Any]:
-            return AppTask(self, name, function, checked)
-
-        return self.register(make, functions, options)
+        return self.register(functions, options)
 
     def send_task(
         self,
@@ -313,6 +320,8 @@ class App(Application):
             batch.add(sending, known, result)
         else:
             producer.send(sending, timeout_seconds=call.options.timeout, retry=call.options.retry)
+            if signals.after_task_publish.receivers:
+                published((sending,))
         return result
 
     @contextmanager
@@ -348,7 +357,11 @@ class App(Application):
         except BatchFailed as failure:
             batch.sent(failure.failures)
             raise
-        batch.sent({})
+        else:
+            batch.sent({})
+        finally:
+            if signals.after_task_publish.receivers:
+                published(batch.sendings)
 
     def _current_batch(self) -> Batch[Handle] | None:
         found = self._batch.get()
@@ -394,6 +407,18 @@ class App(Application):
         )
         return [gathered(by_id[handle.id].known, errors, propagate=propagate) for handle in handles]
 
+    # ------------------------------------------------------------------------------------------------------- control
+
+    @property
+    def control(self) -> Control:
+        """Asks and tells the workers: `app.control.ping()`, `.inspect()`, `.revoke(id)`, `.broadcast(command)`."""
+        if self._control is None:
+            self._control = Control(lambda: self.link, lambda: self.codec, lambda: self.topology)
+        return self._control
+
+    def _revoke(self, task_id: str, terminate: bool, signal: str) -> None:  # noqa: FBT001 - called in one place
+        self.control.revoke(task_id, terminate=terminate, signal=signal)
+
     # --------------------------------------------------------------------------------------------------------- ending
 
     def close(self, timeout: float | None = 5.0) -> None:
@@ -426,7 +451,11 @@ class App(Application):
                 engine = self._engine
                 if engine is None:
                     runner = Runner(lambda: self.link)
-                    engine = self._engine = (runner, Producer(runner), Replies(runner, lambda: self.codec))
+                    engine = self._engine = (
+                        runner,
+                        Producer(runner),
+                        Replies(runner, lambda: self.codec, self._revoke),
+                    )
         return engine
 
 

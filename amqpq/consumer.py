@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from amqpq.errors import AmqpqError
 from amqpq.transport.interface import Channel, Connection, Pending
-from amqpq.types import Delivery
+from amqpq.types import Delivery, Table
 
 
 class Post(Protocol):
@@ -65,9 +65,10 @@ class Tap:
         prefetch: Unacknowledged deliveries the broker lets us hold; what bounds our memory.
         owner: Told what happens.
         post: Hands calls to the owner's thread.
+        arguments: Of the subscription, as the broker takes them (`x-stream-offset`).
     """
 
-    def __init__(self, queue: str, prefetch: int, owner: Drinker, post: Post) -> None:
+    def __init__(self, queue: str, prefetch: int, owner: Drinker, post: Post, arguments: Table | None = None) -> None:
         self.queue = queue
         self.prefetch = prefetch
         self.alive = False
@@ -75,6 +76,7 @@ class Tap:
         self.reason: AmqpqError | None = None
         self._owner = owner
         self._post = post
+        self._arguments = arguments
         self._channel: Channel | None = None
         self._consumer_tag: str | None = None
         self._unsettled: dict[int, None] = {}
@@ -97,6 +99,7 @@ class Tap:
             lambda delivery: post(delivered, delivery),
             prefetch=self.prefetch,
             on_cancel=lambda _tag: post(self._cancelled, None),
+            arguments=self._arguments,
         )
         pending.add_done_callback(lambda answer: post(self._answered, answer))
 
@@ -126,12 +129,21 @@ class Tap:
         """How many deliveries are neither acknowledged nor given back."""
         return len(self._unsettled)
 
-    def give_back(self, tag: int) -> None:
-        """Have the broker requeue a delivery, now."""
+    def give_back(self, tag: int, *, begun: bool = False) -> None:
+        """Have the broker requeue a delivery, now.
+
+        Args:
+            tag: The delivery's.
+            begun: Whether something was done with it. Then a quorum queue should count it; what only waited here is
+                innocent, and would reach the queue's delivery limit by restarts alone.
+        """
         if tag in self._unsettled and self._channel is not None:
             self._acknowledged.discard(tag)
             del self._unsettled[tag]
-            self._channel.reject(tag, requeue=True)
+            if begun:
+                self._channel.reject(tag, requeue=True)
+            else:
+                self._channel.release(tag)
 
     def cancel(self) -> None:
         """Stop deliveries; those here can still be settled."""

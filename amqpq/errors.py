@@ -295,6 +295,10 @@ class TaskExpired(ResultError):
     """The task expired before a worker could run it."""
 
 
+class TaskRevoked(ResultError):
+    """The task was revoked before it ran, or ended by a revoke; nobody will run it."""
+
+
 class WorkerLost(ResultError):
     """The process that ran the task died, as often as a message may; the task is in the dead letter of its queue."""
 

@@ -42,7 +42,7 @@ class State(StrEnum):
     EXPIRED = "EXPIRED"
     """`expires` passed before a worker could run it."""
     REVOKED = "REVOKED"
-    """A Celery worker was told not to run it, or found it expired."""
+    """A worker was told not to run it, or to end it; a Celery worker says so of expired ones too."""
     REJECTED = "REJECTED"
     """A worker could not run it, for a reason that is not the function's."""
 

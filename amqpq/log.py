@@ -8,6 +8,7 @@ change only with a major version.
 from __future__ import annotations
 
 import logging
+from contextvars import ContextVar
 from typing import Final, TypedDict
 
 ROOT: Final = "amqpq"
@@ -23,6 +24,8 @@ TASK: Final = "amqpq.task"
 """One line per task outcome."""
 SECURITY: Final = "amqpq.security"
 """Messages that were refused: unsigned, forged, untrusted, replayed."""
+SIGNALS: Final = "amqpq.signals"
+"""Receivers of signals that failed, and events that were dropped because they were too slow."""
 NODE: Final = "amqpq.node"
 """Private RabbitMQ nodes."""
 
@@ -48,6 +51,39 @@ class MessageKeys(TypedDict, total=False):
     amqpq_attempts: int
     amqpq_seconds: float
     """How long the task ran."""
+
+
+context: ContextVar[MessageKeys | None] = ContextVar("amqpq.log", default=None)
+"""What every line is about that is logged here: the task that this thread or coroutine runs. None: nothing of that kind."""
+
+
+class Stamp(logging.Filter):
+    """Gives each record what `context` says, unless the record says it itself; refuses none."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the keys."""
+        fields = context.get()
+        if fields is not None:
+            for key, value in fields.items():
+                record.__dict__.setdefault(key, value)
+        return True
+
+
+_STAMP: Final = Stamp()
+
+
+def task_logger(name: str) -> logging.Logger:
+    """Return a logger whose records carry the keys of the running task, whatever handlers the program has.
+
+    Under `amqpq worker` the records of every logger do; this is for programs that set up logging themselves. Celery calls
+    it `get_task_logger`.
+    """
+    found = logging.getLogger(name)
+    found.addFilter(_STAMP)  # adding it again changes nothing
+    return found
+
+
+get_task_logger = task_logger
 
 
 def logger(name: str) -> logging.Logger:

@@ -20,6 +20,7 @@ from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from amqpq import lifecycle
 from amqpq.errors import ConfigurationError, LocalError, NotBuiltYet
+from amqpq.hooks import HOOKS, TaskHooks, overridden
 from amqpq.rates import rate_of
 
 P = ParamSpec("P")
@@ -91,7 +92,8 @@ class TaskOptions:
     rate_limit: str | float | None = None
 
 
-TASK_OPTIONS: tuple[str, ...] = ("name", *(option.name for option in fields(TaskOptions)), "acks_late")
+TASK_OPTIONS: tuple[str, ...] = ("name", "base", *HOOKS, *(option.name for option in fields(TaskOptions)), "acks_late")
+"""What a decorator takes. The class of a task takes `base` and the hooks out (`amqpq.bases`)."""
 
 _LATER: Mapping[str, str] = {
     "max_retries": "retries",
@@ -103,14 +105,16 @@ _LATER: Mapping[str, str] = {
     "retry_backoff_max": "retries",
     "retry_jitter": "retries",
     "retry_kwargs": "retries",
-    "base": "task base classes",
-    "on_success": "task hooks",
-    "on_failure": "task hooks",
-    "on_retry": "task hooks",
     "acks_on_failure_or_timeout": "early acknowledgement",
     "reject_on_worker_lost": "early acknowledgement",
 }
 """Celery's task options whose machinery is not there yet."""
+
+
+def option_names() -> frozenset[str]:
+    """Return the names that mean something to a decorator, and so to a base class: options, and Celery's that are to come."""
+    return frozenset(TASK_OPTIONS).union(_LATER) - frozenset(HOOKS)
+
 
 REPLY_MODES: tuple[str, ...] = ("task", "direct", "none")
 
@@ -199,7 +203,7 @@ def task_options(given: Mapping[str, Any]) -> TaskOptions:
     return options
 
 
-class Task(Generic[P, R]):
+class Task(TaskHooks, Generic[P, R]):
     """A function with a name that producers and workers share. Calling it runs the function, here and now.
 
     ::
@@ -216,6 +220,8 @@ class Task(Generic[P, R]):
         self.name = name
         self.function = function
         self.options = options
+        self.hooks = overridden(type(self))
+        """Names of the hooks that its class has made something of."""
         functools.update_wrapper(self, function)
         self._signature, self._fewest, self._most = _shape(function, bound=options.bind)
 

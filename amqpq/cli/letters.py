@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ import click
 from amqpq.deadletters.examining import Examined
 from amqpq.deadletters.letter import Letter
 
+_SHOWN_APART = frozenset({"amqpq-traceback", "amqpq-last-logs", "amqpq-attempt-log"})
 _HEADINGS = ("ID", "TASK", "CAUSE", "AGE", "FROM", "TRIES", "REASON")
 
 
@@ -79,7 +80,22 @@ def full_json(letter: Letter, found: Examined) -> dict[str, Any]:
         "body_bytes": len(letter.delivery.body),
         "headers": letter.headers,
         "traceback": letter.traceback or None,
+        "death": _death_json(letter),
+        "attempt_log": attempt_log(letter),
     }
+
+
+def _death_json(letter: Letter) -> dict[str, Any]:
+    names = ("exit-code", "signal", "peak-memory", "last-logs", "delivery-count")
+    return {name.replace("-", "_"): letter.headers.get(f"amqpq-{name}") for name in names}
+
+
+def attempt_log(letter: Letter) -> list[dict[str, Any]]:
+    """Return what a message carries of its earlier attempts, oldest first; nobody signed it, so it may hold anything."""
+    entries = letter.headers.get("amqpq-attempt-log")
+    if not isinstance(entries, list | tuple):
+        return []
+    return [dict(entry) for entry in entries if isinstance(entry, Mapping)]
 
 
 def print_letter(letter: Letter, found: Examined) -> None:
@@ -97,14 +113,37 @@ def print_letter(letter: Letter, found: Examined) -> None:
         lines.append(
             f"arguments:  {', '.join([*found.args, *(f'{name}={text}' for name, text in found.kwargs.items())])}"
         )
+    lines += _death_lines(letter.headers)
+    for number, entry in enumerate(attempt_log(letter), 1):
+        told = ", ".join(str(entry[name]) for name in ("at", "worker", "error") if entry.get(name))
+        lines.append(f"attempt {number}:  {told}")
     lines.append("headers:")
-    lines += [f"  {name}: {value}" for name, value in sorted(letter.headers.items()) if name != "amqpq-traceback"]
+    lines += [f"  {name}: {value}" for name, value in sorted(letter.headers.items()) if name not in _SHOWN_APART]
     for line in lines:
         click.echo(plain(line, one_line=True))
+    logs = letter.headers.get("amqpq-last-logs")
+    if logs:
+        click.echo("last lines of the log of the process that died:")
+        for line in str(logs).splitlines():
+            click.echo(f"  {plain(line, one_line=True)}")
     if letter.traceback:
         click.echo("traceback:")
         click.echo(plain(letter.traceback).rstrip())
     click.echo()
+
+
+def _death_lines(headers: Mapping[str, Any]) -> list[str]:
+    """What is known of the process that died of a message, and of how often a quorum queue has handed it out."""
+    lines = []
+    signal, exit_code, peak = (headers.get(f"amqpq-{name}") for name in ("signal", "exit-code", "peak-memory"))
+    how = f"killed by {signal}" if signal else f"exit code {exit_code}" if exit_code is not None else ""
+    if isinstance(peak, int):
+        how += f"{', ' if how else ''}peak memory {peak / 2**20:.1f} MiB"
+    if how:
+        lines.append(f"process:    {how}")
+    if headers.get("amqpq-delivery-count"):
+        lines.append(f"deliveries: {headers['amqpq-delivery-count']} before, says its quorum queue")
+    return lines
 
 
 def many(count: int) -> str:

@@ -28,6 +28,8 @@ COMMANDS: Mapping[str, Entry] = {
     "call": Entry("amqpq.cli.call:call", "Send a task, wait, and print its result."),
     "send": Entry("amqpq.cli.call:send", "Send a task and print its id."),
     "result": Entry("amqpq.cli.call:result", "Fetch a result by task id."),
+    "inspect": Entry("amqpq.cli.control:inspect", "Ask workers how they are."),
+    "control": Entry("amqpq.cli.control:control", "Tell workers what to do: revoke, pause, shut down and so on."),
     "dlq": Entry("amqpq.cli.dlq:dlq", "List, show, send back and drop dead letters."),
     "keys": Entry("amqpq.cli.keys:keys", "Make, list and trust signing keys."),
     "broker": Entry("amqpq.cli.broker:broker", "Run a private RabbitMQ for development."),

@@ -34,8 +34,6 @@ from amqpq.worker.plan import (
 _LATER = {
     "-B": "beat",
     "--beat": "beat",
-    "-E": "events",
-    "--task-events": "events",
     "--autoscale": "autoscaling",
     "-X": "excluding queues",
     "--exclude-queues": "excluding queues",
@@ -87,6 +85,7 @@ class _WorkerCommand(click.Command):
 @click.option(
     "--max-memory-per-child", metavar="SIZE", default=None, help="Replace a process that a task leaves larger: 200MiB."
 )
+@click.option("-E", "--events", "--task-events", "events", is_flag=True, help="Send events, for Flower and its like.")
 @click.pass_context
 def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     ctx: click.Context,
@@ -105,6 +104,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     soft_time_limit: float | None,
     max_tasks_per_child: int | None,
     max_memory_per_child: str | None,
+    events: bool,
 ) -> None:
     """Run the tasks of an application.
 
@@ -119,6 +119,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
       amqpq worker -A shop.tasks -P threads -c 20       tasks that wait for others
       amqpq worker -A shop.tasks -P solo                one at a time, on the main thread: for debuggers
       amqpq worker -A shop.tasks -n images@%h --prefetch 4 -c 4    long tasks: hold no more than run
+      amqpq worker -A shop.tasks -E                     with events, for Flower
       amqpq worker -A shop.tasks --soft-time-limit 50 --time-limit 60     for tasks that say no limits
     """
     if log_level.lower() not in logs.LEVELS:
@@ -142,6 +143,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
         topology=topology,
         limits=choose_limits(time_limit, soft_time_limit),
         recycling=choose_recycling(max_tasks_per_child, max_memory_per_child),
+        events=events,
     )
     logs.configure(plan.log_level)
     click.echo(banner(plan, topology, app.registry.names, _pool_words(plan), _version()))

@@ -119,6 +119,34 @@ def result_bytes(properties: Properties, user: Mapping[str, Any], body: bytes) -
     return packed
 
 
+def control_bytes(kind: str, properties: Properties, body: bytes) -> bytes:
+    """Return what is signed of a remote-control message.
+
+    Args:
+        kind: `control` for a request or a revocation, `control-reply` for an answer: one never passes for the other.
+        properties: Of the message; of its headers, those of the signature and `ticket` count.
+        body: As sent.
+
+    Raises:
+        TypeError, ValueError, OverflowError: A field holds something that cannot be signed.
+    """
+    get = properties.headers.get
+    packed: bytes = _pack(
+        (
+            VERSION,
+            kind,
+            get("amqpq-kid"),
+            get("amqpq-ts"),
+            get("amqpq-route"),
+            get("ticket"),
+            properties.content_type,
+            properties.content_encoding,
+            body,
+        )
+    )
+    return packed
+
+
 def _reply_address(reply_to: str | None) -> str | None:
     """Return what is signed of the reply address: RabbitMQ appends a token of its own to the direct one on the way."""
     if reply_to is not None and reply_to.startswith(_DIRECT_REPLIES):

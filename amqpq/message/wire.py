@@ -79,6 +79,12 @@ HEADERS: Final = (
     # ours, added by a worker that hands a message on as it is
     Field("amqpq-crashes", "int", "task", OPEN, "how many worker processes died of it"),
     Field("amqpq-requeues", "int", "task", OPEN, "how often it was sent back from the dead letters"),
+    # ours, the delay ladder's: where a message that waits is to go; what it may do is under the signature
+    Field("amqpq-due", "int", "task", OPEN, "when it is due, milliseconds since the epoch; `eta` is the signed truth"),
+    Field(
+        "amqpq-delay-<level>", "bool", "task", OPEN, "it waits in that level of the ladder: see amqpq.topology.delays"
+    ),
+    Field("amqpq-to-<queue>", "bool", "task", OPEN, "and goes to that queue then"),
     Field("amqpq-cause", "text", "dead letter", OPEN, "why: the `cause` of an error in amqpq.errors"),
     Field("amqpq-reason", "text", "dead letter", OPEN, "the same in a sentence"),
     Field("amqpq-traceback", "text", "dead letter", OPEN, "the traceback of the last attempt"),
@@ -88,6 +94,11 @@ HEADERS: Final = (
     Field("amqpq-exchange", "text", "dead letter", OPEN, "the exchange it had come through"),
     Field("amqpq-key", "text", "dead letter", OPEN, "and the routing key"),
     Field("amqpq-attempts", "int", "dead letter", OPEN, "how often it was tried"),
+    Field("amqpq-exit-code", "int", "dead letter", OPEN, "of the worker process that died of it"),
+    Field("amqpq-signal", "text", "dead letter", OPEN, "the signal that killed that process"),
+    Field("amqpq-peak-memory", "int", "dead letter", OPEN, "the most memory that process held, bytes"),
+    Field("amqpq-last-logs", "text", "dead letter", OPEN, "the last lines of its log"),
+    Field("amqpq-delivery-count", "int", "dead letter", OPEN, "how often a quorum queue had handed it out before"),
     Field("amqpq-first-failed", "text", "dead letter", OPEN, "ISO 8601, UTC"),
     Field("amqpq-last-failed", "text", "dead letter", OPEN, "ISO 8601, UTC"),
     # Celery's that are read past: nothing here acts on them, and no message of ours carries them

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict
 
 from amqpq.errors import LocalError, NotBuiltYet
@@ -23,8 +23,6 @@ MAX_SHORT_TEXT_BYTES: Final = 255
 _MAX_ID_BYTES: Final = MAX_SHORT_TEXT_BYTES - len("amqpq.reply.")
 
 _LATER: Final[Mapping[str, str]] = {
-    "countdown": "delays",
-    "eta": "delays",
     "link": "callbacks",
     "link_error": "callbacks",
     "chain": "chains",
@@ -49,6 +47,7 @@ class SendOptions(TypedDict, total=False):
     """The keyword options of `apply_async` and `send_task`, for type checkers and editors.
 
     `expires` is in seconds, a `timedelta`, or a `datetime` with a time zone; `timeout` bounds the publish, in seconds.
+    `countdown` is in seconds (or a `timedelta`) from now, `eta` a `datetime` with a time zone: not before that.
     `time_limit` and `soft_time_limit` bound the run of the task, in seconds, and count before the task's own options.
     """
 
@@ -57,6 +56,8 @@ class SendOptions(TypedDict, total=False):
     routing_key: str | None
     priority: int | None
     expires: float | timedelta | datetime | None
+    countdown: float | timedelta | None
+    eta: datetime | None
     compression: str | None
     serializer: str | None
     headers: Mapping[str, Any] | None
@@ -106,6 +107,8 @@ class CallOptions:
     routing_key: str | None = None
     priority: int | None = None
     expires: float | timedelta | datetime | None = None
+    countdown: float | timedelta | None = None
+    eta: datetime | None = None
     compression: str | None = None
     serializer: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
@@ -176,6 +179,29 @@ def check_priority(priority: object) -> None:
         raise LocalError(message)
 
 
+def moment_of(name: str, given: object, now: datetime) -> datetime:
+    """Return the moment that an option means, in UTC: seconds or a `timedelta` from now, or a `datetime` with a zone.
+
+    Raises:
+        LocalError: It means none, or two.
+    """
+    if isinstance(given, datetime):
+        if given.tzinfo is None:
+            message = f"{name}={given!r} has no time zone, so it could mean two moments; use datetime.now(UTC) + ..."
+            raise LocalError(message)
+        return given.astimezone(UTC)
+    try:
+        if isinstance(given, timedelta):
+            return now + given
+        if isinstance(given, bool) or not isinstance(given, int | float):
+            message = f"{name}={given!r} is neither seconds nor a timedelta nor a datetime"
+            raise LocalError(message)
+        return now + timedelta(seconds=given)
+    except (OverflowError, ValueError) as error:
+        message = f"{name}={given!r} is beyond what a date can hold"
+        raise LocalError(message) from error
+
+
 def _check(options: CallOptions) -> None:
     if options.priority is not None:
         check_priority(options.priority)
@@ -194,7 +220,11 @@ def _check(options: CallOptions) -> None:
         message = f"timeout={timeout!r} is not a positive number of seconds; a publish never waits without a deadline"
         raise LocalError(message)
     check_time_limits(options.time_limit, options.soft_time_limit)
-    headers: object = options.headers
+    check_headers(options.headers)
+
+
+def check_headers(headers: object) -> None:
+    """Raise `LocalError` unless `headers` is a mapping whose keys are texts."""
     if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
         message = f"headers={headers!r:.80} is not a mapping from names to values"
         raise LocalError(message)

@@ -6,7 +6,9 @@ the project's (`messages:` and `replies:` of the topology).
 Expiry is said twice: in a signed header, which the worker checks, and as the message's TTL, with which the broker takes the
 message out of the queue. Where a reply is expected the TTL is longer by `replies.expires`: a worker that comes late
 still finds the message and answers EXPIRED, and the broker is only the backstop. A reply queue that waits is idle, so it
-lives for `expires` (as long as its task may wait) and `replies.expires` more.
+lives for `expires` (as long as its task may wait, its delay included) and `replies.expires` more.
+
+A call with `countdown` or `eta` is signed for its route as always, and published into the delay ladder (`amqpq.topology.delays`).
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -24,7 +26,8 @@ from amqpq.errors import LocalError, NoRoute
 from amqpq.lifecycle import DIRECT_REPLY_QUEUE, MAX_EXPIRES_MS, reply_queue, reply_queue_name
 from amqpq.message.codec import Codec, Encoding
 from amqpq.message.envelope import TaskEnvelope
-from amqpq.producer.options import PLAIN, CallOptions, check_priority, compression_word
+from amqpq.producer.delaying import Destinations, check_reply_queue, due_of
+from amqpq.producer.options import PLAIN, CallOptions, check_priority, compression_word, moment_of
 from amqpq.task import Request, TaskOptions, check_reply_mode, did_you_mean
 from amqpq.types import Publication, QueueSpec
 
@@ -89,6 +92,7 @@ class Planner:
         self._codec = codec
         self._clock = clock
         self._new_id = new_id
+        self._destinations = Destinations(topology)
         self._routes: dict[str, Route] = {}
         self._origin = (0, "")
 
@@ -113,7 +117,9 @@ class Planner:
             priority = route.priority
         if priority is not None:
             check_priority(priority)
-        expires_seconds, expires_text = self._expiry(options, task_options, route)
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        due = due_of(options, now)
+        expires_seconds, expires_text = self._expiry(call, route, now, due)
         envelope = TaskEnvelope(
             id=task_id,
             task=call.task,
@@ -122,6 +128,7 @@ class Planner:
             root_id=options.root_id or (parent.root_id or parent.id if parent is not None else None) or task_id,
             parent_id=options.parent_id or (parent.id if parent is not None else None),
             group=options.group_id,
+            eta=due.isoformat() if due is not None else None,
             expires=expires_text,
             timelimit=(options.time_limit, options.soft_time_limit),
             origin=self.origin,
@@ -131,16 +138,26 @@ class Planner:
             priority=priority,
             headers=options.headers,
         )
-        encoding = self._encoding(options, task_options, route, self._ttl_ms(expires_seconds, mode))
-        body, properties = self._codec.encode_task(
-            envelope, exchange=target.exchange, key=target.key, encoding=encoding
+        # In the ladder a time to live of its own would end the message too early: there the signed header alone decides.
+        ttl_ms = self._ttl_ms(expires_seconds, mode) if due is None else None
+        exchange = target.exchange
+        entry = (
+            None if due is None else self._destinations.entry(exchange, target.key, options.headers, due=due, now=now)
         )
-        replies_ms = int((self._topology.replies.expires_seconds + (expires_seconds or 0.0)) * 1000)
+        encoding = self._encoding(options, task_options, route, ttl_ms)
+        body, properties = self._codec.encode_task(envelope, exchange=exchange, key=target.key, encoding=encoding)
+        if entry is not None:
+            exchange = entry.exchange
+            properties = replace(properties, headers={**properties.headers, **entry.headers})
+        waits_seconds = max(expires_seconds or 0.0, (due - now).total_seconds() if due is not None else 0.0)
+        replies_ms = int((self._topology.replies.expires_seconds + waits_seconds) * 1000)
+        if due is not None:
+            check_reply_queue(replies_ms, mode)
         return Plan(
             task=call.task,
             task_id=task_id,
             publication=Publication(
-                target.exchange, target.key, body, properties, mandatory=self._topology.messages.mandatory
+                exchange, target.key, body, properties, mandatory=self._topology.messages.mandatory
             ),
             mode=mode,
             reply_queue=reply_queue(task_id, expires_ms=replies_ms) if mode == "task" else None,
@@ -232,18 +249,28 @@ class Planner:
         )
 
     def _expiry(
-        self, options: CallOptions, task_options: TaskOptions, route: Route | None
+        self, call: Call, route: Route | None, now: datetime, due: datetime | None
     ) -> tuple[float | None, str | None]:
-        """Return the seconds until the task expires, and the moment as ISO 8601 in UTC."""
-        given = options.expires if options.expires is not None else task_options.expires
+        """Return the seconds until the task expires, and the moment as ISO 8601 in UTC.
+
+        What the call says counts from now, as in Celery. What the task or the route says is how long it may wait in its
+        queue, so it counts from when it is due.
+        """
+        given: object = call.options.expires
+        since = now
+        if given is None:
+            given = call.task_options.expires
+            since = due or now
         if given is None and route is not None:
             given = route.expires_seconds
         if given is None:
             return None, None
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        moment = _moment(given, now)
+        moment = moment_of("expires", given, since)
         if moment <= now:
             message = f"expires={given!r} is already past; a task sent with it could never run"
+            raise LocalError(message)
+        if due is not None and moment <= due:
+            message = f"expires={given!r} is over before the task is due ({due.isoformat()}), so it could never run"
             raise LocalError(message)
         return (moment - now).total_seconds(), moment.isoformat()
 
@@ -260,24 +287,6 @@ def _reply_to(mode: str, task_id: str) -> str | None:
     if mode == "none":
         return None
     return DIRECT_REPLY_QUEUE if mode == "direct" else reply_queue_name(task_id)
-
-
-def _moment(given: object, now: datetime) -> datetime:
-    if isinstance(given, datetime):
-        if given.tzinfo is None:
-            message = f"expires={given!r} has no time zone, so it could mean two moments; use datetime.now(UTC) + ..."
-            raise LocalError(message)
-        return given.astimezone(UTC)
-    if isinstance(given, timedelta):
-        return now + given
-    if isinstance(given, bool) or not isinstance(given, int | float):
-        message = f"expires={given!r} is neither seconds nor a timedelta nor a datetime"
-        raise LocalError(message)
-    try:
-        return now + timedelta(seconds=given)
-    except (OverflowError, ValueError) as error:
-        message = f"expires={given!r} is beyond what a date can hold"
-        raise LocalError(message) from error
 
 
 def _check_arguments(call: Call) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from amqpq import lifecycle, log
-from amqpq.errors import RemoteError, RemoteMessageError, SignatureInvalid, TaskExpired
+from amqpq.errors import RemoteError, RemoteMessageError, SignatureInvalid, TaskExpired, TaskRevoked
 from amqpq.message import failure
 from amqpq.message.codec import Codec
 from amqpq.message.envelope import ResultEnvelope
@@ -57,6 +57,8 @@ def error_of(envelope: ResultEnvelope) -> Exception | None:
         return None
     if status == lifecycle.State.EXPIRED or _is_celery_expiry(envelope):
         return TaskExpired(f"task {envelope.task_id} expired before a worker could run it")
+    if status == lifecycle.State.REVOKED:
+        return TaskRevoked(f"task {envelope.task_id} was revoked")
     traceback = envelope.traceback or ""
     described = envelope.result
     if not isinstance(described, dict):

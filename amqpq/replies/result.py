@@ -36,11 +36,13 @@ class Replies:
     Args:
         runner: Runs flows on its link.
         codec: Called for the codec that reads results, at first use: its keys are not needed before.
+        revoke: Revokes a task: its id, whether to end it where it runs, with which signal.
     """
 
-    def __init__(self, runner: Runner, codec: Callable[[], Codec]) -> None:
+    def __init__(self, runner: Runner, codec: Callable[[], Codec], revoke: Callable[[str, bool, str], object]) -> None:
         self._runner = runner
         self._codec = codec
+        self.revoke = revoke
 
     def reader(self, task_id: str) -> Callable[[Delivery], ResultEnvelope | None]:
         """Return what makes states of the deliveries for one task."""
@@ -260,6 +262,19 @@ class AsyncResult(Generic[R]):
         """The traceback of a failed task, as the worker wrote it."""
         seen = self._replies.look(self._known)
         return seen.traceback if seen is not None else None
+
+    def revoke(self, *, terminate: bool = False, signal: str = "SIGTERM") -> None:
+        """Have the task not run, wherever it waits; who waits for it gets `TaskRevoked`. See `App.control`.
+
+        Args:
+            terminate: Also end it where it runs now; only the prefork pool can.
+            signal: With which.
+
+        Raises:
+            KeyProblem: It has to be signed and the key is not there.
+            TransportError: The broker did not take it.
+        """
+        self._replies.revoke(self.id, terminate, signal)
 
     def forget(self) -> None:
         """Delete the reply queue: the result is not wanted any more. The task runs all the same."""

@@ -3,7 +3,7 @@
 The algorithm belongs to the key. A message names a key id and nothing else, so no message can choose a weaker algorithm
 or have a public key used as a shared secret. What is signed is the business of the caller (`amqpq.message.canonical`).
 
-A key may be limited: `may` holds patterns of task names (`web.*`) and the word `results`. None allows everything.
+A key may be limited: `may` holds patterns of task names (`web.*`) and the words `results` and `control`. None allows everything.
 
 Signatures travel as base64 text. Base64 has several spellings of the same bytes, so only the canonical one is accepted:
 a signature that can be respelled would not do as an identity in `amqpq.security.replay`.
@@ -28,6 +28,9 @@ ALGORITHMS: Final[tuple[Algorithm, ...]] = ("ed25519", "hmac-sha256")
 
 RESULTS: Final = "results"
 """The word in `may` that allows a key to sign results."""
+
+CONTROL: Final = "control"
+"""The word in `may` that allows a key to sign remote-control messages and revocations."""
 
 MINIMUM_SECRET_BYTES: Final = 32
 """As long as the digest: RFC 2104 section 3 discourages shorter keys."""
@@ -148,14 +151,15 @@ class Verifier:
         """Whether signatures are looked at."""
         return self.required or bool(self._keys)
 
-    def verify(self, stamp: Stamp, data: bytes, *, task: str | None, now: float) -> None:
+    def verify(self, stamp: Stamp, data: bytes, *, task: str | None, now: float, word: str = RESULTS) -> None:
         """Return if the stamp is a trusted key's signature of `data`, else raise.
 
         Args:
             stamp: As the message carries it.
             data: The canonical bytes of what was received.
-            task: The task's name, or None for a result.
+            task: The task's name, or None for what is no task.
             now: Seconds since the epoch.
+            word: What `may` must hold for what is no task: `results` or `control`.
 
         Raises:
             KeyUntrusted: Nobody here trusts the key, or not for this.
@@ -174,8 +178,8 @@ class Verifier:
                 f"the signature of key {stamp.key_id!r} does not match the message: "
                 "it was altered on the way, or forged"
             )
-        if permitted is not None and not permitted(task):
-            what = f"task {task!r}" if task is not None else "results"
+        if permitted is not None and not permitted(task, word):
+            what = f"task {task!r}" if task is not None else word
             raise KeyUntrusted(
                 f"key {stamp.key_id!r} is trusted, but not for {what}: "
                 f"security.trust.{stamp.key_id}.may is {list(key.may or ())}"
@@ -208,14 +212,17 @@ def signature_bytes(stamp: Stamp) -> bytes:
     return signature
 
 
-def _permission(may: tuple[str, ...] | None) -> Callable[[str | None], bool] | None:
+_WORDS: Final = frozenset({RESULTS, CONTROL})
+
+
+def _permission(may: tuple[str, ...] | None) -> Callable[[str | None, str], bool] | None:
     """Compile `may` into one question; None where everything is allowed."""
     if may is None:
         return None
-    results = RESULTS in may
-    matches = re.compile("|".join(translate(pattern) for pattern in may if pattern != RESULTS) or r"(?!)").match
+    words = frozenset(may) & _WORDS
+    matches = re.compile("|".join(translate(pattern) for pattern in may if pattern not in _WORDS) or r"(?!)").match
 
-    def permitted(task: str | None) -> bool:
-        return results if task is None else matches(task) is not None
+    def permitted(task: str | None, word: str) -> bool:
+        return word in words if task is None else matches(task) is not None
 
     return permitted

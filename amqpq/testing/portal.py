@@ -15,7 +15,17 @@ from typing import Any, TypeVar
 
 from amqpq.errors import AmqpqError
 from amqpq.transport.interface import Channel, Connection, Pending
-from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Publication, QueueSpec, QueueState, ServerInfo
+from amqpq.types import (
+    BindingSpec,
+    Delivery,
+    ExchangeSpec,
+    Outcome,
+    Publication,
+    QueueSpec,
+    QueueState,
+    ServerInfo,
+    Table,
+)
 
 T = TypeVar("T")
 
@@ -174,10 +184,13 @@ class PortalChannel:
         prefetch: int = 0,
         no_ack: bool = False,
         on_cancel: Callable[[str], object] | None = None,
+        arguments: Table | None = None,
     ) -> Pending[str]:
         """Subscribe."""
         return self._portal.ask(
-            lambda: self.native.consume(queue, on_delivery, prefetch=prefetch, no_ack=no_ack, on_cancel=on_cancel)
+            lambda: self.native.consume(
+                queue, on_delivery, prefetch=prefetch, no_ack=no_ack, on_cancel=on_cancel, arguments=arguments
+            )
         )
 
     def cancel(self, consumer_tag: str) -> Pending[None]:
@@ -191,6 +204,10 @@ class PortalChannel:
     def reject(self, tag: int, *, requeue: bool) -> None:
         """Reject."""
         self._portal.soon(lambda: self.native.reject(tag, requeue=requeue))
+
+    def release(self, tag: int) -> None:
+        """Give back."""
+        self._portal.soon(lambda: self.native.release(tag))
 
     def close(self) -> Pending[None]:
         """End the channel."""

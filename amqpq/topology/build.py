@@ -5,6 +5,7 @@ It tolerates references to nowhere (lint reports them), so that every rule can l
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -17,9 +18,12 @@ from amqpq.topology.problems import Findings
 DEFAULT_DEAD_LETTER: Final = "{project}.dead"
 """The queue generated where a file says nothing about dead letters."""
 
+
 DEFAULT_SLOTS: Final = 64
 """Permit queues of a limit with a key: about 2 MB of the broker's memory. When ten values run at a time, the odds are even
 that two of them share a slot, and one waits for the other."""
+
+REVOCATIONS_SEGMENT_BYTES: Final = 500_000
 
 DROPPED: Final = "none"
 """What `dead_letter:` says where dead letters are dropped."""
@@ -37,6 +41,7 @@ class Origin:
 def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
     """Make the topology a checked file describes."""
     queues = _queues(file)
+    delays = _delays(file, queues)
     return model.Topology(
         project=file.project,
         path=origin.path,
@@ -55,7 +60,9 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
             expires_seconds=file.replies.expires,
             persistent=file.replies.persistent,
         ),
+        delays=delays,
         security=_security(file),
+        control=model.ControlMemory(file.control.revocations),
         checks=tuple(_check(part, str(findings.place(("checks", index)))) for index, part in enumerate(file.checks)),
     )
 
@@ -81,6 +88,7 @@ def _broker(part: document.BrokerPart, base: Path) -> model.Broker:
             key=None if tls.key is None else base / tls.key,
         ),
         heartbeat_seconds=round(part.heartbeat),
+        consumer_timeout_seconds=part.consumer_timeout,
     )
 
 
@@ -110,7 +118,29 @@ def _queues(file: File) -> dict[str, model.Queue]:
     for name in [*(part.queue for part in file.dead_letters.values()), default]:
         if name not in queues and (name in targets or name in used):
             queues[name] = model.Queue(name=name, generated=True)
+    if file.control.revocations is not None:
+        revocations = _revocations(file.project, file.control.revocations)
+        queues.setdefault(revocations.name, revocations)
     return queues
+
+
+def _delays(file: File, queues: dict[str, model.Queue]) -> model.Delays | None:
+    """Return the ladder where something of the file uses it; sees to a queue for what finds no other at its end."""
+    if "delays" not in file.model_fields_set and not file.retries.max:
+        return None
+    default = DEFAULT_DEAD_LETTER.format(project=file.project)
+    dead = [queue.dead_letter for queue in queues.values() if queue.dead_letter is not None]
+    lost = default if default in dead or not dead else dead[0]
+    queues.setdefault(lost, model.Queue(name=lost, generated=True))
+    return model.Delays(unit_seconds=file.delays.unit, max_seconds=file.delays.max, lost=lost)
+
+
+def _revocations(project: str, seconds: float) -> model.Queue:
+    """Return the stream of revocations: every worker reads all of it, which no other kind of queue allows."""
+    # The broker drops whole segments once all in them is too old (https://www.rabbitmq.com/docs/streams#retention), so
+    # they are small; each entry says itself until when it counts.
+    retention = model.Retention(max_age=f"{math.ceil(seconds)}s", segment_bytes=REVOCATIONS_SEGMENT_BYTES)
+    return model.Queue(name=f"{project}.revocations", type="stream", retention=retention, generated=True)
 
 
 def _dead_letter(file: File, name: str, part: QueuePart, targets: set[str], default: str) -> str | None:
@@ -133,6 +163,7 @@ def _queue(name: str, part: QueuePart, dead_letter: str | None) -> model.Queue:
         auto_delete=part.auto_delete,
         max_priority=part.max_priority,
         delivery_limit=part.delivery_limit,
+        consumer_timeout_seconds=part.consumer_timeout,
         single_active=part.single_active,
         ttl_seconds=part.ttl,
         expires_seconds=part.expires,
@@ -234,6 +265,7 @@ def _security(file: File) -> model.Security:
             for key_id, trust in part.trust.items()
         },
         require=effective_requirement(file),
+        control=part.control or ("signed" if effective_requirement(file) == "signed" else "unsigned"),
         replay_window_seconds=part.replay_window,
     )
 

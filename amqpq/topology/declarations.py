@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from amqpq.topology.delays import ladder
 from amqpq.topology.model import Exchange, Queue, Topology
 from amqpq.topology.permits import permit_queues, permit_spec
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
@@ -31,7 +32,7 @@ class Declarations:
 
 
 def declarations(topology: Topology) -> Declarations:
-    """Return everything the topology declares or expects, generated queues included.
+    """Return everything the topology declares or expects, generated objects included.
 
     Alternate exchanges come before the exchanges that name them, dead-letter queues before their sources, so that an
     apply that is cut off leaves nothing that points nowhere.
@@ -41,15 +42,16 @@ def declarations(topology: Topology) -> Declarations:
     permits = dict(permit_queues(topology))
     external = {x.name for x in exchanges if x.manage == "external"}
     external_queues = {q.name for q in queues if q.manage == "external"}
+    rungs = ladder(topology)
     return Declarations(
-        exchanges=tuple(exchange_spec(x) for x in exchanges if x.manage == "full"),
+        exchanges=tuple(exchange_spec(x) for x in (*exchanges, *rungs.exchanges) if x.manage == "full"),
         queues=(
-            *(queue_spec(q) for q in queues if q.manage == "full"),
+            *(queue_spec(q) for q in (*queues, *rungs.queues) if q.manage == "full"),
             *(permit_spec(name, count) for name, count in permits.items()),
         ),
         bindings=tuple(
             binding
-            for binding in topology.bindings
+            for binding in (*topology.bindings, *rungs.bindings)
             if binding.source not in external
             and binding.target not in (external if binding.to_exchange else external_queues)
         ),
@@ -83,6 +85,7 @@ def queue_spec(queue: Queue) -> QueueSpec:
     optional = {
         "x-max-priority": queue.max_priority,
         "x-delivery-limit": queue.delivery_limit,
+        "x-consumer-timeout": _milliseconds(queue.consumer_timeout_seconds),
         "x-single-active-consumer": True if queue.single_active else None,
         "x-message-ttl": _milliseconds(queue.ttl_seconds),
         "x-expires": _milliseconds(queue.expires_seconds),

@@ -88,6 +88,9 @@ class BrokerPart(Part):
     management: str | None = Field(default=None, description="URL of the HTTP API, optional.")
     tls: TlsPart | None = Field(default=None, description="TLS settings; only with amqps://.")
     heartbeat: Duration = Field(default=30.0, ge=0, description="Heartbeat interval; 0s switches heartbeats off.")
+    consumer_timeout: Duration | None = Field(
+        default=None, gt=0, description="What consumer_timeout in rabbitmq.conf says, where it differs from 30m."
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- broker's objects
@@ -144,6 +147,9 @@ class QueuePart(Part):
     )
     delivery_limit: int | None = Field(
         default=None, ge=-1, description="Deliveries before a dead letter; quorum queues only."
+    )
+    consumer_timeout: Duration | None = Field(
+        default=None, gt=0, description="How long a worker may hold a message; RabbitMQ 3.12 and later."
     )
     single_active: bool = Field(default=False, description="Whether one consumer at a time gets the messages.")
     ttl: Duration | None = Field(default=None, ge=0, description="How long a message may wait in it.")
@@ -285,10 +291,20 @@ class DeadLetterPart(Part):
     queue: str = Field(description="The queue; a durable classic queue is made where `queues` does not have it.")
 
 
+class ControlPart(Part):
+    """What workers remember of remote control."""
+
+    revocations: Duration | None = Field(
+        default=None,
+        ge=60,
+        description="How long revoked tasks are remembered across restarts of workers, in the stream <project>.revocations.",
+    )
+
+
 class DelaysPart(Part):
     """The delay ladder in the broker."""
 
-    unit: Duration = Field(default=1.0, gt=0, description="The finest step.")
+    unit: Duration = Field(default=0.125, gt=0, description="The finest step; delays are rounded up to it.")
     max: Duration = Field(default=30 * 86400.0, gt=0, description="The longest delay.")
 
 
@@ -313,7 +329,7 @@ class TrustPart(Part):
 
     key: str = Field(description="File with the public key; for hmac-sha256 env:NAME or file:PATH.")
     may: list[str] | None = Field(
-        default=None, description="Task-name patterns, and the word results. Default: everything."
+        default=None, description="Task-name patterns, and the words results and control. Default: everything."
     )
 
 
@@ -338,6 +354,11 @@ class SecurityPart(Part):
     )
     require: Literal["signed", "optional"] | None = Field(
         default=None, description="Whether unsigned messages are refused. Default: signed, unless signing is off."
+    )
+    control: Literal["signed", "inspect", "unsigned"] | None = Field(
+        default=None,
+        description="What unsigned control messages, as Celery's tools send them, may do: nothing but ping (signed), look "
+        "(inspect), everything (unsigned). Default: signed where messages must be signed, else unsigned.",
     )
     replay_window: Duration = Field(
         default=600.0,
@@ -437,6 +458,7 @@ class File(Part):
     retries: RetriesPart = Field(default_factory=RetriesPart, description="What happens to a task that failed.")
     dead_letters: dict[str, DeadLetterPart] = Field(default_factory=dict, description="Where dead letters go, by name.")
     delays: DelaysPart = Field(default_factory=DelaysPart, description="The delay ladder in the broker.")
+    control: ControlPart = Field(default_factory=ControlPart, description="What workers remember of remote control.")
     security: SecurityPart = Field(default_factory=SecurityPart, description="Who may say what.")
     schedule: dict[str, SchedulePart] = Field(default_factory=dict, description="Tasks that run by the clock.")
     policies: dict[str, PolicyPart] = Field(default_factory=dict, description="Hand-written policies.")

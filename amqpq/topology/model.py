@@ -23,6 +23,8 @@ Manage: TypeAlias = Literal["full", "verify", "external"]
 
 ExchangeType: TypeAlias = Literal["direct", "topic", "fanout", "headers"]
 QueueType: TypeAlias = Literal["classic", "quorum", "stream"]
+ControlRule: TypeAlias = Literal["signed", "inspect", "unsigned"]
+"""What an unsigned control message may do: nothing but ping, look, everything."""
 ReplyMode: TypeAlias = Literal["task", "direct", "none"]
 
 Binding: TypeAlias = BindingSpec
@@ -69,6 +71,8 @@ class Broker:
     management: str | None = None
     tls: Tls | None = None
     heartbeat_seconds: int = 30
+    consumer_timeout_seconds: float | None = None
+    """What the broker's configuration says, where it is not the default."""
 
     def __repr__(self) -> str:
         """Show everything but the passwords."""
@@ -76,7 +80,8 @@ class Broker:
         management = masked(self.management) if self.management else None
         return (
             f"Broker(urls={urls!r}, management={management!r}, tls={self.tls!r}, "
-            f"heartbeat_seconds={self.heartbeat_seconds!r})"
+            f"heartbeat_seconds={self.heartbeat_seconds!r}, "
+            f"consumer_timeout_seconds={self.consumer_timeout_seconds!r})"
         )
 
 
@@ -93,7 +98,7 @@ class Requires:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An exchange of the file. `unrouted` is its alternate exchange."""
+    """An exchange of the file. `unrouted` is its alternate exchange. `generated` marks one of the delay ladder."""
 
     name: str
     type: ExchangeType = "direct"
@@ -103,6 +108,7 @@ class Exchange:
     unrouted: str | None = None
     manage: Manage = "full"
     extra_arguments: Table = field(default_factory=dict)
+    generated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,7 @@ class Retention:
 class Queue:
     """A queue of the file. `dead_letter` is the name of the queue its dead letters go to, None where they are dropped.
 
-    `generated` marks a dead-letter queue that the file did not write out.
+    `generated` marks a queue that the file did not write out: for dead letters, or of the delay ladder.
     """
 
     name: str
@@ -137,6 +143,7 @@ class Queue:
     auto_delete: bool = False
     max_priority: int | None = None
     delivery_limit: int | None = None
+    consumer_timeout_seconds: float | None = None
     single_active: bool = False
     ttl_seconds: float | None = None
     expires_seconds: float | None = None
@@ -263,6 +270,15 @@ class ReplyDefaults:
     persistent: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """The delay ladder (`amqpq.topology.delays`). `lost` is the queue for what is due and has no queue any more."""
+
+    unit_seconds: float
+    max_seconds: float
+    lost: str
+
+
 # ----------------------------------------------------------------------------------------------------------- security
 
 
@@ -277,7 +293,10 @@ class Signing:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """A key whose signatures are accepted. `may` lists task-name patterns and the word `results`; None is everything."""
+    """A key whose signatures are accepted, for what `may` lists: task-name patterns, the words `results` and `control`.
+
+    None is everything.
+    """
 
     key: str
     may: tuple[str, ...] | None = None
@@ -290,6 +309,7 @@ class Security:
     signing: Signing | None = None
     trust: Mapping[str, Trust] = field(default_factory=dict)
     require: Literal["signed", "optional"] = "signed"
+    control: ControlRule = "signed"
     replay_window_seconds: float = 600.0
 
 
@@ -309,6 +329,16 @@ class Check:
     exactly: bool
     place: str
     """Where it stands, `file:line:column`."""
+
+
+# ------------------------------------------------------------------------------------------------------------ control
+
+
+@dataclass(frozen=True, slots=True)
+class ControlMemory:
+    """What workers remember of remote control. `revocations_seconds` None: revoked tasks, until the worker ends."""
+
+    revocations_seconds: float | None = None
 
 
 # ----------------------------------------------------------------------------------------------------------- topology
@@ -334,7 +364,10 @@ class Topology:
     limits: tuple[TaskLimit, ...] = ()
     messages: MessageDefaults = field(default_factory=MessageDefaults)
     replies: ReplyDefaults = field(default_factory=ReplyDefaults)
+    delays: Delays | None = None
+    """None where the file uses none."""
     security: Security = field(default_factory=Security)
+    control: ControlMemory = field(default_factory=ControlMemory)
     checks: tuple[Check, ...] = ()
 
     def route_for(self, task: str) -> Route:
@@ -362,6 +395,11 @@ class Topology:
         exact = next((limit for limit in self.limits if limit.pattern == task), None)
         return exact or next((limit for limit in self.limits if limit.matches(task)), None)
 
+    @property
+    def revocations(self) -> str | None:
+        """The stream in which revoked tasks are remembered, or None where the file has none."""
+        return f"{self.project}.revocations" if self.control.revocations_seconds is not None else None
+
     def dead_letter_of(self, queue: str) -> str | None:
         """Return the queue that takes the dead letters of `queue`, or None where they are dropped.
 
@@ -374,5 +412,7 @@ class Topology:
         return self.queues[queue].dead_letter
 
     def is_dead_letter(self, queue: str) -> bool:
-        """Whether `queue` takes the dead letters of another queue."""
+        """Whether `queue` takes the dead letters of another queue, or of the delay ladder."""
+        if self.delays is not None and queue == self.delays.lost:
+            return True
         return any(other.dead_letter == queue for other in self.queues.values())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from amqpq.topology.declarations import exchange_spec, queue_spec
-from amqpq.topology.model import Exchange, Queue, Route, Topology, masked
+from amqpq.topology.delays import Ladder, ladder
+from amqpq.topology.model import Binding, Exchange, Queue, Route, TaskLimit, Topology, masked
 from amqpq.topology.permits import permits_of, queues_of
 from amqpq.topology.units import duration_text
 
@@ -29,14 +31,17 @@ class Table:
 
 def tables(topology: Topology, *, generated: bool = False) -> list[Table]:
     """Return exchanges, queues, bindings and routes as tables; `generated` adds what the file did not write out."""
+    rungs = ladder(topology) if generated else Ladder()
+    exchanges = [*topology.exchanges.values(), *rungs.exchanges]
     queues = [queue for queue in topology.queues.values() if generated or not queue.generated]
+    queues += rungs.queues
     found = [
-        Table("Exchanges", (("NAME", "TYPE", "PROPERTIES"), *(_exchange(x) for x in topology.exchanges.values()))),
+        Table("Exchanges", (("NAME", "TYPE", "PROPERTIES"), *(_exchange(x) for x in exchanges))),
         Table(
             "Queues",
             (("NAME", "TYPE", "DEAD LETTERS", "PROPERTIES"), *(_queue(queue, generated=generated) for queue in queues)),
         ),
-        Table("Bindings", (("FROM", "KEY", "TO"), *(_binding_rows(topology)))),
+        Table("Bindings", (("FROM", "KEY", "TO"), *(_binding_rows((*topology.bindings, *rungs.bindings))))),
         Table("Routes", (("TASK", "EXCHANGE", "KEY", "MESSAGES"), *(_route(route) for route in topology.routes))),
         Table("Limits", (("TASK", "ALL WORKERS TOGETHER", "PERMITS IN"), *_limits(topology, generated=generated))),
     ]
@@ -45,6 +50,8 @@ def tables(topology: Topology, *, generated: bool = False) -> list[Table]:
 
 def facts(topology: Topology) -> dict[str, Any]:
     """Return the topology as plain data, generated objects included."""
+    rungs = ladder(topology)
+    delays = topology.delays
     return {
         "project": topology.project,
         "file": None if topology.path is None else str(topology.path),
@@ -56,8 +63,14 @@ def facts(topology: Topology) -> dict[str, Any]:
             "heartbeat_seconds": topology.broker.heartbeat_seconds,
         },
         "exchanges": [
-            {**_spec_facts(exchange_spec(x)), "type": x.type, "internal": x.internal, "manage": x.manage}
-            for x in topology.exchanges.values()
+            {
+                **_spec_facts(exchange_spec(x)),
+                "type": x.type,
+                "internal": x.internal,
+                "manage": x.manage,
+                "generated": x.generated,
+            }
+            for x in (*topology.exchanges.values(), *rungs.exchanges)
         ],
         "queues": [
             {
@@ -67,7 +80,7 @@ def facts(topology: Topology) -> dict[str, Any]:
                 "manage": queue.manage,
                 "generated": queue.generated,
             }
-            for queue in topology.queues.values()
+            for queue in (*topology.queues.values(), *rungs.queues)
         ],
         "bindings": [
             {
@@ -77,39 +90,32 @@ def facts(topology: Topology) -> dict[str, Any]:
                 "key": binding.key,
                 "arguments": dict(binding.arguments),
             }
-            for binding in topology.bindings
+            for binding in (*topology.bindings, *rungs.bindings)
         ],
-        "routes": [
-            {
-                "pattern": route.pattern,
-                "exchange": route.exchange,
-                "key": route.key,
-                "priority": route.priority,
-                "expires_seconds": route.expires_seconds,
-                "compression": route.compression,
-                "serializer": route.serializer,
-                "reply": route.reply,
-            }
-            for route in topology.routes
-        ],
-        "limits": [
-            {
-                "pattern": limit.pattern,
-                "rate": None if limit.rate is None else str(limit.rate),
-                "concurrency": limit.concurrency or None,
-                "key": limit.key,
-                "slots": limit.slots if limit.key is not None else None,
-                "permits": permits_of(limit),
-                "queues": queues_of(topology.project, limit),
-            }
-            for limit in topology.limits
-        ],
+        "routes": [_route_facts(route) for route in topology.routes],
+        "limits": [_limit_facts(topology.project, limit) for limit in topology.limits],
+        "delays": None
+        if delays is None
+        else {"unit_seconds": delays.unit_seconds, "max_seconds": delays.max_seconds, "lost": delays.lost},
         "security": {
             "signing": None if topology.security.signing is None else topology.security.signing.algorithm,
             "key_id": None if topology.security.signing is None else topology.security.signing.key_id,
             "require": topology.security.require,
             "trust": {key_id: trust.may for key_id, trust in topology.security.trust.items()},
         },
+    }
+
+
+def _route_facts(route: Route) -> dict[str, Any]:
+    return {
+        "pattern": route.pattern,
+        "exchange": route.exchange,
+        "key": route.key,
+        "priority": route.priority,
+        "expires_seconds": route.expires_seconds,
+        "compression": route.compression,
+        "serializer": route.serializer,
+        "reply": route.reply,
     }
 
 
@@ -124,6 +130,8 @@ def _spec_facts(spec: Any) -> dict[str, Any]:
 
 def _exchange(exchange: Exchange) -> tuple[str, ...]:
     words = _flags(exchange)
+    if exchange.generated:
+        words.append("generated")
     if exchange.internal:
         words.append("internal")
     if exchange.unrouted is not None:
@@ -143,9 +151,10 @@ def _queue(queue: Queue, *, generated: bool) -> tuple[str, ...]:
     named = {
         "max_priority": queue.max_priority,
         "delivery_limit": queue.delivery_limit,
+        "consumer_timeout": _duration(queue.consumer_timeout_seconds),
         "single_active": queue.single_active or None,
-        "ttl": None if queue.ttl_seconds is None else duration_text(queue.ttl_seconds),
-        "expires": None if queue.expires_seconds is None else duration_text(queue.expires_seconds),
+        "ttl": _duration(queue.ttl_seconds),
+        "expires": _duration(queue.expires_seconds),
         "max_length": limits.max_length,
         "max_length_bytes": limits.max_length_bytes,
         "overflow": limits.overflow,
@@ -155,6 +164,10 @@ def _queue(queue: Queue, *, generated: bool) -> tuple[str, ...]:
     }
     words += [f"{name}: {value}" for name, value in named.items() if value is not None]
     return queue.name, queue.type, queue.dead_letter or "-", ", ".join(words)
+
+
+def _duration(seconds: float | None) -> str | None:
+    return None if seconds is None else duration_text(seconds)
 
 
 def _flags(thing: Exchange | Queue) -> list[str]:
@@ -168,9 +181,9 @@ def _flags(thing: Exchange | Queue) -> list[str]:
     return words
 
 
-def _binding_rows(topology: Topology) -> list[tuple[str, ...]]:
+def _binding_rows(bindings: Iterable[Binding]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for binding in topology.bindings:
+    for binding in bindings:
         match = binding.arguments.get("x-match")
         headers = ", ".join(f"{name}={value!r}" for name, value in binding.arguments.items() if name != "x-match")
         key = f"{match}: {headers or '-'}" if match is not None else binding.key or "-"
@@ -189,6 +202,18 @@ def _route(route: Route) -> tuple[str, ...]:
     }
     words = ", ".join(f"{name}: {value}" for name, value in named.items() if value is not None)
     return route.pattern, route.exchange or "(default)", route.key or "-", words
+
+
+def _limit_facts(project: str, limit: TaskLimit) -> dict[str, Any]:
+    return {
+        "pattern": limit.pattern,
+        "rate": None if limit.rate is None else str(limit.rate),
+        "concurrency": limit.concurrency or None,
+        "key": limit.key,
+        "slots": limit.slots if limit.key is not None else None,
+        "permits": permits_of(limit),
+        "queues": queues_of(project, limit),
+    }
 
 
 def _limits(topology: Topology, *, generated: bool) -> list[tuple[str, ...]]:

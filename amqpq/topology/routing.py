@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from amqpq.errors import LocalError
 from amqpq.topology.declarations import exchange_spec, queue_spec
+from amqpq.topology.delays import ladder
 from amqpq.topology.model import Topology, did_you_mean
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, Table
 
@@ -169,10 +170,11 @@ def reach(
 
 def router(topology: Topology) -> Router:
     """Build the router of a topology; keep it where many messages are routed."""
+    rungs = ladder(topology)
     return Router(
-        [exchange_spec(exchange) for exchange in topology.exchanges.values()],
-        [queue_spec(queue) for queue in topology.queues.values()],
-        topology.bindings,
+        [exchange_spec(exchange) for exchange in (*topology.exchanges.values(), *rungs.exchanges)],
+        [queue_spec(queue) for queue in (*topology.queues.values(), *rungs.queues)],
+        (*topology.bindings, *rungs.bindings),
         version=topology.requires.lowest,
     )
 

@@ -40,6 +40,19 @@ def lowest(requirement: str) -> Version:
     return low
 
 
+def allows(requirement: str, version: Version) -> bool:
+    """Whether a broker of this version is one the requirement asks for; the requirement is well-formed."""
+    compare = {
+        ">=": version.__ge__,
+        "<=": version.__le__,
+        ">": version.__gt__,
+        "<": version.__lt__,
+        "==": version.__eq__,
+    }
+    found = [_CLAUSE.fullmatch(clause.strip()) for clause in requirement.split(",")]
+    return all(match is not None and compare[match.group(1)](parse(match.group(2))) for match in found)
+
+
 def parse(text: str) -> Version:
     """Read `4.1` as (4, 1, 0)."""
     major, minor, patch = [*(int(part) for part in text.split(".")), 0, 0][:3]

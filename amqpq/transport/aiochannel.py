@@ -68,10 +68,11 @@ from amqpq.transport.frames import (
     ProtocolViolation,
     PublicationEncoder,
     Returned,
+    release,
     request,
     settle,
 )
-from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Publication, QueueSpec, QueueState
+from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Publication, QueueSpec, QueueState, Table
 
 T = TypeVar("T")
 
@@ -309,6 +310,7 @@ class Channel:
         prefetch: int = 0,
         no_ack: bool = False,
         on_cancel: Callable[[str], object] | None = None,
+        arguments: Table | None = None,
     ) -> asyncio.Future[str]:
         """Subscribe; answers with the consumer tag."""
         if prefetch != self._prefetch and self._refusal() is None:
@@ -320,7 +322,7 @@ class Channel:
         tag = matching.new_consumer_tag()
         self._consumers[tag] = _Consumer(on_delivery, on_cancel)
         bits = (False, no_ack, False, False)
-        values: tuple[object, ...] = (0, queue, tag, bits, {})
+        values: tuple[object, ...] = (0, queue, tag, bits, arguments or {})
         subscribed = self._ask(BASIC_CONSUME, (BASIC_CONSUME_OK,), _first, "Hssbt", *values, consumer_tag=tag)
         if subscribed.done():  # refused before it was sent
             del self._consumers[tag]
@@ -346,6 +348,11 @@ class Channel:
         """Give a delivery back, or let the queue dead-letter it."""
         if not self._ended and not self._closing:
             self._wire.send_soon(settle(self._number, BASIC_REJECT, tag, flag=requeue))
+
+    def release(self, tag: int) -> None:
+        """Give a delivery back that nothing was done with."""
+        if not self._ended and not self._closing:
+            self._wire.send_soon(release(self._number, tag))
 
     def close(self) -> asyncio.Future[None]:
         """End the channel; unacknowledged deliveries go back to their queues."""

@@ -29,6 +29,7 @@ from amqpq.types import (
     Publication,
     QueueSpec,
     QueueState,
+    Table,
 )
 
 logger = logging.getLogger(TRANSPORT)
@@ -179,6 +180,7 @@ class WireChannel:
         prefetch: int = 0,
         no_ack: bool = False,
         on_cancel: Callable[[str], object] | None = None,
+        arguments: Table | None = None,
     ) -> Future[str]:
         """Subscribe; answers with the consumer tag."""
         with self._lock:
@@ -193,7 +195,7 @@ class WireChannel:
             tag = matching.new_consumer_tag()
             pending = self._ask(
                 frames.BASIC_CONSUME, (frames.BASIC_CONSUME_OK,),
-                "Hssbt", 0, queue, tag, (False, no_ack, False, False), {}, convert=_first, consumer_tag=tag,
+                "Hssbt", 0, queue, tag, (False, no_ack, False, False), arguments or {}, convert=_first, consumer_tag=tag,
             )  # fmt: skip
             if not pending.done():
                 self._consumers[tag] = _Consumer(on_delivery, on_cancel, no_ack)
@@ -242,6 +244,13 @@ class WireChannel:
             if self._open:
                 self._acks.rejected(tag)
                 self._wire.send(frames.settle(self.number, frames.BASIC_REJECT, tag, flag=requeue), lazy=True)
+
+    def release(self, tag: int) -> None:
+        """Give a delivery back that nothing was done with: by `basic.nack`, which quorum queues of 4.3 do not count."""
+        with self._lock:
+            if self._open:
+                self._acks.rejected(tag)
+                self._wire.send(frames.release(self.number, tag), lazy=True)
 
     def flush_acks(self) -> None:
         """Send the acks that were collected."""

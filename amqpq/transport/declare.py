@@ -150,6 +150,24 @@ def verify(
     return applied
 
 
+def compare(opener: Opener, declarations: Declarations) -> Flow[None]:
+    """Check that queues which exist (`verify` first) are as the file says, without changing one.
+
+    Over AMQP 0-9-1 only an active declaration is compared with what exists, so each queue is declared as it should be: that
+    creates nothing where one exists. It needs the configure permission; a queue that may not be declared is not compared.
+
+    Raises:
+        PreconditionFailed: Some differ; each with every difference, both values and the remedy.
+    """
+    answers = yield from _spread(opener, [_active(spec) for spec in declarations.queues])
+    different: list[Applied] = []
+    for spec, answer in zip(declarations.queues, answers, strict=True):
+        if isinstance(answer, PreconditionFailed):
+            differences = yield from _differences(opener, spec, answer)
+            different.append(_failed(spec, answer, differences))
+    demand(different)
+
+
 def demand(applied: Sequence[Applied]) -> None:
     """Raise where an object failed: one error of the first one's kind, with the sentences of all.
 

@@ -100,6 +100,7 @@ _tag_and_bits = Struct(">QB").unpack_from
 _numbers = {form: (Struct(">" + form).unpack_from, Struct(">" + form).size) for form in "HIQ"}
 _pack_number = {form: Struct(">" + form).pack for form in "BHIQ"}
 _settle = Struct(">BHIIQBB").pack
+_REQUEUE_BIT = 2
 
 Event: TypeAlias = tuple[int, int, Any]
 
@@ -342,6 +343,11 @@ def request(channel: int, method: int, form: str = "", *values: Any) -> bytes:
 def settle(channel: int, method: int, tag: int, flag: bool) -> bytes:  # noqa: FBT001 - its meaning is the method's
     """Encode `basic.ack` (`flag`: multiple) or `basic.reject` (`flag`: requeue)."""
     return _settle(METHOD, channel, 13, method, tag, flag, FRAME_END)
+
+
+def release(channel: int, tag: int) -> bytes:
+    """Encode `basic.nack` of one delivery, to be requeued; its bits are multiple, requeue."""
+    return _settle(METHOD, channel, 13, BASIC_NACK, tag, _REQUEUE_BIT, FRAME_END)
 
 
 class PublicationEncoder:

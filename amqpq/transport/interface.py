@@ -21,7 +21,7 @@ Rules that every transport keeps, and the conformance suite checks:
    it are UNKNOWN, save that those to an exchange the broker reports missing are RETURNED with its words.
 5. When the connection ends, every `Pending` of its channels fails with `ConnectionLost` (publications: UNKNOWN), then
    `closed` resolves with the reason. Nothing waits for ever; nothing reconnects by itself.
-6. `ack` and `reject` answer nothing. On a closed channel they do nothing: the broker has requeued the delivery already.
+6. `ack`, `reject` and `release` answer nothing. On a closed channel they do nothing: the broker has requeued the delivery.
 7. A consumer that the broker cancels gets `on_cancel`; one that we cancel does not.
 8. A header value goes out and comes back with its type (bool, int, float, str, bytes, None, list, dict, datetime).
 """
@@ -32,7 +32,17 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from amqpq.errors import AmqpqError
-from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Publication, QueueSpec, QueueState, ServerInfo
+from amqpq.types import (
+    BindingSpec,
+    Delivery,
+    ExchangeSpec,
+    Outcome,
+    Publication,
+    QueueSpec,
+    QueueState,
+    ServerInfo,
+    Table,
+)
 
 T = TypeVar("T")
 
@@ -105,10 +115,12 @@ class Channel(Protocol):
         prefetch: int = 0,
         no_ack: bool = False,
         on_cancel: Callable[[str], object] | None = None,
+        arguments: Table | None = None,
     ) -> Pending[str]:
         """Subscribe; answers with the consumer tag. `prefetch` bounds this consumer's unacknowledged messages (0: unbounded).
 
         `queue` may be `amq.rabbitmq.reply-to` with `no_ack`: then requests must be published on this same channel.
+        `arguments` go to the broker as they are (`x-stream-offset`).
         """
 
     def cancel(self, consumer_tag: str) -> Pending[None]:
@@ -118,7 +130,10 @@ class Channel(Protocol):
         """Acknowledge a delivery (and, with `multiple`, every earlier one of this channel)."""
 
     def reject(self, tag: int, *, requeue: bool) -> None:
-        """Give a delivery back (`requeue`), or let the queue dead-letter it."""
+        """Give a delivery back (`requeue`), or let the queue dead-letter it. A quorum queue counts it as a failed delivery."""
+
+    def release(self, tag: int) -> None:
+        """Give a delivery back that nothing was done with. From RabbitMQ 4.3 on a quorum queue does not count that."""
 
     def close(self) -> Pending[None]:
         """End the channel; unacknowledged deliveries go back to their queues."""

@@ -1,4 +1,4 @@
-"""Copies of a message that a worker publishes instead of it: a dead letter with its evidence, another try after a crash.
+"""Copies of a message that a worker publishes instead of it: a dead letter with its evidence, another try, now or later.
 
 Pure. The body and the sender's headers stay as they are, so the signature of the original still proves who wrote it.
 Some properties must not be copied, because RabbitMQ acts on them:
@@ -7,6 +7,8 @@ Some properties must not be copied, because RabbitMQ acts on them:
 * `user_id`: the broker closes the channel (406) unless it is the user of the publishing connection
   (https://www.rabbitmq.com/docs/validated-user-id). It is kept as a header.
 * the headers `CC` and `BCC`: the copy would go there too (https://www.rabbitmq.com/docs/sender-selected).
+* `x-death`, in a copy for the ladder: a message that comes to a queue for the second time, expired each time, is dropped as
+  a cycle (https://www.rabbitmq.com/docs/dlx#automatic-dead-lettering-cycles).
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from amqpq.topology.delays import Entry, is_hint
 from amqpq.types import PERSISTENT, Delivery, Properties, Publication, Table
+from amqpq.worker.work import Remains
 
 CRASHES: Final = "amqpq-crashes"
 CAUSE: Final = "amqpq-cause"
@@ -28,7 +32,25 @@ HEADERS_BYTES: Final = 100_000
 TRACEBACK_BYTES: Final = 16_384
 REASON_CHARACTERS: Final = 1_000
 
+LOGS_BYTES: Final = 8_192
+DELIVERY_COUNT: Final = "x-delivery-count"
+
 _ACTED_UPON: Final = frozenset({"CC", "BCC"})
+_BROKERS_NAMES: Final = frozenset({"x-death", "x-delivery-count", "x-acquired-count"})
+_BROKERS_PREFIXES: Final = ("x-first-death-", "x-last-death-")
+_OF_ONE_DEATH: Final = frozenset(
+    {
+        "amqpq-traceback",
+        "amqpq-exit-code",
+        "amqpq-signal",
+        "amqpq-peak-memory",
+        "amqpq-last-logs",
+        "amqpq-delivery-count",
+        DELIVERY_COUNT,
+        "x-acquired-count",
+    }
+)
+"""Headers that not every dead letter has, so that those of an earlier death would stay; and the counts of its queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +70,8 @@ class Evidence:
     traceback: str
     attempts: int
     failed_at: float
+    remains: Remains | None = None
+    """Of the child that died of it."""
 
 
 def crashes_of(properties: Properties) -> int:
@@ -67,7 +91,7 @@ def dead_letter(delivery: Delivery, *, queue: str, target: str, place: Place, ev
         evidence: Why.
     """
     when = datetime.fromtimestamp(evidence.failed_at, UTC).isoformat(timespec="milliseconds")
-    kept = _kept(delivery.properties)
+    kept = {name: value for name, value in _kept(delivery.properties).items() if name not in _OF_ONE_DEATH}
     first = kept.get(FIRST_FAILED)
     headers = {
         **kept,
@@ -82,11 +106,33 @@ def dead_letter(delivery: Delivery, *, queue: str, target: str, place: Place, ev
         FIRST_FAILED: first if isinstance(first, str) else when,
         "amqpq-last-failed": when,
     }
-    headers.pop("amqpq-traceback", None)
-    room = min(TRACEBACK_BYTES, HEADERS_BYTES - _size(headers))
-    if evidence.traceback and room > 0:
-        headers["amqpq-traceback"] = _last_bytes(evidence.traceback, room)
+    headers.update(_counts(delivery.properties))
+    headers.update(_remains(evidence.remains))
+    for name, text, most in (
+        ("amqpq-traceback", evidence.traceback, TRACEBACK_BYTES),
+        ("amqpq-last-logs", evidence.remains.last_lines if evidence.remains is not None else "", LOGS_BYTES),
+    ):
+        room = min(most, HEADERS_BYTES - _size(headers))
+        if text and room > 0:
+            headers[name] = _last_bytes(text, room)
     return _copy(delivery, target, headers)
+
+
+def _counts(properties: Properties) -> dict[str, Any]:
+    """Return how often a quorum queue has handed it out before. The dead-letter queue may count anew under that name."""
+    count = properties.headers.get(DELIVERY_COUNT)
+    return {"amqpq-delivery-count": count} if isinstance(count, int) and not isinstance(count, bool) else {}
+
+
+def _remains(remains: Remains | None) -> dict[str, Any]:
+    if remains is None:
+        return {}
+    found = {
+        "amqpq-exit-code": remains.exit_code,
+        "amqpq-signal": remains.signal or None,
+        "amqpq-peak-memory": remains.peak_bytes,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def another_try(delivery: Delivery, *, queue: str, crashes: int) -> Publication:
@@ -97,6 +143,20 @@ def another_try(delivery: Delivery, *, queue: str, crashes: int) -> Publication:
     publication = _copy(delivery, queue, {**_kept(delivery.properties), CRASHES: crashes})
     expiration = delivery.properties.expiration
     return replace(publication, properties=replace(publication.properties, expiration=expiration))
+
+
+def for_later(delivery: Delivery, *, queue: str, entry: Entry) -> Publication:
+    """Return the message for the delay ladder, and through it for its own queue.
+
+    No `expiration`: the copy would expire in the ladder. The signed `expires` stays.
+    """
+    headers = {name: value for name, value in _kept(delivery.properties).items() if not _of_earlier_delays(name)}
+    publication = _copy(delivery, queue, {**headers, **entry.headers})
+    return replace(publication, exchange=entry.exchange)
+
+
+def _of_earlier_delays(header: str) -> bool:
+    return is_hint(header) or header in _BROKERS_NAMES or header.startswith(_BROKERS_PREFIXES)
 
 
 def _kept(properties: Properties) -> dict[str, Any]:

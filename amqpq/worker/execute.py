@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
 
+from amqpq import log
 from amqpq import task as task_module
 from amqpq.clock import SYSTEM_CLOCK, Clock
 from amqpq.errors import ExpiredMessage, LocalError, RemoteMessageError, Undecodable, UnregisteredTask
@@ -27,6 +28,9 @@ from amqpq.message import Encoding, ResultEnvelope, TaskEnvelope, failure
 from amqpq.message.wire import ROUTE
 from amqpq.task import Request, Task, current_request
 from amqpq.topology import reach
+from amqpq.topology.delays import came_down, no_ladder
+from amqpq.worker import life
+from amqpq.worker.deadletter import crashes_of
 from amqpq.worker.host import Host
 from amqpq.worker.limits import NO_TIMING, Limits, Timekeeper, Timing, limits_of_call, limits_of_task, not_kept
 from amqpq.worker.settle import Happened
@@ -68,6 +72,11 @@ class Run:
         """End; the soft limit may be raised from here, which then is how the task failed."""
         if self._keeper is not None:
             self._keeper.end()
+
+    def afterwards(self) -> Run:
+        """Return the time in which hooks tell of its end: the hard limit anew, and no soft one, which is the function's."""
+        hard = self._limits.hard if self._limits is not None and self._keeper is not None else None
+        return Run(self.task, Limits(hard) if hard is not None else None, self._keeper)
 
     def finish(self, coroutine: Coroutine[Any, Any, Any]) -> object:
         """Run an `async def` task to its end."""
@@ -129,6 +138,9 @@ class Executor:
                 traceback="".join(tracebacks.format_exception(error)),
             )
         task = self._registry.get(envelope.task)
+        due = self._due_later(envelope)
+        if due is not None:
+            return Finished(work.number, Happened.EARLY, task=envelope.task, due=due)
         refusal = self._refusal(envelope, task)
         if refusal is not None or task is None:
             return self._refused(work, envelope, refusal or UnregisteredTask())
@@ -145,22 +157,36 @@ class Executor:
         """Return how the message came, to be held against the route it was signed for; None where that would mislead.
 
         The broker rewrites both when it dead-letters. And what was put back into its own queue (after a crash, or from
-        the dead letters) came through the default exchange: that is fine if its signed route leads to this queue anyway.
+        the dead letters) came through the default exchange, what was delayed through an exchange of the ladder: that is
+        fine if its signed route leads to this queue anyway.
         """
         if self._topology.is_dead_letter(work.queue):
             return None
         signed_for = work.properties.headers.get(ROUTE)
-        if (work.exchange, work.routing_key) != ("", work.queue) or not isinstance(signed_for, str):
+        moved = (work.exchange, work.routing_key) == ("", work.queue) or came_down(self._topology, work.exchange)
+        if not moved or not isinstance(signed_for, str):
             return work.exchange, work.routing_key
         exchange, _, key = signed_for.partition("/")
         exchange = exchange.replace("%2F", "/").replace("%25", "%")
         if (exchange, key) == ("", work.queue):
-            return work.exchange, work.routing_key
+            return exchange, key
         try:
             reached = reach(self._topology, exchange, key, work.properties.headers).queues
         except LocalError:  # an exchange that this topology does not have
             return work.exchange, work.routing_key
         return None if work.queue in reached else (work.exchange, work.routing_key)
+
+    def _due_later(self, envelope: TaskEnvelope) -> float | None:
+        """Return when the task is due, if that is later and the broker can hold it until then."""
+        if envelope.eta is None or self._topology.delays is None:
+            return None
+        try:
+            due = _moment(envelope.eta, "eta")
+            if envelope.expires is not None and _moment(envelope.expires, "expires") <= self._clock.time():
+                return None
+        except Undecodable:
+            return None
+        return due if due > self._clock.time() else None
 
     def _refusal(self, envelope: TaskEnvelope, task: Task[..., Any] | None) -> RemoteMessageError | None:
         if task is None:
@@ -169,7 +195,7 @@ class Executor:
             if envelope.expires is not None and _moment(envelope.expires, "expires") <= self._clock.time():
                 return ExpiredMessage(f"it expired at {envelope.expires}")
             if envelope.eta is not None and _moment(envelope.eta, "eta") > self._clock.time():
-                return NotBuiltYetHere(f"not built yet: countdown and eta (this task is not due before {envelope.eta})")
+                return NotBuiltYetHere(f"not due before {envelope.eta}, and {no_ladder(self._topology)}")
         except Undecodable as error:
             return error
         wanted = [name for name, follow_up in envelope.embed.items() if follow_up]
@@ -205,22 +231,42 @@ class Executor:
             if reply is not None:
                 report(reply)
 
-        token = current_request.set(self._request(work, envelope, tell))
-        began = time.perf_counter()
+        request = self._request(work, envelope, tell)
+        token, fields = current_request.set(request), log.context.set(self._fields(work, envelope))
+        task, began = run.task, time.perf_counter()
         try:
             with run:
-                if run.task.options.track_started:
+                if task.options.track_started:
                     tell(State.STARTED, {"hostname": self._worker, "pid": os.getpid()})
-                result = run.task(*envelope.args, **envelope.kwargs)
+                life.begin(task, request)
+                result = task(*envelope.args, **envelope.kwargs)
                 if inspect.iscoroutine(result):
                     result = run.finish(result)
                 seconds = time.perf_counter() - began
                 reply = self._answer_or_raise(work, envelope, State.SUCCESS, result)
+            if life.listened_to(task):
+                with run.afterwards():
+                    life.succeeded(task, request, result)
         except BaseException as error:  # noqa: BLE001 - SystemExit and CancelledError end the task, never the worker
-            return self._failed(work, envelope, error, time.perf_counter() - began)
+            finished = self._failed(work, envelope, error, time.perf_counter() - began)
+            if life.listened_to(task):
+                with run.afterwards():
+                    life.failed(task, request, error, finished.traceback)
+            return finished
         finally:
             current_request.reset(token)
+            log.context.reset(fields)
         return Finished(work.number, Happened.SUCCEEDED, envelope.task, seconds, reply)
+
+    def _fields(self, work: Work, envelope: TaskEnvelope) -> log.MessageKeys:
+        """What each log line of the task carries."""
+        return {
+            "amqpq_task": envelope.task,
+            "amqpq_task_id": envelope.id,
+            "amqpq_queue": work.queue,
+            "amqpq_attempts": envelope.retries + crashes_of(work.properties) + 1,
+            "amqpq_worker": self._worker,
+        }
 
     def _failed(self, work: Work, envelope: TaskEnvelope, error: BaseException, seconds: float) -> Finished:
         text = _traceback_text(error)

@@ -10,7 +10,9 @@ gives the pool nothing that arrived later, so a place comes. A permit for which 
 Which limit counts is decided by the name in the header, which nobody has checked yet: who forges it can only dodge a limit or
 wait without need, and its message is refused when a child has checked it.
 
-Works that wait hold places of their queue's prefetch. Beyond half of it they are offered to `overflow`.
+Works that wait hold places of their queue's prefetch. Those beyond half of it are put off (`overflow`): they go into the delay
+ladder of the broker, each for about as long as it would have waited here, and come back to their queue from there. Where the
+topology has no ladder they stay, and the log says that other tasks of the queue may have to wait behind them.
 """
 
 from __future__ import annotations
@@ -29,13 +31,19 @@ from amqpq.topology.permits import hold_seconds, permit_queue, permits_of
 from amqpq.worker.bucket import Bucket
 from amqpq.worker.host import Host
 from amqpq.worker.jobs import Job
-from amqpq.worker.permits import Line, PermitQueue, Permits
+from amqpq.worker.permits import Line, PermitQueue, Permits, Source
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.slots import slot_of_delivery
 from amqpq.worker.work import Work
 
 logger = logging.getLogger(WORKER)
 
+UNKNOWN_SECONDS: Final = 1.0
+"""What a task is taken to last before one has ended."""
+SHORTEST_SECONDS: Final = 1.0
+"""For which a work is put off at least: it costs two publications."""
+AVERAGE_WEIGHT: Final = 0.2
+"""Of the newest time in the average of what tasks last."""
 CROWDED_SECONDS: Final = 60.0
 """Between two warnings that waiting works fill a queue's prefetch."""
 
@@ -68,17 +76,15 @@ class Gate:
 
     Args:
         host: The application: tasks, and the topology with its limits.
-        permits: The worker's permits.
+        lane: The connection that permits are taken on.
         reactor: The loop's.
         prefetch: Per queue.
         overflow: Offered what is beyond half of it.
     """
 
-    def __init__(
-        self, host: Host, permits: Permits, reactor: Reactor, *, prefetch: int, overflow: Overflow = stay
-    ) -> None:
+    def __init__(self, host: Host, lane: Source, reactor: Reactor, prefetch: int, overflow: Overflow = stay) -> None:
         self._host = host
-        self._permits = permits
+        self._permits = Permits(lane, reactor)
         self._reactor = reactor
         self._most = max(1, prefetch // 2)
         self._overflow = overflow
@@ -86,7 +92,9 @@ class Gate:
         self._limits: dict[str, TaskLimit] = {}
         self._rows: dict[tuple[str, PermitQueue | None], _Row] = {}
         self._waiting: Counter[str] = Counter()
-        self._using: dict[int, Line] = {}
+        self._using: dict[int, tuple[Line, float]] = {}
+        self._seconds: dict[str, float] = {}
+        self._horizons: dict[tuple[str, PermitQueue | None], float] = {}
         self._timer: Timer | None = None
         self._crowded: float | None = None
         self.passed: deque[Work] = deque()
@@ -134,6 +142,10 @@ class Gate:
             raise ConfigurationError(str(error)) from None
         self.active = bool(self._buckets or self._limits or self._rows)
 
+    def limits_rate_of(self, task: str) -> bool:
+        """Whether this worker keeps a rate of its own for a task."""
+        return task in self._buckets
+
     # -------------------------------------------------------------------------------------------------------- arrival
 
     def hold(self, job: Job) -> bool:
@@ -148,7 +160,9 @@ class Gate:
                 return False
         row = self._rows.get((job.task, queue)) or _Row(job.task, queue)
         if self._waiting[job.queue] >= self._most:
-            if self._overflow(job, self._estimate(row)):
+            now, wait = self._reactor.monotonic(), self._estimate(row)
+            if self._overflow(job, wait):
+                self._horizons[row.key] = now + wait
                 return True
             self._complain(job.queue)
         self._rows[row.key] = row
@@ -164,16 +178,23 @@ class Gate:
                 return None
             slot = found
         name = permit_queue(self._host.topology.project, limit, slot)
-        return PermitQueue(name, permits_of(limit), hold_seconds(limit))
+        return PermitQueue(name, permits_of(limit), hold_seconds(limit), limit.pattern)
 
     def _estimate(self, row: _Row) -> float:
-        """About how long one more work will wait, seconds. How long tasks take is not known; a second each."""
-        seconds = self._wait(row, self._reactor.monotonic())
-        bucket, queue, before = self._buckets.get(row.task), row.queue, len(row.works)
+        """Seconds until one more work may begin: after those that wait here, and those that were put off before it."""
+        now, each = self._reactor.monotonic(), self._each(row)
+        self._horizons = {key: moment for key, moment in self._horizons.items() if moment > now}
+        after_others = self._horizons[row.key] + each if row.key in self._horizons else now
+        return max(SHORTEST_SECONDS, each * len(row.works), after_others - now)
+
+    def _each(self, row: _Row) -> float:
+        """About how many seconds lie between two beginnings, if this worker has the limit for itself."""
+        bucket, queue, seconds = self._buckets.get(row.task), row.queue, 0.0
         if bucket is not None:
-            seconds += before * bucket.rate.interval
+            seconds = bucket.rate.interval
         if queue is not None:
-            seconds = max(seconds, before * (queue.hold_seconds or 1.0) / queue.count)
+            held = queue.hold_seconds or self._seconds.get(queue.limit, UNKNOWN_SECONDS)
+            seconds = max(seconds, held / queue.count)
         return seconds
 
     def _complain(self, queue: str) -> None:
@@ -181,8 +202,8 @@ class Gate:
         if self._crowded is None or now - self._crowded > CROWDED_SECONDS:
             self._crowded = now
             logger.warning(
-                "more than half of the prefetch of queue %s waits for limits, and other tasks in it may have to wait, too; "
-                "route limited tasks to a queue of their own, or raise --prefetch",
+                "more than half of the prefetch of queue %s waits for limits, and other tasks in it may have to wait, too; write "
+                "`delays: {}` into the topology, and they wait in the broker, or give them a queue of their own",
                 queue, extra={"amqpq_queue": queue},
             )  # fmt: skip
 
@@ -238,7 +259,7 @@ class Gate:
             line = self._permits.line(row.queue)
             line.use(work.number)
             if row.queue.hold_seconds is None:
-                self._using[work.number] = line
+                self._using[work.number] = (line, now)
         self.passed.append(work)
         if not row.works:
             del self._rows[row.key]
@@ -267,17 +288,16 @@ class Gate:
 
     def ended(self, number: int) -> None:
         """A work has ended, or goes back to its queue: so does its permit, unless that is held for a time."""
-        line = self._using.pop(number, None)
+        line, began = self._using.pop(number, (None, 0.0))
         if line is not None:
             line.release(number)
+            seconds = self._reactor.monotonic() - began
+            known = self._seconds.get(line.queue.limit, seconds)
+            self._seconds[line.queue.limit] = known + AVERAGE_WEIGHT * (seconds - known)
 
     def connected(self) -> None:
         """There is a connection: permits can be asked for."""
         self._permits.connected()
-
-    def clear(self) -> list[int]:
-        """Give up all that wait; return their numbers."""
-        return sorted(self.drop(lambda _number: True))
 
     def drop(self, unwanted: Callable[[int], bool]) -> set[int]:
         """Give up those that wait and are unwanted; return their numbers."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from amqpq.errors import ConfigurationError, LocalError
 from amqpq.message import ResultEnvelope, TaskEnvelope, TaskFacts
 from amqpq.message.codec import Encoding
+from amqpq.security.signing import Signer, Verifier
 from amqpq.task import Task
 from amqpq.topology import Topology
 from amqpq.types import Properties
@@ -31,10 +32,21 @@ class Tasks(Protocol):
 class ResultCodec(Protocol):
     """The part of `amqpq.message.Codec` that a worker uses."""
 
+    @property
+    def signer(self) -> Signer | None:
+        """Signs what goes out."""
+
+    @property
+    def verifier(self) -> Verifier:
+        """Checks what comes in."""
+
     def decode_task(
         self, body: bytes, properties: Properties, *, arrived: tuple[str, str] | None = None
     ) -> TaskEnvelope:
         """Check, unpack and decode a task."""
+
+    def verify_task(self, body: bytes, properties: Properties) -> object:
+        """Check size and signature of a task; nothing of it is decoded."""
 
     def encode_result(
         self,

@@ -65,6 +65,8 @@ class _Line:
     failures: int = 0
     missing_since: float | None = None
     silent: int = 0
+    extra: bool = False
+    """It was added while the worker ran; without it the worker goes on."""
 
 
 class Intake:
@@ -85,8 +87,26 @@ class Intake:
         self._owner = owner
         self._reactor = reactor
         self._over = False
+        self._paused = False
+        self._retired: list[Tap] = []
+        """Taps that get nothing more and still hold what runs."""
         self._asks_broker = True
         self._timer: Timer | None = None
+
+    @property
+    def lines(self) -> dict[str, bool]:
+        """Which queue is consumed right now."""
+        return {line.queue: line.tap is not None and line.tap.consuming for line in self._lines.values()}
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues that are consumed, or will be again."""
+        return tuple(self._lines)
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is consumed until `resume`."""
+        return self._paused
 
     @property
     def complete(self) -> bool:
@@ -118,6 +138,45 @@ class Intake:
             if line.tap is not None:
                 line.tap.cancel()
 
+    def add(self, queue: str) -> bool:
+        """Consume one more queue; False where it is consumed already."""
+        if queue in self._lines:
+            return False
+        line = self._lines[queue] = _Line(queue, extra=True)
+        self._open(line)
+        return True
+
+    def remove(self, queue: str) -> bool:
+        """Stop consuming a queue; what came from it can still be settled. False where it is not consumed."""
+        line = self._lines.pop(queue, None)
+        if line is not None:
+            self._retire(line)
+        return line is not None
+
+    def pause(self) -> None:
+        """Stop consuming until `resume`; what is here can still be settled."""
+        if self._over or self._paused:
+            return
+        self._paused = True
+        for line in list(self._lines.values()):
+            self._lines[line.queue] = _Line(line.queue, extra=line.extra)
+            self._retire(line)
+
+    def resume(self) -> None:
+        """Consume again."""
+        if self._paused:
+            self._paused = False
+            self.open()
+
+    def _retire(self, line: _Line) -> None:
+        if not line.position.over:
+            line.position.move("stop")
+        if line.timer is not None:
+            line.timer.cancel()
+        if line.tap is not None:
+            line.tap.cancel()
+            self._retired.append(line.tap)
+
     # --------------------------------------------------------------------------------------------------- what taps say
 
     def delivered(self, tap: Tap, delivery: Delivery) -> None:
@@ -126,8 +185,10 @@ class Intake:
 
     def subscribed(self, tap: Tap) -> None:
         """Note that a queue is consumed."""
-        line = self._lines[tap.queue]
-        if line.tap is not tap or self._over or line.position.state == "renewing":
+        line = self._lines.get(tap.queue)
+        if tap in self._retired:
+            tap.cancel()  # it was let go before the broker had answered
+        if line is None or line.tap is not tap or self._over or line.position.state == "renewing":
             return
         line.position.move("subscribed")
         if line.failures:
@@ -140,8 +201,10 @@ class Intake:
     def ended(self, tap: Tap, reason: AmqpqError | None) -> None:
         """Open the tap again, or give up."""
         self._owner.orphaned(tap)
-        line = self._lines[tap.queue]
-        if self._over or line.tap is not tap:
+        if tap in self._retired:
+            self._retired.remove(tap)
+        line = self._lines.get(tap.queue)
+        if self._over or line is None or line.tap is not tap:
             return
         line.tap = None
         line.failures += 1
@@ -164,7 +227,7 @@ class Intake:
 
     def _open(self, line: _Line) -> None:
         connection = self._lane.connection
-        if connection is None or self._over or line.position.over or line.tap is not None:
+        if connection is None or self._over or self._paused or line.position.over or line.tap is not None:
             return
         if line.timer is not None:
             line.timer.cancel()
@@ -187,6 +250,10 @@ class Intake:
         if now - line.missing_since < MISSING_SECONDS:
             return False
         line.position.move("starved")
+        if line.extra:
+            del self._lines[line.queue]
+            logger.error("not consuming %s any more, which was added while the worker ran: %s", line.queue, reason)
+            return True
         self._owner.starved(f"queue {line.queue!r} cannot be consumed since {MISSING_SECONDS:g} s: {reason}")
         return True
 
@@ -194,6 +261,9 @@ class Intake:
         if self._over:
             return
         self._timer = self._reactor.call_later(WATCH_SECONDS, self._watch)
+        for tap in self._retired:
+            if not tap.unsettled:
+                tap.close()
         connection = self._lane.connection
         if connection is None:
             return

@@ -24,7 +24,7 @@ from amqpq.message.wire import REQUEUES
 from amqpq.types import Delivery
 from amqpq.worker.deadletter import CRASHES, crashes_of
 from amqpq.worker.settle import End, Step
-from amqpq.worker.work import Finished, Work
+from amqpq.worker.work import Finished, Remains, Work
 
 DOUBTFUL_SECONDS: Final = 300.0
 """How long the end of a job is remembered whose acknowledgement may not have arrived."""
@@ -84,6 +84,8 @@ class Job:
     """A copy of it went back to its queue; that copy looks the same and must run."""
     under_way: set[Step] = field(default_factory=set)
     """Those of them that are published and not yet answered, or wait for another try."""
+    remains: Remains | None = None
+    """Of the last child that it has killed."""
     failures: int = 0
     """Publications in a row that the broker did not take."""
 

@@ -16,34 +16,39 @@ Exit codes: 0, everything that was begun is finished; 1, an error; 3, work that 
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+import signal
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Final
 
+from amqpq import signals
 from amqpq.clock import Clock
 from amqpq.consumer import Tap
-from amqpq.errors import AmqpqError, Replayed, TimeLimitExceeded, WorkerLost
+from amqpq.errors import AmqpqError, RemoteMessageError, Replayed, TaskRevoked, TimeLimitExceeded, WorkerLost
 from amqpq.lifecycle import State
 from amqpq.log import WORKER
 from amqpq.message import Encoding, ResultEnvelope, failure
 from amqpq.security.replay import SeenIds
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery
+from amqpq.worker.control import ControlPlan, Inside, Office
 from amqpq.worker.deadletter import Place
 from amqpq.worker.gate import Gate
+from amqpq.worker.herald import Herald
 from amqpq.worker.host import Host
 from amqpq.worker.intake import Intake
 from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Lane, Outlet
-from amqpq.worker.permits import Permits
 from amqpq.worker.pools.interface import Crash, Pool
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.settle import CRASH_LIMIT, Happened, without_delivery
 from amqpq.worker.settler import Settler, Surroundings
 from amqpq.worker.states import STAGE, Position
-from amqpq.worker.work import RUNNING, Finished, Reply, Report, Work
+from amqpq.worker.vitals import BEAT_SECONDS, Connections, Running, Vitals
+from amqpq.worker.waiting import Waiting
+from amqpq.worker.work import RUNNING, Finished, Reply, Report
 
 logger = logging.getLogger(WORKER)
 
@@ -76,6 +81,7 @@ class LoopPlan:
     prefetch: int
     place: Place
     shutdown_timeout_seconds: float
+    control: ControlPlan = field(default_factory=ControlPlan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,11 @@ class Parts:
     publishing: Lane
     reactor: Reactor
     clock: Clock
+    herald: Herald = field(default_factory=Herald)
+    """Runs the receivers of signals."""
+    pulse: Callable[[Vitals], object] | None = None
+    """Told how the worker is, every `beat_seconds` and when its stage changes; must not wait for anything."""
+    beat_seconds: float = BEAT_SECONDS
 
 
 class Loop:
@@ -98,19 +109,41 @@ class Loop:
         self._parts = parts
         self._reactor = parts.reactor
         self._pool = parts.pool
+        self._herald = parts.herald
+        self._told_by = ""
         topology = parts.host.topology
         self._position = Position(STAGE)
         self.counts: Counter[str] = Counter()
         self._jobs = Jobs(parts.reactor.monotonic)
-        self._waiting: deque[Work] = deque()
         self._seen = SeenIds(topology.security.replay_window_seconds, parts.reactor.monotonic)
         self._outlet = Outlet(parts.publishing, parts.reactor)
         self._settler = Settler(
-            Surroundings(topology, self._jobs, self._outlet, parts.reactor, plan.place, self.counts, parts.clock.time),
+            Surroundings(
+                topology,
+                self._jobs,
+                self._outlet,
+                parts.reactor,
+                plan.place,
+                self.counts,
+                parts.clock.time,
+                parts.herald,
+            ),
             self._seen,
         )
-        self.gate = Gate(parts.host, Permits(parts.consuming, parts.reactor), parts.reactor, prefetch=plan.prefetch)
+        self.gate = Gate(parts.host, parts.consuming, parts.reactor, plan.prefetch, self._settler.put_off)
+        self._waiting = Waiting(self.gate)
         self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor)
+        self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)
+        self._office = Office(
+            Inside(
+                parts.host, plan.place, plan.prefetch, parts.pool, self._jobs, self._intake, self.gate,
+                self._settler, self.counts,
+                self._outlet, parts.publishing, parts.reactor, parts.clock,
+                stop=self.stop, begin=self._begin, revoke_here=self._revoke_here,
+            ),
+            plan.control,
+        )  # fmt: skip
+        self._revoked = self._office.revoked
         self._pool_is_ready = False
         self._announced = False
         self._deadline: Timer | None = None
@@ -128,14 +161,19 @@ class Loop:
         self._parts.publishing.start(self._can_publish, lambda: None, self.fail)
         self._parts.consuming.start(self._can_consume, lambda: None, self.fail)
         self._pool.start(self)
+        self._office.start()
         self._reactor.call_later(BLOCKED_SECONDS, self._complain_when_blocked)
+        self._beat()
         while self.stage is not Stage.OVER:
             self._reactor.turn()
             if self.stage is Stage.WORKING:
-                self._offer()
+                self._waiting.offer(self._pool)
             self._settler.flush()
+            if self._office.events is not None:
+                self._office.flush()
             if self.stage is Stage.DRAINING and not len(self._jobs):
                 self._position.move("drained")
+        self._office.close()
         self._parts.consuming.close()
         self._parts.publishing.close()
         if self._exit_code is ExitCode.FINISHED:
@@ -153,8 +191,9 @@ class Loop:
             logger.warning("cold shutdown: giving back what still runs")
             self._stop_cold()
 
-    def signalled(self, _: object = None) -> None:
-        """`stop`, in the form that `reactor.post` takes."""
+    def signalled(self, number: int | None = None) -> None:
+        """`stop`, in the form that `reactor.post` takes; `number` is the signal's."""
+        self._told_by = signal.Signals(number).name if number else ""
         self.stop()
 
     def fail(self, reason: str) -> None:
@@ -166,10 +205,9 @@ class Loop:
 
     def _stop_warm(self) -> None:
         self._position.move("stop")
+        self._tell_stopping("warm")
         self._intake.cancel()
-        numbers = [*(work.number for work in self._waiting), *self.gate.clear()]
-        waiting = [job for number in numbers if (job := self._jobs.get(number)) is not None]
-        self._waiting.clear()
+        waiting = [job for number in self._waiting.clear() if (job := self._jobs.get(number)) is not None]
         for job in waiting:
             self._settler.give_back(job)
         self._pool.recall()
@@ -190,30 +228,71 @@ class Loop:
     def _stop_cold(self) -> None:
         self._position.move("stop now")
         self._intake.cancel()
-        self._waiting.clear()
+        waiting = set(self._waiting.clear())
         self._pool.kill()
         left = self._jobs.all()
         for job in left:
-            self._settler.give_back(job)
+            self._settler.give_back(job, Happened.UNTOUCHED if job.number in waiting else Happened.CUT_OFF)
         if left:
             self._exit_code = ExitCode.GAVE_BACK
             logger.warning("gave back %d begun", len(left))
+        self._tell_stopping("cold")
         self._settler.flush()
+
+    def _tell_stopping(self, how: str) -> None:
+        exit_code = int(self._exit_code)
+        self._herald.tell(signals.worker_shutting_down, sig=self._told_by, how=how, exitcode=exit_code)
+        self._tell_pulse()
+
+    # ---------------------------------------------------------------------------------------------------------- vitals
+
+    def vitals(self) -> Vitals:
+        """Return how the worker is."""
+        lanes = (self._parts.consuming.connection, self._parts.publishing.connection)
+        members = self._pool.census()
+        jobs = {member.number: job for member in members if (job := self._jobs.get(member.number or 0)) is not None}
+        return Vitals(
+            self._plan.place.worker,
+            str(self.stage),
+            self._reactor.monotonic(),
+            Connections(*(None if connection is None else connection.blocked or "" for connection in lanes)),
+            self._intake.lines,
+            self._pool.describe(),
+            self._pool_is_ready,
+            members,
+            {job.number: Running(job.task, job.id) for job in jobs.values()},
+            len(self._jobs),
+            len(self._waiting),
+            dict(self.counts),
+        )
+
+    def _beat(self) -> None:
+        if self._parts.pulse is not None and self.stage is not Stage.OVER:
+            self._tell_pulse()
+            self._reactor.call_later(self._parts.beat_seconds, self._beat)
+
+    def _tell_pulse(self) -> None:
+        if self._parts.pulse is not None:
+            self._parts.pulse(self.vitals())
 
     # ----------------------------------------------------------------------------------------------------- connections
 
     def _can_publish(self, connection: Connection) -> None:
         self._outlet.attach(connection)
         self._settler.retry_now()
+        self._office.publishing_on()
         self._begin()
 
-    def _can_consume(self, _: Connection) -> None:
+    def _can_consume(self, connection: Connection) -> None:
+        self._office.consuming_on(connection)
         self._begin()
         self.gate.connected()
 
     def _begin(self) -> None:
         """Subscribe once everything a delivery will need is there."""
-        if self._pool_is_ready and self._outlet.open and self.stage in {Stage.STARTING, Stage.WORKING}:
+        if not (self._pool_is_ready and self._office.ready and self._outlet.open):
+            return
+        if self.stage in {Stage.STARTING, Stage.WORKING}:
             self._position.move("ready")
             self._intake.open()
 
@@ -233,6 +312,8 @@ class Loop:
         if not self._announced:
             self._announced = True
             logger.info("%s ready.", self._plan.place.worker)
+            self._herald.tell(signals.worker_ready)
+            self._tell_pulse()
 
     def starved(self, reason: str) -> None:
         """A queue cannot be consumed, and will not be."""
@@ -247,9 +328,12 @@ class Loop:
         if delivery.redelivered and self._is_known(tap, delivery):
             return
         job = self._jobs.open(tap, delivery)
+        self._herald.arrived(job)
+        if self._office.events is not None:
+            self._office.events.received(job)
         if self._is_new(job):
-            if not self.gate.active or not self.gate.hold(job):
-                self._waiting.append(job.work())
+            if not (self._revoked and self._revoke(job)):
+                self._waiting.arrive(job)
         else:
             error = Replayed(
                 f"task {job.id} was delivered here before, and this is not a redelivery: it was published again"
@@ -265,9 +349,7 @@ class Loop:
         for job in jobs:
             # Another worker may get it, and park it; sent back from there, it is no replay here.
             self._settler.forget_seen(job)
-        unbegun = {work.number for work in self._waiting}
-        unbegun |= self.gate.drop(lambda number: not self._has_delivery(number))
-        self._waiting = deque(work for work in self._waiting if self._has_delivery(work.number))
+        unbegun = self._waiting.drop(lambda number: not self._has_delivery(number))
         for job in jobs:
             if job.number in unbegun:
                 self._jobs.forget(job)
@@ -301,22 +383,6 @@ class Loop:
 
     # ------------------------------------------------------------------------------------------------------------ pool
 
-    def set_rate_limit(self, task_name: str, rate: str | float | None) -> None:
-        """Change how often this worker may begin a task (`Gate.set_rate_limit`)."""
-        self.gate.set_rate_limit(task_name, rate)
-
-    def _offer(self) -> None:
-        """Give works to the pool in the order of their arrival, but for those that have to wait for a limit."""
-        gate, waiting = self.gate, self._waiting
-        if gate.waiting:
-            held_up = gate.let_through(self._pool.room, waiting[0].number if waiting else None)
-            if gate.passed:
-                self._pool.offer(gate.passed)
-            if held_up:
-                return
-        if waiting:
-            self._pool.offer(waiting)
-
     def pool_ready(self) -> None:
         """Begin to consume."""
         self._pool_is_ready = True
@@ -348,8 +414,10 @@ class Loop:
             job = self._jobs.get(number)
             if job is None:
                 continue
+            if job.tap is not None and self._revoked and self._revoke(job):
+                continue
             if job.tap is not None and self.stage is Stage.WORKING:
-                self._waiting.appendleft(job.work())  # past the gate: what it needs there it has
+                self._waiting.come_back(job)
                 continue
             self.gate.ended(number)
             if job.tap is None:
@@ -364,13 +432,20 @@ class Loop:
         if job is None:
             logger.error("%s", crash.how)
             return
+        job.remains = crash.remains
         if crash.overran is not None:
             self._overran(job, crash, crash.overran)
+            return
+        if crash.terminated:
+            error = TaskRevoked(f"it was ended by {crash.terminated}")
+            reply = self._crash_reply(job, crash, error, State.REVOKED)
+            self._conclude(job, Finished(job.number, Happened.REVOKED, job.task, 0.0, reply, "terminated", str(error)))
             return
         job.crashes += 1
         reason = f"{crash.how} while it ran this task ({job.crashes} of {CRASH_LIMIT} times)"
         reply = self._crash_reply(job, crash, WorkerLost(reason)) if job.crashes >= CRASH_LIMIT else None
-        outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason)
+        traceback = crash.remains.fault if crash.remains is not None else ""
+        outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason, traceback)
         self._conclude(job, outcome)
 
     def _overran(self, job: Job, crash: Crash, limit: float) -> None:
@@ -380,19 +455,45 @@ class Loop:
         outcome = Finished(job.number, Happened.OVERRAN, job.task, limit, reply, "time-limit", reason)
         self._conclude(job, outcome)
 
-    def _crash_reply(self, job: Job, crash: Crash, error: AmqpqError) -> Reply | None:
+    def _crash_reply(self, job: Job, crash: Crash, error: AmqpqError, state: State = State.FAILURE) -> Reply | None:
         """Answer for a child that cannot. Only if it had checked the signature: else the reply address may be forged."""
+        return self._reply(job, error, state) if crash.stage == RUNNING else None
+
+    def _reply(self, job: Job, error: AmqpqError, state: State) -> Reply | None:
+        """Answer a message whose signature was checked."""
         codec = self._parts.host.codec
         facts = codec.task_facts(job.delivery.properties)
-        if crash.stage != RUNNING or facts.reply_to is None:
+        if facts.reply_to is None:
             return None
         body, properties = codec.encode_result(
-            ResultEnvelope(job.id, State.FAILURE, failure.describe(error)),
+            ResultEnvelope(job.id, state, failure.describe(error)),
             reply_to=facts.reply_to,
             encoding=Encoding(serializer=None if facts.serializer == "pickle" else facts.serializer),
             correlation_id=facts.correlation_id or job.id,
         )
         return Reply(facts.reply_to, body, properties)
+
+    # ---------------------------------------------------------------------------------------------------------- revoked
+
+    def _revoke(self, job: Job) -> bool:
+        """Conclude a job that has not begun, if it is revoked. A forged one is not: the pool refuses it, with evidence."""
+        if job.id not in self._revoked:
+            return False
+        try:
+            self._parts.host.codec.verify_task(job.delivery.body, job.delivery.properties)
+        except RemoteMessageError:
+            return False
+        error = TaskRevoked("it was revoked before it began")
+        reply = self._reply(job, error, State.REVOKED)
+        revoked = Finished(job.number, Happened.REVOKED, job.task, 0.0, reply, "revoked", str(error))
+        self._conclude(job, revoked)
+        return True
+
+    def _revoke_here(self) -> None:
+        """Let go of what is here, has not begun, and is revoked by now; what the pool holds of it comes back first."""
+        self._waiting.drop(lambda number: (job := self._jobs.get(number)) is not None and self._revoke(job))
+        if any(job.finished is None and job.id in self._revoked for job in self._jobs.all()):
+            self._pool.recall()
 
     def _summary(self) -> str:
         words = [f"{count} {what}" for what, count in sorted(self.counts.items()) if count]

@@ -50,11 +50,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PermitQueue:
-    """One permit queue. `hold_seconds` is how long a permit is held after the task began; None: until it ends."""
+    """One permit queue, of the limit with the pattern `limit`.
+
+    `hold_seconds` is how long a permit is held after the task began; None: until it ends.
+    """
 
     name: str
     count: int
     hold_seconds: float | None = None
+    limit: str = ""
 
 
 class Line:

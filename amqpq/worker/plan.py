@@ -50,6 +50,7 @@ class WorkerPlan:
     topology: Topology | None = None
     limits: Limits = NO_LIMITS
     recycling: Recycling = NO_RECYCLING
+    events: bool = False
 
 
 def choose_pool(name: str) -> str:
@@ -132,11 +133,15 @@ def choose_queues(topology: Topology, wanted: Sequence[str]) -> tuple[str, ...]:
         ConfigurationError: One does not exist, or there is none.
     """
     if not wanted:
-        every = tuple(name for name in topology.queues if not topology.is_dead_letter(name))
+        every = tuple(
+            name for name in topology.queues if not topology.is_dead_letter(name) and name != topology.revocations
+        )
         if not every:
             raise ConfigurationError(f"project {topology.project!r} has no queue to consume; add one under `queues:`")
         return every
     for name in wanted:
+        if name == topology.revocations:
+            raise ConfigurationError(f"-Q {name}: it holds revocations, which every worker reads anyway, and no tasks")
         if name not in topology.queues:
             known = ", ".join(topology.queues)
             raise ConfigurationError(

@@ -6,6 +6,7 @@ The loop runs on the main thread. In the solo pool user code has the main thread
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -14,21 +15,27 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final, TypeAlias
 
+from amqpq import signals
 from amqpq.clock import SYSTEM_CLOCK
 from amqpq.errors import AccessRefused, ConfigurationError
 from amqpq.lifecycle import State
 from amqpq.log import WORKER
 from amqpq.message import ResultEnvelope
-from amqpq.topology import Topology
-from amqpq.topology.declarations import Declarations, declarations, queue_spec
+from amqpq.topology import Topology, versions
+from amqpq.topology.declarations import Declarations, declarations, exchange_spec, queue_spec
+from amqpq.topology.delays import ladder
 from amqpq.topology.permits import permit_queues, permit_spec
 from amqpq.transport import declare, flow
 from amqpq.transport.interface import Connection
+from amqpq.types import ServerInfo
+from amqpq.worker import timeouts
+from amqpq.worker.control import ControlPlan
 from amqpq.worker.deadletter import Place
 from amqpq.worker.execute import Executor
+from amqpq.worker.herald import Herald
 from amqpq.worker.host import Host
 from amqpq.worker.lane import FIRST_SECONDS, ConnectionSource, Lane
-from amqpq.worker.limits import Timing, check_pool
+from amqpq.worker.limits import Timing, check_pool, limits_of_task
 from amqpq.worker.loop import ExitCode, Loop, LoopPlan, Parts
 from amqpq.worker.plan import WorkerPlan
 from amqpq.worker.pools.alarm import Alarm
@@ -60,7 +67,7 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
         The exit code: 0 all finished, 1 error, 3 work was given back.
 
     Raises:
-        ConfigurationError: There is no task, or the pool cannot keep a limit.
+        ConfigurationError: There is no task, or the pool or the broker cannot keep a limit.
         KeyProblem: Results have to be signed and the key is not there.
         TransportError: No broker, or a queue is missing (with the remedy).
     """
@@ -71,12 +78,30 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
         )
     check_pool(plan.pool, plan.limits, plan.recycling, host.registry)
     check_keys(host.topology, host.registry)
+    signals.worker_init.send(plan.name)
+    herald = Herald(plan.name)
+    try:
+        return _work(plan, host, open_link, herald)
+    finally:
+        herald.close()
+        signals.worker_shutdown.send(plan.name)
+
+
+def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, herald: Herald) -> ExitCode:
     consuming = open_link(f"{plan.name} consuming")
-    prepare(plan, host.topology, consuming.connection(FIRST_SECONDS))
+    connection = consuming.connection(FIRST_SECONDS)
+    check_broker(plan, host, connection.server)
+    prepare(plan, host.topology, connection)
     reactor = Reactor()
     pool = make_pool(plan, host, reactor)
     loop = Loop(
-        LoopPlan(plan.queues, plan.prefetch, Place(socket.gethostname(), plan.name), plan.shutdown_timeout_seconds),
+        LoopPlan(
+            plan.queues,
+            plan.prefetch,
+            Place(socket.gethostname(), plan.name),
+            plan.shutdown_timeout_seconds,
+            ControlPlan(plan.events),
+        ),
         Parts(
             host,
             pool,
@@ -84,11 +109,12 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
             Lane(open_link(f"{plan.name} publishing"), "publishing", reactor),
             reactor,
             SYSTEM_CLOCK,
+            herald,
         ),
     )
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        reactor.post(loop.signalled)
+    def stop(number: int, _frame: FrameType | None) -> None:
+        reactor.post(loop.signalled, number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -99,34 +125,65 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
         reactor.close()
 
 
+def check_broker(plan: WorkerPlan, host: Host, server: ServerInfo) -> None:
+    """See that the broker is one the file is for, and patient enough for the tasks.
+
+    Raises:
+        ConfigurationError: It is not; the message says what to change.
+    """
+    requirement = host.topology.requires.rabbitmq
+    if not versions.allows(requirement, server.version_tuple):
+        raise ConfigurationError(
+            f"the file is for RabbitMQ {requirement} (`requires:`), and the broker is {server.version}; lint the file for that "
+            "version by changing `requires:`, or use another broker"
+        )
+    waves = math.ceil(plan.prefetch / plan.concurrency)
+    patience = timeouts.check(host.topology, plan.queues, hard_limits(plan, host), waves, server.version_tuple)
+    if patience.refusals:
+        raise ConfigurationError("\n".join(patience.refusals))
+    for warning in patience.warnings:
+        logger.warning("%s", warning)
+
+
+def hard_limits(plan: WorkerPlan, host: Host) -> dict[str, float | None]:
+    """Return the hard time limit of every task, seconds; None where it has none."""
+    found = {name: host.registry.get(name) for name in host.registry.names}
+    return {
+        name: limits_of_task(task.options).or_else(plan.limits).hard for name, task in found.items() if task is not None
+    }
+
+
 def prepare(plan: WorkerPlan, topology: Topology, connection: Connection) -> None:
-    """Declare the topology if that was asked for; otherwise see that the queues are there.
+    """Declare the topology if that was asked for; otherwise see that the queues are there, and as the file says.
 
     Raises:
         ObjectNotFound: A queue is missing; `amqpq topology apply` creates it.
-        PreconditionFailed: Declaring met an object that is there with other properties.
+        PreconditionFailed: A queue (or what `--apply` declares) is there with other properties.
     """
     if plan.apply:
         applied = flow.run(declare.apply(connection.channel, declarations(topology)), DECLARE_SECONDS)
         declare.demand(applied)
         logger.info("declared the topology of project %s", topology.project)
         return
+    wanted = needed(topology, plan.queues)
     try:
-        flow.run(declare.verify(connection.channel, needed(topology, plan.queues)), DECLARE_SECONDS)
+        flow.run(declare.verify(connection.channel, wanted), DECLARE_SECONDS)
+        flow.run(declare.compare(connection.channel, wanted), DECLARE_SECONDS)
     except AccessRefused as error:
         # Some broker versions want the configure permission even for looking; consuming will tell.
         logger.warning("cannot verify the queues before consuming: %s", error)
 
 
 def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
-    """Return what a worker relies on: its queues, those their dead letters go to, and those of permits."""
+    """Return what a worker relies on: its queues, those their dead letters go to, the delay ladder, the permits."""
     targets = (topology.dead_letter_of(queue) for queue in queues)
-    names = dict.fromkeys((*queues, *(target for target in targets if target is not None)))
+    names = dict.fromkeys((*queues, *(target for target in (*targets, topology.revocations) if target is not None)))
     known = [topology.queues[name] for name in names if name in topology.queues]
+    rungs = ladder(topology)
     return Declarations(
-        exchanges=(),
+        exchanges=tuple(exchange_spec(exchange) for exchange in rungs.exchanges),
         queues=(
-            *(queue_spec(queue) for queue in known if queue.manage == "full"),
+            *(queue_spec(queue) for queue in (*known, *rungs.queues) if queue.manage == "full"),
             *(permit_spec(name, count) for name, count in permit_queues(topology)),
         ),
         bindings=(),

@@ -8,11 +8,13 @@ the delivery is published first, and the broker must have *confirmed* it:
    be published again. A step that is not done keeps the delivery: an acknowledgement never rests on hope.
 3. Only when no step is left does `end` happen.
 
-There are three steps. REPLY sends the result to the caller's reply queue. PARK copies the message to the dead letter of
+There are four steps. REPLY sends the result to the caller's reply queue. PARK copies the message to the dead letter of
 its queue, with the evidence in headers. REPUBLISH copies it to the queue it came from, with one crash more in its header,
-because a classic queue counts no deliveries and the headers of a message in a queue cannot be changed.
+because a classic queue counts no deliveries and the headers of a message in a queue cannot be changed. LATER copies it into
+the delay ladder, because what is not due waits in the broker and not here.
 
-There are two ends: ACK, and REQUEUE for a delivery that nothing was done with, or about which nothing can be known.
+There are three ends: ACK; RELEASE for a delivery that nothing was done with; REQUEUE for one that was begun and cut off. The
+last two differ on quorum queues alone: there REQUEUE counts towards the delivery limit, and RELEASE does not (from 4.3 on).
 
 A vanished reply queue (RETURNED) is done: nobody waits any more, and a worker that insisted would loop for ever. A
 vanished dead-letter queue is not: the message would be lost. It is kept and tried again, and the log says why.
@@ -49,10 +51,16 @@ class Happened(StrEnum):
     """It ran longer than its hard time limit, and its child was killed for it."""
     EXPIRED = "expired"
     """Its expiry passed before it could run."""
+    REVOKED = "revoked"
+    """Somebody who may has said that it is not to run, or is to end."""
     CRASHED = "crashed"
     """The child that ran it died."""
+    EARLY = "early"
+    """It is not due yet."""
     UNTOUCHED = "untouched"
-    """It was not begun, or was cut off by a stop that was not its fault."""
+    """It was not begun."""
+    CUT_OFF = "cut-off"
+    """It was begun, and cut off by a stop that was not its fault."""
 
 
 class Step(StrEnum):
@@ -61,6 +69,7 @@ class Step(StrEnum):
     REPLY = "reply"
     PARK = "park"
     REPUBLISH = "republish"
+    LATER = "later"
 
 
 class End(StrEnum):
@@ -68,6 +77,7 @@ class End(StrEnum):
 
     ACK = "ack"
     REQUEUE = "requeue"
+    RELEASE = "release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +119,21 @@ SETTLEMENTS: Mapping[tuple[Happened, bool, bool], Settlement] = MappingProxyType
         (Happened.SUCCEEDED, True, False): Settlement((Step.REPLY,), End.ACK),
         (Happened.SUCCEEDED, False, True): Settlement((), End.ACK),
         (Happened.SUCCEEDED, False, False): Settlement((), End.ACK),
+        # revoked on purpose: its caller is told, and nobody has to look into it
+        **{(Happened.REVOKED, True, parkable): Settlement((Step.REPLY,), End.ACK) for parkable in (True, False)},
+        **{(Happened.REVOKED, False, parkable): Settlement((), End.ACK) for parkable in (True, False)},
         **{(bad, True, True): Settlement((Step.REPLY, Step.PARK), End.ACK) for bad in _BAD},
         **{(bad, True, False): Settlement((Step.REPLY,), End.ACK, dropped=True) for bad in _BAD},
         **{(bad, False, True): Settlement((Step.PARK,), End.ACK) for bad in _BAD},
         **{(bad, False, False): Settlement((), End.ACK, dropped=True) for bad in _BAD},
     }
 )
-"""All ends but two: a crash that is not the last one allowed, and what was never begun."""
+"""All ends but four: a crash that is not the last one allowed, what is not due, what was never begun, and what was cut off."""
 
 TRY_AGAIN: Final = Settlement((Step.REPUBLISH,), End.ACK)
-GIVE_BACK: Final = Settlement((), End.REQUEUE)
+PUT_OFF: Final = Settlement((Step.LATER,), End.ACK)
+GIVE_BACK: Final = Settlement((), End.RELEASE)
+CUT_OFF: Final = Settlement((), End.REQUEUE)
 
 REVIEWS: Mapping[tuple[Step, Fate], Review] = MappingProxyType(
     {
@@ -134,6 +149,10 @@ REVIEWS: Mapping[tuple[Step, Fate], Review] = MappingProxyType(
         (Step.REPUBLISH, Fate.RETURNED): Review.AGAIN,
         (Step.REPUBLISH, Fate.NACKED): Review.AGAIN,
         (Step.REPUBLISH, Fate.UNKNOWN): Review.AGAIN,
+        (Step.LATER, Fate.CONFIRMED): Review.DONE,
+        (Step.LATER, Fate.RETURNED): Review.AGAIN,
+        (Step.LATER, Fate.NACKED): Review.AGAIN,
+        (Step.LATER, Fate.UNKNOWN): Review.AGAIN,
     }
 )
 """What the broker's word about a step means. Complete: a fate without a line here would be a guess."""
@@ -152,6 +171,10 @@ def settle(happened: Happened, case: Case, *, crash_limit: int = CRASH_LIMIT) ->
     """
     if happened is Happened.UNTOUCHED:
         return GIVE_BACK
+    if happened is Happened.EARLY:
+        return PUT_OFF
+    if happened is Happened.CUT_OFF:
+        return CUT_OFF
     if happened is Happened.CRASHED and case.crashes < crash_limit:
         return TRY_AGAIN
     return SETTLEMENTS[happened, case.answerable, case.parkable]

@@ -12,16 +12,17 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from amqpq.consumer import Tap
 from amqpq.lifecycle import DIRECT_REPLY_QUEUE
 from amqpq.log import TASK, WORKER, MessageKeys
 from amqpq.security.replay import SeenIds
-from amqpq.topology import Topology
+from amqpq.topology import Topology, delays
 from amqpq.types import Fate, Outcome, Publication
-from amqpq.worker.deadletter import Evidence, Place, another_try, dead_letter
+from amqpq.worker.deadletter import Evidence, Place, another_try, dead_letter, for_later
+from amqpq.worker.herald import Herald
 from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Outlet
 from amqpq.worker.reactor import Reactor, Timer
@@ -48,6 +49,14 @@ class Surroundings:
     counts: Counter[str]
     now: Callable[[], float]
     """Seconds since the epoch."""
+    herald: Herald = field(default_factory=Herald)
+
+
+class Observer(Protocol):
+    """Somebody who tells of tasks."""
+
+    def concluded(self, job: Job, finished: Finished, *, again: bool) -> None:
+        """A job has ended; `again`: if it ended badly, it is tried again."""
 
 
 class Settler:
@@ -63,6 +72,10 @@ class Settler:
         self._thirsty: set[Tap] = set()
         self._again: dict[tuple[int, Step], tuple[Job, Timer]] = {}
         self._targets: dict[str, str | None] = {}
+        self.observer: Observer | None = None
+        """Told how each job ended, while somebody wants to know."""
+        self.totals: dict[str, int] = {}
+        """How many tasks of each name have ended here; names that are not in it are not counted."""
 
     def conclude(self, job: Job, finished: Finished) -> None:
         """Take what happened to a job, and begin whatever must be safe before it ends."""
@@ -73,10 +86,17 @@ class Settler:
             Case(finished.reply is not None, self._target(job.queue) is not None, job.crashes),
         )
         self._counts[happened] += 1
+        if finished.task in self.totals:
+            self.totals[finished.task] += 1
+        if self.observer is not None:
+            kept = settlement.end is not End.ACK or Step.PARK in settlement.steps or settlement.dropped
+            self.observer.concluded(job, finished, again=not kept)
         self._log(job, happened, finished, settlement)
+        if happened is not Happened.SUCCEEDED:
+            self._around.herald.concluded(job, finished, settlement)
         job.end = settlement.end
         job.steps = settlement.steps
-        job.copied = Step.REPUBLISH in settlement.steps
+        job.copied = Step.REPUBLISH in settlement.steps or happened is Happened.EARLY
         self._proceed(job)
 
     def resume(self, job: Job) -> None:
@@ -90,10 +110,20 @@ class Settler:
             self._keys.append(None)
             self._publications.append(Publication("", reply.routing_key, reply.body, reply.properties, mandatory=False))
 
-    def give_back(self, job: Job) -> None:
-        """Return a job that was not begun, or will not be finished, to its queue."""
-        job.end = settle(Happened.UNTOUCHED, Case()).end
+    def give_back(self, job: Job, happened: Happened = Happened.UNTOUCHED) -> None:
+        """Return a job that was not begun, or (`Happened.CUT_OFF`) will not be finished, to its queue."""
+        job.end = settle(happened, Case()).end
         self._end(job)
+
+    def put_off(self, job: Job, seconds: float) -> bool:
+        """Have a job that was not begun wait in the broker; False where no delay ladder leads back to its queue."""
+        topology = self._around.topology
+        queue = topology.queues.get(job.queue)
+        if topology.delays is None or queue is None or not delays.reachable(queue):
+            return False
+        due = self._around.now() + seconds
+        self.conclude(job, Finished(job.number, Happened.EARLY, job.task, due=due))
+        return True
 
     def flush(self) -> None:
         """Send what this turn has gathered: publications in one call, acknowledgements after."""
@@ -146,13 +176,30 @@ class Settler:
         self.forget_seen(job)
         if step is Step.REPUBLISH:
             return another_try(job.delivery, queue=job.queue, crashes=job.crashes)
+        if step is Step.LATER:
+            return self._later(job, finished)
         return dead_letter(
             job.delivery,
             queue=job.queue,
             target=self._target(job.queue) or "",
             place=self._around.place,
-            evidence=Evidence(finished.cause, finished.reason, finished.traceback, _attempts(job), self._around.now()),
+            evidence=Evidence(
+                finished.cause,
+                finished.reason,
+                finished.traceback,
+                _attempts(job),
+                self._around.now(),
+                job.remains,
+            ),
         )
+
+    def _later(self, job: Job, finished: Finished) -> Publication:
+        """Return the copy for the ladder. What is due beyond its top comes early, and is put off once more."""
+        topology, now = self._around.topology, self._around.now()
+        longest = topology.delays.max_seconds if topology.delays is not None else 0.0
+        seconds = min(max(finished.due - now, 0.0), longest)
+        entry = delays.entry(topology, seconds, (job.queue,), finished.due)
+        return for_later(job.delivery, queue=job.queue, entry=entry)
 
     def _answered(self, key: tuple[Job, Step] | None, outcome: Outcome) -> None:
         if key is None:
@@ -183,9 +230,11 @@ class Settler:
         job.failures += 1
         pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(job.failures - 1, 10))
         remedy = ""
-        if outcome.fate is Fate.RETURNED:
+        if step is Step.LATER:
+            remedy = "; is the delay ladder there? `amqpq topology apply` creates it"
+        elif outcome.fate is Fate.RETURNED:
             remedy = f"; queue {self._target(job.queue)!r} is missing: `amqpq topology apply` creates it"
-        if outcome.fate is not Fate.UNKNOWN:
+        if outcome.fate is not Fate.UNKNOWN or (step is Step.LATER and "NOT_FOUND" in outcome.reason):
             worker_log.error(
                 "the %s of %s[%s] was not taken (%s %s); it is kept, and tried again in %.1f s%s",
                 step, job.task, job.id, outcome.fate, outcome.reason, pause, remedy, extra=self._keys_of(job),
@@ -209,7 +258,7 @@ class Settler:
                 self._thirsty.add(tap)
             else:
                 self.forget_seen(job)
-                tap.give_back(job.delivery.tag)
+                tap.give_back(job.delivery.tag, begun=job.end is End.REQUEUE)
         self._jobs.close(job)
 
     def _target(self, queue: str) -> str | None:
@@ -236,6 +285,13 @@ class Settler:
                 keys = self._keys_of(job)
                 keys["amqpq_seconds"] = finished.seconds
                 task_log.info("%s[%s] succeeded in %.4f s", job.task, job.id, finished.seconds, extra=keys)
+            return
+        if happened is Happened.EARLY:
+            wait = finished.due - self._around.now()
+            task_log.info("%s[%s] is due in %.1f s: put off", job.task, job.id, wait, extra=self._keys_of(job))
+            return
+        if happened is Happened.REVOKED:
+            task_log.info("%s[%s] revoked: %s", job.task, job.id, finished.reason, extra=self._keys_of(job))
             return
         keys = self._keys_of(job)
         keys["amqpq_cause"] = finished.cause

@@ -52,6 +52,22 @@ class Finished(NamedTuple):
     reason: str = ""
     """The same as a sentence."""
     traceback: str = ""
+    due: float = 0.0
+    """When it is to come again, seconds since the epoch; 0 is at once, or never."""
+
+
+class Remains(NamedTuple):
+    """What is left of a child that died. None and empty: not known, or not so."""
+
+    exit_code: int | None
+    signal: str
+    """The name of the signal that killed it."""
+    peak_bytes: int | None
+    """The most memory that it held at a time."""
+    last_lines: str
+    """Of its log."""
+    fault: str = ""
+    """The stack that the interpreter left when it broke."""
 
 
 class Report(NamedTuple):

@@ -394,6 +394,15 @@ def test_a_worker_that_is_to_apply_explains_it_and_does_not_start(occupied: Path
     assert "delete_queue" in said
 
 
+def test_a_worker_that_is_not_to_apply_sees_it_too(occupied: Path, vhost_url: str) -> None:
+    """Without `--apply` a worker compares its queues with the file before it takes anything from them."""
+    said = amqpq(occupied, "worker", "-A", "tasks", "-Q", "default", broker=vhost_url).refused()
+    assert "queue 'default' exists with" in said
+    for difference in DIFFERENCES:
+        assert difference in said
+    assert "delete_queue" in said
+
+
 def test_a_worker_whose_queue_is_missing_names_the_command(occupied: Path, vhost_url: str) -> None:
     """Without `--apply` a worker declares nothing: it names what is missing and the command that creates it."""
     said = amqpq(occupied, "worker", "-A", "tasks", broker=vhost_url).refused()

@@ -57,3 +57,17 @@ def test_a_refused_password_ends_the_worker(start_worker: Any, vhost_url: str) -
     assert worker.exit_code() == 1
     assert "refused" in worker.text
     assert "wrong-secret" not in worker.text
+
+
+def test_a_limit_beyond_the_patience_of_the_broker_is_refused(start_worker: Any, broker_server: Any) -> None:
+    """Before RabbitMQ 4.3 a delivery is taken back after half an hour; from then on no classic queue does that."""
+    version = [int(part) for part in broker_server.request("GET", "overview")["rabbitmq_version"].split(".")[:2]]
+    worker = start_worker("--apply", "-c", "1", "-Q", "default", "--time-limit", "3600", wait=False)
+    if version >= [4, 3]:
+        worker.says("ready.")
+        assert worker.stop() == 0
+        return
+    assert worker.exit_code() == 1
+    said = " ".join(worker.text.split())
+    assert "queue 'default': the broker takes back what is not acknowledged within 1800 s, and these tasks may" in said
+    assert "set consumer_timeout in rabbitmq.conf and say so in the file" in said

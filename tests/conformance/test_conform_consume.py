@@ -85,6 +85,23 @@ def test_a_rejected_message_goes_back_to_its_place(rig: Rig) -> None:
     assert (again.body, again.redelivered) == (b"1", True)
 
 
+def test_a_released_message_goes_back_to_its_place(rig: Rig) -> None:
+    """One of several deliveries is given back, and no other; it is the next one again, marked as redelivered."""
+    channel = rig.channel()
+    queue = rig.queue(channel)
+    rig.deliver(channel, queue, b"1", b"2", b"3")
+    first, second = (rig.wait(channel.get(queue)) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    channel.release(second.tag)
+    again = rig.wait(channel.get(queue))
+    assert again is not None
+    assert (again.body, again.redelivered) == (b"2", True)
+    channel.ack(first.tag)
+    channel.ack(again.tag)
+    assert rig.drain(channel, queue) == [b"3"]
+
+
 def test_a_message_rejected_for_good_is_gone(rig: Rig) -> None:
     """Without a dead-letter exchange a rejected message is dropped."""
     channel = rig.channel()

@@ -305,6 +305,7 @@ def test_rule_5_verbs_after_the_loss_fail_at_once(rig: Rig) -> None:
         connection.channel()
     channel.ack(1)
     channel.reject(1, requeue=True)
+    channel.release(1)
 
 
 def test_rule_5_unacknowledged_deliveries_come_back_after_a_loss(rig: Rig) -> None:

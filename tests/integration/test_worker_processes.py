@@ -173,9 +173,22 @@ def test_a_crash_names_the_work_and_the_pool_recovers(benches: Any, tmp_path: Pa
     (crash,) = bench.heard.crashes
     assert (crash.number, crash.stage, crash.others) == (number, RUNNING, ())
     assert "SIGKILL" in crash.how
+    assert (crash.remains.signal, crash.remains.exit_code) == ("SIGKILL", None)
+    assert crash.remains.peak_bytes > 10 * 2**20
     bench.work("add", 1, 1)
     bench.until(lambda: bench.done() == [2])
     assert bench.pool.pids != (first,)
+
+
+def test_a_broken_interpreter_leaves_its_stack(benches: Any) -> None:
+    """A segmentation fault logs nothing; the stack shows which line of which task it was."""
+    bench = benches(1)
+    bench.work("break_interpreter")
+    bench.until(lambda: bench.heard.crashes)
+    remains = bench.heard.crashes[0].remains
+    assert remains.signal == "SIGSEGV"
+    assert "Segmentation fault" in remains.fault
+    assert "in break_interpreter" in remains.fault
 
 
 def test_what_waits_behind_a_task_that_turns_out_long_comes_back(benches: Any, tmp_path: Path) -> None:

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
+from typing import Any, ParamSpec, TypeVar, assert_type
 
-from amqpq import App, AsyncApp, AsyncResult, AsyncTaskResult, Batch, Task, errors
+from amqpq import App, AppTask, AsyncApp, AsyncResult, AsyncTaskResult, Batch, Task, errors, hooks, signals
 
 app = App("topology.yaml", environment="prod")
 async_app = AsyncApp({"amqpq": 1, "project": "shop"})
@@ -34,6 +35,41 @@ def report(self: Task[..., Any], month: str) -> dict[str, int]:
     return {month: 1}
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Watched(AppTask[P, R]):
+    """A base class that stays generic."""
+
+    def on_failure(
+        self,
+        exc: BaseException,
+        task_id: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        einfo: hooks.ExceptionInfo,
+    ) -> None:
+        """A hook with its types."""
+        assert_type(einfo.type, type[BaseException])
+        super().on_failure(exc, task_id, args, kwargs, einfo)
+
+
+watched_app = App("topology.yaml", task_cls=Watched)
+
+
+@app.task(base=Watched)
+def pay(amount: float) -> str:
+    """A task of that class takes and returns what its function does."""
+    return f"{amount}"
+
+
+@signals.task_failure.connect(sender="shop.pay")
+def page_somebody(sender: Task[..., Any], exception: BaseException, **_: Any) -> None:
+    """A receiver."""
+    del sender, exception
+
+
 @app.task
 async def fetch(url: str) -> list[str]:
     """A coroutine function in a blocking application: the result is what it returns, not the coroutine."""
@@ -45,6 +81,7 @@ def blocking() -> None:
     assert_type(add(1, 2), int)
     assert_type(add.delay(1, 2), AsyncResult[int])
     assert_type(add.delay(1, y=2).get(timeout=10), int)
+    assert_type(pay.delay(1.5), AsyncResult[str])
     assert_type(resize.delay("a", width=3), AsyncResult[bytes])
     assert_type(report.delay("may"), AsyncResult[dict[str, int]])
     assert_type(fetch.delay("http://"), AsyncResult[list[str]])

@@ -85,7 +85,6 @@ _QUORUM: Mapping[str, Check] = {
     "x-dead-letter-strategy": _one_of("invalid_dlx_strategy", "at-most-once", "at-least-once"),
 }
 _NOT_MODELLED_ON_QUORUM = (
-    ("x-dead-letter-strategy", "at-least-once"),
     ("x-overflow", "reject-publish-dlx"),  # RabbitMQ takes it and does something else
     ("x-delivery-limit", -1),  # means another thing on 3.x than on 4.x
 )
@@ -133,6 +132,7 @@ def read_queue(spec: QueueSpec, vhost: str) -> Limits:
         overflow=arguments.get("x-overflow", "drop-head"),
         dead_exchange=arguments.get("x-dead-letter-exchange"),
         dead_key=arguments.get("x-dead-letter-routing-key"),
+        dead_at_least_once=arguments.get("x-dead-letter-strategy") == "at-least-once",
         max_priority=arguments.get("x-max-priority", 0),
         delivery_limit=arguments.get("x-delivery-limit"),
         single_active=arguments.get("x-single-active-consumer", False),

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from amqpq.errors import AmqpqError, ChannelClosed, ConnectionLost, NotSerializable
+from amqpq.errors import AmqpqError, ChannelClosed, ConnectionLost, NotBuiltYet, NotSerializable
 from amqpq.testing.memory.arguments import MAX_EXPIRY_MS
 from amqpq.testing.memory.queues import MemoryQueue
 from amqpq.testing.memory.values import (
@@ -33,6 +33,7 @@ from amqpq.types import (
     Publication,
     QueueSpec,
     QueueState,
+    Table,
 )
 
 if TYPE_CHECKING:
@@ -325,8 +326,13 @@ class MemoryChannel:
         prefetch: int = 0,
         no_ack: bool = False,
         on_cancel: Callable[[str], object] | None = None,
+        arguments: Table | None = None,
     ) -> Future[str]:
         """Subscribe; answers with the consumer tag."""
+        if arguments:
+            raise NotBuiltYet(
+                f"not built yet: the in-memory broker knows no consumer arguments ({', '.join(arguments)})"
+            )
 
         def subscribe() -> str:
             direct = queue == DIRECT_REPLY
@@ -376,6 +382,10 @@ class MemoryChannel:
     def reject(self, tag: int, *, requeue: bool) -> None:
         """Give a delivery back, or let the queue dead-letter it."""
         self._settle(tag, multiple=False, then=self._host.requeue if requeue else self._host.reject)
+
+    def release(self, tag: int) -> None:
+        """Give a delivery back that nothing was done with; this broker counts it all the same, as those before 4.3 do."""
+        self._settle(tag, multiple=False, then=self._host.requeue)
 
     def _settle(self, tag: int, *, multiple: bool, then: Callable[[MemoryQueue, Waiting], None]) -> None:
         def carry_out() -> None:

@@ -190,6 +190,7 @@ class Limits:
     dead_exchange: str | None = None
     dead_key: str | None = None
     max_priority: int = 0
+    dead_at_least_once: bool = False
     delivery_limit: int | None = None
     single_active: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from amqpq.errors import LocalError
+from amqpq.errors import LocalError, NotBuiltYet
 from amqpq.testing.memory import arguments
 from amqpq.testing.memory.queues import Consumer, MemoryQueue
 from amqpq.testing.memory.values import (
@@ -350,9 +350,11 @@ class VirtualHost:
         dead = message.died(queue.spec.name, reason, self._epoch_seconds + self._now())
         key = queue.limits.dead_key
         dead = replace(dead, exchange=exchange) if key is None else replace(dead, exchange=exchange, key=key, cc=())
-        for name in self._targets(dead):
-            if not dead.cycles_into(name):
-                self._enqueue(self.queues[name], dead)
+        targets = [name for name in self._targets(dead) if not dead.cycles_into(name)]
+        if not targets and queue.limits.dead_at_least_once:
+            raise NotBuiltYet(f"not built yet: a dead letter of {queue.spec.name!r} that waits until it has a target")
+        for name in targets:
+            self._enqueue(self.queues[name], dead)
 
     # ------------------------------------------------------------------------------------------------------- consumers
 

@@ -46,6 +46,10 @@ def _accepted(context: Context) -> None:
                 "name it differently" if kind == "queue" else "name it differently, or add `manage: verify` to use it"
             )
             findings.error(path, "TOP007", f"names that begin with 'amq.' belong to the broker: '{name}'", remedy)
+        elif kind == "queue" and name == context.topology.revocations:
+            findings.error(
+                path, "TOP011", f"'{name}' would collide with the stream of revocations", "name it differently"
+            )
         elif kind == "queue" and name.startswith(REPLY_PREFIX):
             findings.error(
                 path, "TOP011", f"'{name}' would collide with the reply queues of tasks", "name it differently"

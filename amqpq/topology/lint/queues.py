@@ -15,6 +15,7 @@ OWN_ARGUMENTS: Final = {
     "x-queue-type": "type",
     "x-max-priority": "max_priority",
     "x-delivery-limit": "delivery_limit",
+    "x-consumer-timeout": "consumer_timeout",
     "x-single-active-consumer": "single_active",
     "x-message-ttl": "ttl",
     "x-expires": "expires",
@@ -120,6 +121,7 @@ class _Rules:
             "expires": self._part.expires,
             "limits": self._part.limits,
             "delivery_limit": self._part.delivery_limit,
+            "consumer_timeout": self._part.consumer_timeout,
             "dead_letter": None if self._part.dead_letter == "none" else self._part.dead_letter,
             "single_active": self._part.single_active or None,
         }
@@ -155,6 +157,13 @@ class _Rules:
         elif self._part.delivery_limit == -1:
             path = ("queues", self._name, "delivery_limit")
             self._context.findings.info(path, "TOP038", "without a delivery limit a poison message comes back for ever")
+        if self._part.consumer_timeout is not None and lowest < (3, 12, 0):
+            message = f"RabbitMQ before 3.12 knows no consumer_timeout of a queue, and the file is for {versions.show(lowest)}"
+            remedy = "require >=3.12, or set it in rabbitmq.conf and write `broker: {consumer_timeout: ...}`"
+            self._error("consumer_timeout", "TOP033", message, remedy)
+        elif self._part.consumer_timeout is not None and self._part.type == "classic" and lowest >= (4, 3, 0):
+            message = "from RabbitMQ 4.3 on only quorum queues have a consumer timeout"
+            self._error("consumer_timeout", "TOP030", message, "remove it, or use type: quorum")
         if self._part.max_priority is not None and self._part.max_priority > WIDE_PRIORITIES:
             message = f"each of the {self._part.max_priority} priorities costs memory and CPU"
             self._warn("max_priority", "TOP042", message, f"use at most {WIDE_PRIORITIES}")

@@ -13,7 +13,8 @@ task ends; if a task turns out long, the parent's recall flushes them. So a busy
 outcome is never stuck behind a slow task.
 
 The number of the running work stands on the notice board, shared memory that the parent reads when this process is dead.
-So does the deadline of a task with a hard time limit, which the parent reads while the task runs, and enforces.
+So does the deadline of a task with a hard time limit, which the parent reads while the task runs, and enforces. So do the
+last lines of its log (`tail`).
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from collections import deque
 from functools import partial
 from typing import Any, Final
 
+from amqpq import signals
 from amqpq.errors import AmqpqError, ConfigurationError
 from amqpq.worker import logs
 from amqpq.worker.execute import Executor
 from amqpq.worker.host import load_host
 from amqpq.worker.limits import STATM, Limits, Timing
-from amqpq.worker.pools import wire
+from amqpq.worker.pools import tail, wire
 from amqpq.worker.pools.alarm import Alarm
 from amqpq.worker.work import Finished, Reply, Report, Work
 
@@ -71,10 +73,11 @@ class ChildTimekeeper(Alarm):
 class Child:
     """The life of one child."""
 
-    def __init__(self, works: socket.socket, control: socket.socket, board: mmap.mmap) -> None:
+    def __init__(self, works: socket.socket, control: socket.socket, board: mmap.mmap, board_fd: int) -> None:
         self._works = works
         self._control = control
         self._board = board
+        self._board_fd = board_fd
         self._unframer = wire.Unframer()
         # Both threads take from this deque, from either end, one atomic operation at a time: an entry goes to one of them.
         self._waiting: deque[tuple[int, Work]] = deque()
@@ -92,8 +95,10 @@ class Child:
         if init is None:
             return
         logs.configure(init.log_level)
+        tail.keep(self._board, self._board_fd)
         try:
             host = load_host(init.reference, init.topology)
+            signals.worker_process_init.send(init.worker)
             timing = Timing("prefork", init.limits, ChildTimekeeper(self._board))
             self._memory_bytes = init.memory_bytes
             self._see_room()
@@ -104,6 +109,7 @@ class Child:
         threading.Thread(target=self._obey, name="amqpq-control", daemon=True).start()
         self._send([wire.Ready()])
         self._work(executor)
+        signals.worker_process_shutdown.send(init.worker, pid=os.getpid(), exitcode=0)
 
     def _work(self, executor: Executor) -> None:
         while True:
@@ -186,7 +192,7 @@ class Child:
                 self._works.sendall(wire.frame(batch))
 
     def _mark(self, number: int, stage: int) -> None:
-        wire.BOARD.pack_into(self._board, 0, number, stage)
+        wire.post_stage(self._board, number, stage)
 
     # ------------------------------------------------------------------------------------------------ the second thread
 
@@ -263,6 +269,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     works_fd, control_fd, board_fd = (int(argument) for argument in sys.argv[-3:])
     del sys.argv[1:]
-    board = mmap.mmap(board_fd, wire.BOARD_BYTES)
-    Child(socket.socket(fileno=works_fd), socket.socket(fileno=control_fd), board).live()
+    board = mmap.mmap(board_fd, tail.SHARED_BYTES)
+    Child(socket.socket(fileno=works_fd), socket.socket(fileno=control_fd), board, board_fd).live()
     logging.shutdown()

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import mmap
+import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from amqpq.topology import Topology
 from amqpq.worker.limits import NO_LIMITS, NO_RECYCLING, Limits, Recycling
-from amqpq.worker.pools import wire
-from amqpq.worker.work import Work
+from amqpq.worker.pools import tail, wire
+from amqpq.worker.work import Remains, Work
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from amqpq.worker.pools.child import main; main()"
+
+
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+"""getrusage(2): kilobytes, but bytes on macOS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,49 @@ class ChildPlan:
     recycling: Recycling = NO_RECYCLING
 
 
+class Process(subprocess.Popen[bytes]):
+    """A process whose peak memory is known when it has ended: only the call that reaps it can tell (`wait4`)."""
+
+    peak_bytes: int | None = None
+    """What it held at most at a time. On Linux this begins with the size of its parent when it was started."""
+
+    def poll(self) -> int | None:
+        """Return the exit status, if it has ended."""
+        return self._reap(os.WNOHANG)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status when it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: It has not, `timeout` seconds later.
+        """
+        if timeout is None:
+            while (status := self._reap(0)) is None:
+                continue
+            return status
+        deadline = time.monotonic() + timeout
+        pause = 0.0005
+        while (status := self._reap(os.WNOHANG)) is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            pause = min(pause * 2, left, 0.05)
+            time.sleep(pause)
+        return status
+
+    def _reap(self, options: int) -> int | None:
+        if self.returncode is None:
+            try:
+                pid, status, usage = os.wait4(self.pid, options)
+            except ChildProcessError:  # somebody else has reaped it; Popen takes that for an end in order, too
+                self.returncode = 0
+            else:
+                if pid == self.pid:
+                    self.returncode = os.waitstatus_to_exitcode(status)
+                    self.peak_bytes = usage.ru_maxrss * _MAXRSS_UNIT
+        return self.returncode
+
+
 class Child:
     """One child, as the parent sees it. All sockets are non-blocking on this side."""
 
@@ -39,10 +89,10 @@ class Child:
         self.works, theirs = socket.socketpair()
         self.control, their_control = socket.socketpair()
         with theirs, their_control, tempfile.TemporaryFile() as board:
-            board.truncate(wire.BOARD_BYTES)
-            self.board = mmap.mmap(board.fileno(), wire.BOARD_BYTES)
+            board.truncate(tail.SHARED_BYTES)
+            self.board = mmap.mmap(board.fileno(), tail.SHARED_BYTES)
             inherited = (theirs.fileno(), their_control.fileno(), board.fileno())
-            self.process = subprocess.Popen(
+            self.process = Process(
                 [sys.executable, "-c", _BOOT.format(path=sys.path), *map(str, inherited)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=inherited,
@@ -63,6 +113,7 @@ class Child:
         self.done = 0
         self.retiring = False
         self.overran: tuple[int, float] | None = None
+        self.terminated: tuple[int, str] | None = None
         memory_bytes = plan.recycling.memory_bytes
         init = wire.Init(plan.reference, plan.topology, plan.worker, plan.log_level, plan.limits, memory_bytes)
         self.queue_messages([init])
@@ -90,6 +141,17 @@ class Child:
                 return  # it is dying: what it holds comes back another way
             self.recalling = True
 
+    def remains(self) -> Remains:
+        """Return what is left of a process that has ended."""
+        status = self.process.returncode
+        return Remains(
+            exit_code=status if status >= 0 else None,
+            signal="" if status >= 0 else signal_name(-status),
+            peak_bytes=self.process.peak_bytes,
+            last_lines=tail.last_lines(self.board),
+            fault=tail.fault(self.board),
+        )
+
     def close(self) -> None:
         """Let go of the sockets and the board."""
         self.works.close()
@@ -97,12 +159,26 @@ class Child:
         self.board.close()
 
 
+def ignores(pid: int, signal_number: int) -> bool:
+    """Whether a process ignores a signal, as Linux tells it (proc(5), status: SigIgn); elsewhere, what children ignore."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return signal_number in {signal.SIGTERM, signal.SIGINT}
+    masks = [line.split()[1] for line in text.splitlines() if line.startswith("SigIgn:")]
+    return bool(masks) and bool(int(masks[0], 16) >> (signal_number - 1) & 1)
+
+
 def death(status: int) -> str:
     """Say in words how a process ended, given its exit status."""
     if status >= 0:
         return f"ended with exit code {status}"
+    return f"was killed by {signal_name(-status)}"
+
+
+def signal_name(number: int) -> str:
+    """Return `SIGKILL`; `signal 40` for one without a name."""
     try:
-        name = signal.Signals(-status).name
+        return signal.Signals(number).name
     except ValueError:
-        name = f"signal {-status}"
-    return f"was killed by {name}"
+        return f"signal {number}"

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from amqpq.worker.work import Finished, Report, Work
+from amqpq.worker.vitals import Member
+from amqpq.worker.work import Finished, Remains, Report, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Crash:
 
     `others` are works it held besides: not begun, or done but not yet reported. They may run again.
     `overran` is the hard time limit, in seconds, for which the pool killed it; then the death is no fault of the child.
+    `remains` is the evidence of the death.
     """
 
     number: int | None
@@ -27,6 +29,9 @@ class Crash:
     how: str
     others: tuple[int, ...] = ()
     overran: float | None = None
+    remains: Remains | None = None
+    terminated: str = ""
+    """The signal with which a revoke ended it on purpose, `SIGTERM`."""
 
 
 class Listener(Protocol):
@@ -74,6 +79,12 @@ class Pool(Protocol):
 
     def stop(self) -> None:
         """End an idle pool; returns when it is gone."""
+
+    def census(self) -> tuple[Member, ...]:
+        """Return how its members are; asks none of them anything."""
+
+    def terminate(self, number: int, signal_number: int) -> bool:
+        """Signal the process that runs this work, and only this work; False where it runs in none of its own."""
 
     def describe(self) -> str:
         """Name the pool and its size for the banner, `prefork, 4 processes`."""

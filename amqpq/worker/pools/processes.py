@@ -36,10 +36,11 @@ from typing import Final
 
 from amqpq.log import WORKER
 from amqpq.worker.pools import wire
-from amqpq.worker.pools.childprocess import Child, ChildPlan, death
+from amqpq.worker.pools.childprocess import Child, ChildPlan, death, ignores
 from amqpq.worker.pools.interface import Crash, Listener
 from amqpq.worker.reactor import Reactor, Timer
-from amqpq.worker.work import Finished, Work
+from amqpq.worker.vitals import Member
+from amqpq.worker.work import RUNNING, Finished, Remains, Work
 
 logger = logging.getLogger(WORKER)
 
@@ -119,6 +120,20 @@ class ProcessPool:
         """The process ids of the children."""
         return tuple(child.process.pid for child in self._children)
 
+    def census(self) -> tuple[Member, ...]:
+        """Return how the children are: what this side knows of each, and what its board says."""
+        return tuple(
+            Member(
+                f"child {child.process.pid}",
+                child.process.pid,
+                child.process.returncode is None,
+                child.ready,
+                *(wire.read_running(child.board) if child.held else (None, None)),
+                child.done,
+            )
+            for child in self._children
+        )
+
     def start(self, listener: Listener) -> None:
         """Start every child; they load the application at the same time."""
         self._listener = listener
@@ -160,6 +175,19 @@ class ProcessPool:
         for child in self._children:
             if len(child.held) > 1 or (child.held and child.unsent):
                 child.recall()
+
+    def terminate(self, number: int, signal_number: int) -> bool:
+        """Signal the child that runs this work; if it dies of it, only this work is revoked."""
+        for child in self._children:
+            if wire.BOARD.unpack_from(child.board, 0) == (number, RUNNING) and number in child.held:
+                # Children ignore SIGTERM and SIGINT, which a terminal or a service manager sends to the whole group. So a
+                # signal that this child still ignores, since its task has no handler for it, would end nothing.
+                if ignores(child.process.pid, signal_number):
+                    signal_number = signal.SIGKILL
+                child.terminated = (number, signal.Signals(signal_number).name)
+                child.process.send_signal(signal_number)
+                return True
+        return False
 
     def kill(self) -> None:
         """Kill every child, and what its tasks started."""
@@ -365,6 +393,7 @@ class ProcessPool:
         self._kill(child)
         how = death(child.process.wait())
         number, stage = wire.BOARD.unpack_from(child.board, 0)
+        remains = child.remains()
         self._release(child)
         if self._over:
             return
@@ -375,25 +404,33 @@ class ProcessPool:
             reason = child.why_unfit or f"child {child.process.pid} {how} before it could work"
             self._listener.pool_failed(reason)
             return
-        self._report_death(child, how, number, stage)
+        self._report_death(child, remains, number, stage)
         # The first replacement comes at once; ones that cannot live come slower and slower.
         pause = 0.0 if not self._failures else random.uniform(0.5, 1.0) * 2.0 ** (self._failures - 1)  # noqa: S311
         self._reactor.call_later(pause, self._replace)
 
-    def _report_death(self, child: Child, how: str, number: int, stage: int) -> None:
+    def _report_death(self, child: Child, remains: Remains, number: int, stage: int) -> None:
         """Tell the loop what a dead child held; `number` and `stage` are what its board says."""
         overran = None
+        how = death(child.process.returncode)
+        terminated = ""
         guilty = number if number in child.held else None
         if child.overran is not None:
             # Killed by us: if it was at another work by then, that one is as innocent as those that waited.
             guilty = guilty if child.overran[0] == number else None
             overran = child.overran[1]
             logger.warning("killed child %d: its task was over its time limit of %g s", child.process.pid, overran)
+        elif child.terminated is not None and child.terminated[1] in how:
+            guilty = guilty if child.terminated[0] == number else None
+            terminated = child.terminated[1]
+            logger.warning("ended child %d by %s: its task was revoked", child.process.pid, terminated)
         else:
             logger.error("child %d %s%s", child.process.pid, how, f": {child.why_unfit}" if child.why_unfit else "")
         others = tuple(held for held in child.held if held != guilty)
         if guilty is not None or others:
-            self._listener.crashed(Crash(guilty, stage, f"child {child.process.pid} {how}", others, overran))
+            self._listener.crashed(
+                Crash(guilty, stage, f"child {child.process.pid} {how}", others, overran, remains, terminated)
+            )
 
     def _replace(self) -> None:
         if not self._over:

@@ -9,14 +9,16 @@ expect that. The loop runs beside it. Neither pool can end a task that does not 
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
-from collections import deque
+from collections import Counter, deque
 from typing import Final
 
 from amqpq.worker.execute import Executor
 from amqpq.worker.pools.interface import Listener
 from amqpq.worker.reactor import Reactor
+from amqpq.worker.vitals import Member
 from amqpq.worker.work import Finished, Reply, Report, Work
 
 SPARE: Final = 8
@@ -40,6 +42,8 @@ class ThreadPool:
         self._reactor = reactor
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._held: set[int] = set()
+        self._running: dict[str, tuple[int, float]] = {}
+        self._done_by: Counter[str] = Counter()
         self._threads: list[threading.Thread] = []
         self._over = False
         self._listener: Listener
@@ -87,6 +91,11 @@ class ThreadPool:
         if returned:
             self._listener.handed_back(returned)
 
+    def terminate(self, number: int, signal_number: int) -> bool:
+        """Say no: a thread cannot be ended, and to signal its process is to signal the worker."""
+        del number, signal_number
+        return False
+
     def kill(self) -> None:
         """Report nothing more. A running task goes on until the process ends, because Python cannot end a thread."""
         self._over = True
@@ -106,9 +115,22 @@ class ThreadPool:
 
     def run_one(self, work: Work) -> None:
         """Run one work on this thread and tell the loop."""
-        number = work.number
+        number, name = work.number, threading.current_thread().name
+        self._running[name] = (number, self._reactor.monotonic())
         finished = self._executor.run(work, lambda reply: self._report(number, reply))
+        self._done_by[name] += 1
+        self._running.pop(name, None)
         self._reactor.post(self._done, finished)
+
+    def census(self) -> tuple[Member, ...]:
+        """Return how the threads are; what they write meanwhile is theirs alone, name by name."""
+        running, pid = dict(self._running), os.getpid()
+        threads = {thread.name: thread.is_alive() for thread in self._threads} or dict.fromkeys(running, True)
+        members: list[Member] = []
+        for name, alive in threads.items():
+            number, since = running.get(name, (None, None))
+            members.append(Member(name, pid, alive, True, number, since, self._done_by[name]))
+        return tuple(members)
 
     def _report(self, number: int, reply: Reply) -> None:
         self._reactor.post(self._tell, Report(number, reply))

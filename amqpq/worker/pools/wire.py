@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import pickle
 import struct
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -18,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from amqpq.topology import Topology
 from amqpq.types import Properties
 from amqpq.worker.limits import NO_LIMITS, Limits
-from amqpq.worker.work import Finished, Reply, Report, Work
+from amqpq.worker.work import RUNNING, Finished, Reply, Report, Work
 
 LENGTH: Final = struct.Struct("!I")
 BOARD: Final = struct.Struct("=QB")
@@ -30,7 +31,9 @@ The time is the system's monotonic clock, which parent and child share; 0 means 
 they cost a task nothing but a write to memory; a message would be two system calls."""
 DEADLINE_AT: Final = 16
 LIMIT_AT: Final = 24
-BOARD_BYTES: Final = 32
+BEGAN_AT: Final = 32
+"""When the function of the running task began, on the same clock; for who looks at the worker."""
+BOARD_BYTES: Final = 40
 CONTROL: Final = struct.Struct("=Q")
 """The only control message: hand back what you have not begun of the first N works I sent you."""
 
@@ -128,6 +131,22 @@ def read_deadline(board: mmap.mmap) -> tuple[int, float, float] | None:
     number, _ = BOARD.unpack_from(board, 0)
     (limit,) = DEADLINE.unpack_from(board, LIMIT_AT)
     return (number, due, limit) if DEADLINE.unpack_from(board, DEADLINE_AT) == (due,) else None
+
+
+def post_stage(board: mmap.mmap, number: int, stage: int) -> None:
+    """Write on the board which work the child is at, and how far."""
+    if stage == RUNNING:
+        DEADLINE.pack_into(board, BEGAN_AT, time.monotonic())
+    BOARD.pack_into(board, 0, number, stage)
+
+
+def read_running(board: mmap.mmap) -> tuple[int | None, float | None]:
+    """Return the number of the work whose function runs and since when; None, None where none does."""
+    number, stage = BOARD.unpack_from(board, 0)
+    if stage != RUNNING:
+        return None, None
+    (began,) = DEADLINE.unpack_from(board, BEGAN_AT)
+    return number, began
 
 
 def pack_work(work: Work) -> tuple[Any, ...]:

@@ -140,6 +140,7 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "compression": document.CompressionPart,
     "replies": document.RepliesPart,
     "dead_letters": document.DeadLetterPart,
+    "control": document.ControlPart,
     "security": document.SecurityPart,
     "signing": document.SigningPart,
     "trust": document.TrustPart,

@@ -175,8 +175,6 @@ def test_an_argument_is_found_however_it_is_given() -> None:
         "max_retries",
         "autoretry_for",
         "retry_backoff",
-        "base",
-        "on_failure",
     ],
 )
 def test_later_task_options_are_refused_by_name(option: str) -> None:

@@ -361,7 +361,6 @@ def test_an_internal_exchange_takes_nothing_from_clients(broker: MemoryBroker) -
         {"x-consumer-timeout": 1000},
         {"x-delayed-retry-type": "all"},
         {"x-anything": 1},
-        {"x-queue-type": "quorum", "x-dead-letter-strategy": "at-least-once"},
         {"x-queue-type": "quorum", "x-delivery-limit": -1},
         {"x-queue-type": "quorum", "x-overflow": "reject-publish-dlx"},
     ],

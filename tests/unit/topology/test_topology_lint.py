@@ -200,6 +200,16 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         {"queues": {"q": {"type": "quorum", "delivery_limit": -1}}},
         "error: .* means 0, and the file is for 3.10",
     ),
+    (
+        "TOP033",
+        {"queues": {"q": {"consumer_timeout": "1h"}}},
+        "error: .* knows no consumer_timeout of a queue, and the file is for 3.10",
+    ),
+    (
+        "TOP030",
+        {"requires": {"rabbitmq": ">=4.3"}, "queues": {"q": {"consumer_timeout": "1h"}}},
+        "error: .* only quorum queues have a consumer timeout",
+    ),
     ("TOP036", {"queues": {"q": {"type": "stream"}}}, "error: .* no retention"),
     (
         "TOP037",
@@ -292,6 +302,7 @@ QUIET: list[dict[str, Any]] = [
     {"policies": {}, "schedule": {}, "moved": []},
     {"queues": {"q": {"require": "signed"}}},
     {"queues": {"q": {"type": "quorum", "delivery_limit": -1}}, "requires": {"rabbitmq": ">=4.0"}},
+    {"queues": {"q": {"consumer_timeout": "1h"}}, "requires": {"rabbitmq": ">=3.12"}},
     {"routes": {"x.*": {"exchange": "t", "key": "{kind}.{task}"}}},
     {"routes": {"x": {"exchange": "t", "key": "a.{n}.c"}}},
     {"exchanges": {"e": {"unrouted": "f"}}, "routes": {"x": {"exchange": "e", "key": "{n}"}}},

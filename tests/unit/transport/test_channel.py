@@ -144,6 +144,7 @@ def test_a_closed_channel_blames_the_request_that_did_it(channel: WireChannel, w
     assert wire.released == [5]
     channel.ack(1)
     channel.reject(1, requeue=True)
+    channel.release(1)
     assert wire.methods() == []
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from amqpq.types import PERSISTENT, Delivery, Properties
 from amqpq.worker.deadletter import CRASHES, HEADERS_BYTES, Evidence, Place, another_try, crashes_of, dead_letter
+from amqpq.worker.work import Remains
 
 PLACE = Place("host-1", "w1@host-1")
 
@@ -89,6 +90,24 @@ def test_large_headers_leave_no_room_for_a_traceback() -> None:
     headers = park(delivery(headers={"blob": b"x" * HEADERS_BYTES}))
     assert "amqpq-traceback" not in headers
     assert headers["amqpq-cause"] == "failed"
+
+
+def test_a_dead_letter_says_how_its_process_died() -> None:
+    """Signal or exit code, peak memory, last lines; what an earlier death left is gone."""
+    first = dead_letter(
+        delivery(headers={"x-delivery-count": 4}),
+        queue="default",
+        target="shop.dead",
+        place=PLACE,
+        evidence=Evidence("crashed", "", "", 3, 0.0, Remains(None, "SIGSEGV", 5_000_000_000, "a\nb", "stack")),
+    )
+    headers = first.properties.headers
+    assert (headers["amqpq-signal"], headers["amqpq-peak-memory"]) == ("SIGSEGV", 5_000_000_000)
+    assert headers["amqpq-last-logs"] == "a\nb"
+    assert headers["amqpq-delivery-count"] == 4
+    assert not {"amqpq-exit-code", "x-delivery-count"} & headers.keys()
+    later = park(Delivery(b"", first.properties, "", "default", False, 1))
+    assert not {"amqpq-signal", "amqpq-peak-memory", "amqpq-last-logs", "amqpq-delivery-count"} & later.keys()
 
 
 def test_another_try_counts_the_crash_and_keeps_the_rest() -> None:

@@ -290,14 +290,14 @@ def test_a_rate_limit_holds_a_task_back_and_can_be_taken_away(app: App, start: A
     until(lambda: wait_at(worker) == 3)
     assert results[0].get(timeout=10) == 0
     assert worker.loop.gate.describe()["rates"] == {"shop.rated": "1/h"}
-    worker.reactor.post(lambda _: worker.loop.set_rate_limit("shop.rated", None))
+    worker.reactor.post(lambda _: worker.loop.gate.set_rate_limit("shop.rated", None))
     assert [result.get(timeout=10) for result in results[1:]] == [1, 2, 3]
 
 
 def test_a_rate_limit_can_be_set_on_a_task_that_has_none(app: App, start: Any, until: Until) -> None:
     """From then on."""
     worker = start(**QUEUES)
-    worker.reactor.post(lambda _: worker.loop.set_rate_limit("shop.add", "1/h"))
+    worker.reactor.post(lambda _: worker.loop.gate.set_rate_limit("shop.add", "1/h"))
     results = [app.send_task("shop.add", (number, 1)) for number in range(3)]
     assert results[0].get(timeout=10) == 1
     until(lambda: wait_at(worker) == 2)
@@ -306,11 +306,11 @@ def test_a_rate_limit_can_be_set_on_a_task_that_has_none(app: App, start: Any, u
 @pytest.mark.usefixtures("app")
 def test_a_wrong_rate_limit_is_refused(start: Any) -> None:
     """An unknown task with the one that was probably meant, a wrong rate with the way to write one."""
-    loop = start(**QUEUES).loop
+    gate = start(**QUEUES).loop.gate
     with pytest.raises(UnknownTask, match=r"did you mean 'shop\.rated'"):
-        loop.set_rate_limit("shop.rate", "1/s")
+        gate.set_rate_limit("shop.rate", "1/s")
     with pytest.raises(ConfigurationError, match="is not a rate"):
-        loop.set_rate_limit("shop.rated", "often")
+        gate.set_rate_limit("shop.rated", "often")
 
 
 # ------------------------------------------------------------------------------------------- the gate, with a given clock
@@ -328,9 +328,7 @@ class Bench:
 
     def __init__(self, app: App, broker: MemoryBroker, clock: Callable[[], float], **options: Any) -> None:
         self.reactor = Reactor(clock)
-        self.gate = Gate(
-            app, Permits(Lane(broker), self.reactor), self.reactor, prefetch=options.pop("prefetch", 100), **options
-        )
+        self.gate = Gate(app, Lane(broker), self.reactor, options.pop("prefetch", 100), **options)
         self._jobs = Jobs(clock)
 
     def arrive(self, task: str, *args: object) -> int | None:
@@ -439,7 +437,7 @@ def test_works_that_wait_beyond_half_of_the_prefetch_overflow(bench: Callable[..
     gate = bench(prefetch=4, overflow=take_even)
     for _ in range(5):
         gate.arrive("shop.rated")
-    assert offered == [(3, 7200), (4, 10800), (5, 10800)]
+    assert offered == [(3, 7200), (4, 10800), (5, 14400)]
     assert gate.gate.waiting == 4
     assert caplog.text.count("more than half of the prefetch of queue default waits for limits") == 1
 

@@ -9,6 +9,7 @@ import pytest
 from amqpq.types import Fate
 from amqpq.worker.settle import (
     CRASH_LIMIT,
+    CUT_OFF,
     GIVE_BACK,
     REVIEWS,
     SETTLEMENTS,
@@ -17,6 +18,7 @@ from amqpq.worker.settle import (
     End,
     Happened,
     Review,
+    Settlement,
     Step,
     review,
     settle,
@@ -67,10 +69,17 @@ def test_without_a_dead_letter_a_bad_message_is_dropped_and_says_so(happened: Ha
 
 
 def test_nothing_is_acknowledged_without_a_trace_unless_it_succeeded_or_is_dropped() -> None:
-    """An ack with no step before it is for a success, or for what the file says to drop."""
+    """An ack with no step before it is for a success, for what the file says to drop, or for what was revoked on purpose."""
     for (happened, *_), settlement in SETTLEMENTS.items():
         if settlement.end is End.ACK and not settlement.steps:
-            assert happened is Happened.SUCCEEDED or settlement.dropped
+            assert happened in {Happened.SUCCEEDED, Happened.REVOKED} or settlement.dropped
+
+
+@pytest.mark.parametrize("parkable", [True, False])
+def test_a_revoked_task_answers_its_caller_and_is_no_dead_letter(parkable: bool) -> None:
+    """Somebody decided that it does not run: there is nothing to look into, and nobody may wait for ever."""
+    assert settle(Happened.REVOKED, Case(answerable=True, parkable=parkable)) == Settlement((Step.REPLY,), End.ACK)
+    assert settle(Happened.REVOKED, Case(parkable=parkable)) == Settlement((), End.ACK)
 
 
 @pytest.mark.parametrize("crashes", range(1, CRASH_LIMIT))
@@ -95,7 +104,13 @@ def test_a_task_over_its_hard_limit_is_never_tried_again(crashes: int) -> None:
 def test_what_was_not_begun_goes_back() -> None:
     """Nothing is published about it, and it is not acknowledged."""
     assert settle(Happened.UNTOUCHED, Case(answerable=True)) == GIVE_BACK
-    assert GIVE_BACK.end is End.REQUEUE
+    assert GIVE_BACK.end is End.RELEASE
+
+
+def test_what_was_begun_and_cut_off_goes_back_as_begun() -> None:
+    """A quorum queue counts it, as it counts what a dead worker held."""
+    assert settle(Happened.CUT_OFF, Case(answerable=True)) == CUT_OFF
+    assert (CUT_OFF.steps, CUT_OFF.end) == ((), End.REQUEUE)
 
 
 def test_only_a_reply_may_be_done_without_confirmation() -> None:
