@@ -35,6 +35,8 @@ DYNAMIC_IMPORTS = {
     "amqpq/config.py": "pydantic and yaml load when a topology is",
     "amqpq/topology/__init__.py": "pydantic and yaml load when a topology is",
     "amqpq/worker/host.py": "a child process imports the user's module",
+    "amqpq/worker/pools/eventlet_hub.py": "an extra, loaded in its child only",
+    "amqpq/worker/pools/gevent_hub.py": "an extra, loaded in its child only",
 }
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef

@@ -53,6 +53,8 @@ def sending_options(command: Command) -> Command:
         click.option("--priority", type=int, default=None, help="0 to the queue's max_priority."),
         click.option("--expires", type=duration, metavar="DURATION", default=None,
                      help="Not to be run after this time (seconds, or 10m, 1h)."),
+        click.option("--countdown", type=duration, metavar="DURATION", default=None,
+                     help="Not to be run before this time; waits in the broker (seconds, or 10m, 1h)."),
         click.option("--serializer", default=None, help="msgpack, json or yaml instead of the project's."),
         click.option("--publish-timeout", type=duration, metavar="DURATION", default="30s", show_default=True,
                      help="For finding the broker and its confirm."),
@@ -67,6 +69,7 @@ def _options(values: dict[str, Any]) -> SendOptions:
         "queue": values["queue"],
         "priority": values["priority"],
         "expires": values["expires"],
+        "countdown": values["countdown"],
         "serializer": values["serializer"],
         "timeout": values["publish_timeout"],
     }

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, Entry] = {
     "inspect": Entry("amqpq.cli.control:inspect", "Ask workers how they are."),
     "control": Entry("amqpq.cli.control:control", "Tell workers what to do: revoke, pause, shut down and so on."),
     "dlq": Entry("amqpq.cli.dlq:dlq", "List, show, send back and drop dead letters."),
+    "delayed": Entry("amqpq.cli.delayed:delayed", "List delayed tasks, take one back, let one go now."),
     "keys": Entry("amqpq.cli.keys:keys", "Make, list and trust signing keys."),
     "broker": Entry("amqpq.cli.broker:broker", "Run a private RabbitMQ for development."),
     "completion": Entry("amqpq.cli.main:completion", "Print the shell completion script."),

@@ -30,6 +30,7 @@ from amqpq.worker.plan import (
     choose_recycling,
     worker_name,
 )
+from amqpq.worker.pools.hubpool import HUB_POOLS
 
 _LATER = {
     "-B": "beat",
@@ -166,9 +167,10 @@ def _exact(app: App, reference: str) -> str:
 
 
 def _pool_words(plan: WorkerPlan) -> str:
-    unit = {"prefork": "process", "threads": "thread", "solo": "task at a time"}[plan.pool]
+    unit = {"prefork": "process", "threads": "thread", "solo": "task at a time"}.get(plan.pool) or HUB_POOLS[plan.pool]
     plural = "" if plan.concurrency == 1 else "es" if unit.endswith("s") else "s"
-    return f"{plan.pool}, {plan.concurrency} {unit}{plural}"
+    place = " in one process" if plan.pool in HUB_POOLS else ""
+    return f"{plan.pool}, {plan.concurrency} {unit}{plural}{place}"
 
 
 def _version() -> str:

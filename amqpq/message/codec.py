@@ -340,6 +340,10 @@ class Codec:
         self._bound(body)
         return self._verify(body, properties, user_headers(properties.headers), kind=_TASK, required=required)
 
+    def now_ms(self) -> int:
+        """Return the time that a signature made now says, milliseconds since the epoch."""
+        return int(self._clock() * 1000)
+
     def task_facts(self, properties: Properties) -> TaskFacts:
         """Say what a message claims to be, unverified. Never raises."""
         return parsing.facts(properties)

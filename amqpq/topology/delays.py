@@ -38,6 +38,8 @@ TO: Final = "amqpq-to-"
 DUE: Final = "amqpq-due"
 """When the message is due, milliseconds since the epoch. For whoever looks; nothing is decided by it."""
 
+_BROKERS_NAMES: Final = frozenset({"x-death", "x-delivery-count", "x-acquired-count"})
+_BROKERS_PREFIXES: Final = ("x-first-death-", "x-last-death-")
 _NAME_BYTES: Final = 255
 """A header's name is a short string on the wire (AMQP 0-9-1, section 4.2.5.5)."""
 _NO_LIMIT: Final = 1_000_000
@@ -170,6 +172,15 @@ def came_down(topology: Topology, exchange: str) -> bool:
 def is_hint(header: str) -> bool:
     """Whether a header is one of the ladder's own."""
     return header.startswith((DELAY, TO)) or header == DUE
+
+
+def is_passing(header: str) -> bool:
+    """Whether a header must not go with a copy: the ladder's, and what the broker noted on the way.
+
+    Among that is `x-death`: a message that comes to a queue for the second time, expired each time, is dropped as a cycle
+    (https://www.rabbitmq.com/docs/dlx#automatic-dead-lettering-cycles).
+    """
+    return is_hint(header) or header in _BROKERS_NAMES or header.startswith(_BROKERS_PREFIXES)
 
 
 def level_name(project: str, level: int) -> str:

@@ -7,8 +7,7 @@ Some properties must not be copied, because RabbitMQ acts on them:
 * `user_id`: the broker closes the channel (406) unless it is the user of the publishing connection
   (https://www.rabbitmq.com/docs/validated-user-id). It is kept as a header.
 * the headers `CC` and `BCC`: the copy would go there too (https://www.rabbitmq.com/docs/sender-selected).
-* `x-death`, in a copy for the ladder: a message that comes to a queue for the second time, expired each time, is dropped as
-  a cycle (https://www.rabbitmq.com/docs/dlx#automatic-dead-lettering-cycles).
+* `x-death`, in a copy for the ladder: see `amqpq.topology.delays.is_passing`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from amqpq.topology.delays import Entry, is_hint
+from amqpq.topology.delays import Entry, is_passing
 from amqpq.types import PERSISTENT, Delivery, Properties, Publication, Table
 from amqpq.worker.work import Remains
 
@@ -36,8 +35,6 @@ LOGS_BYTES: Final = 8_192
 DELIVERY_COUNT: Final = "x-delivery-count"
 
 _ACTED_UPON: Final = frozenset({"CC", "BCC"})
-_BROKERS_NAMES: Final = frozenset({"x-death", "x-delivery-count", "x-acquired-count"})
-_BROKERS_PREFIXES: Final = ("x-first-death-", "x-last-death-")
 _OF_ONE_DEATH: Final = frozenset(
     {
         "amqpq-traceback",
@@ -150,13 +147,9 @@ def for_later(delivery: Delivery, *, queue: str, entry: Entry) -> Publication:
 
     No `expiration`: the copy would expire in the ladder. The signed `expires` stays.
     """
-    headers = {name: value for name, value in _kept(delivery.properties).items() if not _of_earlier_delays(name)}
+    headers = {name: value for name, value in _kept(delivery.properties).items() if not is_passing(name)}
     publication = _copy(delivery, queue, {**headers, **entry.headers})
     return replace(publication, exchange=entry.exchange)
-
-
-def _of_earlier_delays(header: str) -> bool:
-    return is_hint(header) or header in _BROKERS_NAMES or header.startswith(_BROKERS_PREFIXES)
 
 
 def _kept(properties: Properties) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import logging
 import os
 import time
 import traceback as tracebacks
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from amqpq import log
 from amqpq import task as task_module
@@ -45,6 +45,10 @@ _OURS: Final = frozenset({__file__, task_module.__file__})
 """Frames of these files stand above the user's in every traceback and say nothing."""
 
 
+CoroutineRunner: TypeAlias = Callable[[Coroutine[Any, Any, Any]], object]
+"""`asyncio.run`, or what stands for it where event loops cannot run on the thread of a task."""
+
+
 class NotBuiltYetHere(RemoteMessageError):
     """The message asks for something that this version cannot honour, so it was not run."""
 
@@ -54,10 +58,13 @@ class NotBuiltYetHere(RemoteMessageError):
 class Run:
     """One run of a task: as a context, the time in which its limits count."""
 
-    def __init__(self, task: Task[..., Any], limits: Limits | None, keeper: Timekeeper | None) -> None:
+    def __init__(
+        self, task: Task[..., Any], limits: Limits | None, keeper: Timekeeper | None, run_coroutine: CoroutineRunner
+    ) -> None:
         self.task = task
         self._limits = limits
         self._keeper = keeper if limits is not None else None
+        self._run_coroutine = run_coroutine
 
     def __enter__(self) -> None:
         """Begin."""
@@ -76,15 +83,23 @@ class Run:
     def afterwards(self) -> Run:
         """Return the time in which hooks tell of its end: the hard limit anew, and no soft one, which is the function's."""
         hard = self._limits.hard if self._limits is not None and self._keeper is not None else None
-        return Run(self.task, Limits(hard) if hard is not None else None, self._keeper)
+        return Run(self.task, Limits(hard) if hard is not None else None, self._keeper, self._run_coroutine)
 
     def finish(self, coroutine: Coroutine[Any, Any, Any]) -> object:
-        """Run an `async def` task to its end."""
-        return asyncio.run(coroutine) if self._keeper is None else self._keeper.finish(coroutine)
+        """Run an `async def` task to its end, where no event loop runs."""
+        return self._run_coroutine(coroutine) if self._keeper is None else self._keeper.finish(coroutine)
+
+    def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Awaitable[object]:
+        """Return what the running event loop has to await for the task."""
+        return coroutine if self._keeper is None else self._keeper.drive(coroutine)
+
+
+Steps: TypeAlias = Generator[tuple[Run, Coroutine[Any, Any, Any]], object, Finished]
+"""A delivery on its way: yields what has to be awaited, with its run, and is sent what came of it."""
 
 
 class Executor:
-    """Runs deliveries one at a time, on the thread that calls it.
+    """Runs deliveries: each on the thread that calls `run`, or in the event loop that awaits `run_in_loop`.
 
     Args:
         host: The application.
@@ -93,6 +108,7 @@ class Executor:
         mark: Told the number of the delivery and how far it is (`work.DECODING`, `work.RUNNING`): what is known of it
             when this process dies.
         timing: How long tasks may run.
+        run_coroutine: Runs the coroutine of a task to its end, in `run`.
     """
 
     def __init__(
@@ -103,6 +119,7 @@ class Executor:
         clock: Clock = SYSTEM_CLOCK,
         mark: Callable[[int, int], object] | None = None,
         timing: Timing = NO_TIMING,
+        run_coroutine: CoroutineRunner = asyncio.run,
     ) -> None:
         self._codec = host.codec
         self._registry = host.registry
@@ -110,12 +127,13 @@ class Executor:
         self._clock = clock
         self._mark = mark or _no_mark
         self._timing = timing
+        self._run_coroutine = run_coroutine
         self._reply_encodings: dict[str | None, Encoding] = {}
         self._topology = host.topology
         self._persistent_replies = host.topology.replies.persistent
 
     def run(self, work: Work, report: Callable[[Reply], object]) -> Finished:
-        """Run one delivery.
+        """Run one delivery on this thread.
 
         Args:
             work: The delivery.
@@ -124,6 +142,39 @@ class Executor:
         Returns:
             What became of it, with the reply ready to publish.
         """
+        steps = self._steps(work, report)
+        step: Callable[[Any], tuple[Run, Coroutine[Any, Any, Any]]] = steps.send
+        value: object = None
+        while True:
+            # One `try` around all of it: a soft limit is raised on whatever line this thread is on.
+            try:
+                run, coroutine = step(value)
+                value = run.finish(coroutine)
+                step = steps.send
+            except StopIteration as end:
+                finished: Finished = end.value
+                return finished
+            except BaseException as error:  # noqa: BLE001 - all of it is the task's to see
+                step, value = steps.throw, error
+
+    async def run_in_loop(self, work: Work, report: Callable[[Reply], object]) -> Finished:
+        """Do the same beside others in the running event loop; for `async def` tasks, which it awaits."""
+        steps = self._steps(work, report)
+        step: Callable[[Any], tuple[Run, Coroutine[Any, Any, Any]]] = steps.send
+        value: object = None
+        while True:
+            try:
+                run, coroutine = step(value)
+                value = await run.drive(coroutine)
+                step = steps.send
+            except StopIteration as end:
+                finished: Finished = end.value
+                return finished
+            except BaseException as error:  # noqa: BLE001 - a cancellation too is how a task ends, not how this does
+                step, value = steps.throw, error
+
+    def _steps(self, work: Work, report: Callable[[Reply], object]) -> Steps:
+        """Run one delivery, with whatever is to be awaited left to who drives this."""
         self._mark(work.number, DECODING)
         try:
             envelope = self._codec.decode_task(work.body, work.properties, arrived=self._arrived(work))
@@ -149,7 +200,8 @@ class Executor:
         except RemoteMessageError as error:
             return self._refused(work, envelope, error)
         self._mark(work.number, RUNNING)
-        return self._run(work, envelope, Run(task, limits, self._timing.keeper), report)
+        run = Run(task, limits, self._timing.keeper, self._run_coroutine)
+        return (yield from self._run(work, envelope, run, report))
 
     # ------------------------------------------------------------------------------------------------ before it runs
 
@@ -206,7 +258,7 @@ class Executor:
         limits = limits_of_call(envelope.timelimit).or_else(limits_of_task(task.options)).or_else(self._timing.limits)
         if limits.hard is None and limits.soft is None:
             return None
-        reason = not_kept(self._timing.pool, limits)
+        reason = not_kept(self._timing.pool, limits, is_async=task.is_async)
         if reason:
             raise NotBuiltYetHere(f"{reason} (header timelimit: {list(envelope.timelimit)})")
         return limits
@@ -225,7 +277,7 @@ class Executor:
 
     # --------------------------------------------------------------------------------------------------- the function
 
-    def _run(self, work: Work, envelope: TaskEnvelope, run: Run, report: Callable[[Reply], object]) -> Finished:
+    def _run(self, work: Work, envelope: TaskEnvelope, run: Run, report: Callable[[Reply], object]) -> Steps:
         def tell(state: str, meta: object) -> None:
             reply = self._answer_or_raise(work, envelope, state, meta)
             if reply is not None:
@@ -241,7 +293,7 @@ class Executor:
                 life.begin(task, request)
                 result = task(*envelope.args, **envelope.kwargs)
                 if inspect.iscoroutine(result):
-                    result = run.finish(result)
+                    result = yield run, result
                 seconds = time.perf_counter() - began
                 reply = self._answer_or_raise(work, envelope, State.SUCCESS, result)
             if life.listened_to(task):

@@ -26,10 +26,8 @@ from typing import Final
 from amqpq import signals
 from amqpq.clock import Clock
 from amqpq.consumer import Tap
-from amqpq.errors import AmqpqError, RemoteMessageError, Replayed, TaskRevoked, TimeLimitExceeded, WorkerLost
-from amqpq.lifecycle import State
+from amqpq.errors import Replayed
 from amqpq.log import WORKER
-from amqpq.message import Encoding, ResultEnvelope, failure
 from amqpq.security.replay import SeenIds
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery
@@ -43,12 +41,13 @@ from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Lane, Outlet
 from amqpq.worker.pools.interface import Crash, Pool
 from amqpq.worker.reactor import Reactor, Timer
-from amqpq.worker.settle import CRASH_LIMIT, Happened, without_delivery
+from amqpq.worker.settle import Happened, without_delivery
 from amqpq.worker.settler import Settler, Surroundings
 from amqpq.worker.states import STAGE, Position
+from amqpq.worker.verdicts import Verdicts
 from amqpq.worker.vitals import BEAT_SECONDS, Connections, Running, Vitals
 from amqpq.worker.waiting import Waiting
-from amqpq.worker.work import RUNNING, Finished, Reply, Report
+from amqpq.worker.work import Finished, Report
 
 logger = logging.getLogger(WORKER)
 
@@ -133,6 +132,7 @@ class Loop:
         self.gate = Gate(parts.host, parts.consuming, parts.reactor, plan.prefetch, self._settler.put_off)
         self._waiting = Waiting(self.gate)
         self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor)
+        self._verdicts = Verdicts(parts.host.codec)
         self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)
         self._office = Office(
             Inside(
@@ -433,61 +433,16 @@ class Loop:
             logger.error("%s", crash.how)
             return
         job.remains = crash.remains
-        if crash.overran is not None:
-            self._overran(job, crash, crash.overran)
-            return
-        if crash.terminated:
-            error = TaskRevoked(f"it was ended by {crash.terminated}")
-            reply = self._crash_reply(job, crash, error, State.REVOKED)
-            self._conclude(job, Finished(job.number, Happened.REVOKED, job.task, 0.0, reply, "terminated", str(error)))
-            return
-        job.crashes += 1
-        reason = f"{crash.how} while it ran this task ({job.crashes} of {CRASH_LIMIT} times)"
-        reply = self._crash_reply(job, crash, WorkerLost(reason)) if job.crashes >= CRASH_LIMIT else None
-        traceback = crash.remains.fault if crash.remains is not None else ""
-        outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason, traceback)
-        self._conclude(job, outcome)
-
-    def _overran(self, job: Job, crash: Crash, limit: float) -> None:
-        """Fail a task that was over its hard limit. Trying again would take as long, so it is not counted as a crash."""
-        reason = f"it ran longer than its time limit of {limit:g} s, and its process was killed"
-        reply = self._crash_reply(job, crash, TimeLimitExceeded(reason))
-        outcome = Finished(job.number, Happened.OVERRAN, job.task, limit, reply, "time-limit", reason)
-        self._conclude(job, outcome)
-
-    def _crash_reply(self, job: Job, crash: Crash, error: AmqpqError, state: State = State.FAILURE) -> Reply | None:
-        """Answer for a child that cannot. Only if it had checked the signature: else the reply address may be forged."""
-        return self._reply(job, error, state) if crash.stage == RUNNING else None
-
-    def _reply(self, job: Job, error: AmqpqError, state: State) -> Reply | None:
-        """Answer a message whose signature was checked."""
-        codec = self._parts.host.codec
-        facts = codec.task_facts(job.delivery.properties)
-        if facts.reply_to is None:
-            return None
-        body, properties = codec.encode_result(
-            ResultEnvelope(job.id, state, failure.describe(error)),
-            reply_to=facts.reply_to,
-            encoding=Encoding(serializer=None if facts.serializer == "pickle" else facts.serializer),
-            correlation_id=facts.correlation_id or job.id,
-        )
-        return Reply(facts.reply_to, body, properties)
+        self._conclude(job, self._verdicts.crashed(job, crash))
 
     # ---------------------------------------------------------------------------------------------------------- revoked
 
     def _revoke(self, job: Job) -> bool:
         """Conclude a job that has not begun, if it is revoked. A forged one is not: the pool refuses it, with evidence."""
-        if job.id not in self._revoked:
-            return False
-        try:
-            self._parts.host.codec.verify_task(job.delivery.body, job.delivery.properties)
-        except RemoteMessageError:
-            return False
-        error = TaskRevoked("it was revoked before it began")
-        reply = self._reply(job, error, State.REVOKED)
-        revoked = Finished(job.number, Happened.REVOKED, job.task, 0.0, reply, "revoked", str(error))
-        self._conclude(job, revoked)
-        return True
+        revoked = self._verdicts.revoked(job) if job.id in self._revoked else None
+        if revoked is not None:
+            self._conclude(job, revoked)
+        return revoked is not None
 
     def _revoke_here(self) -> None:
         """Let go of what is here, has not begun, and is revoked by now; what the pool holds of it comes back first."""

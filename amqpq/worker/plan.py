@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from amqpq.errors import ConfigurationError, NotBuiltYet
+from amqpq.errors import ConfigurationError
 from amqpq.topology import Topology
 from amqpq.topology.units import size_bytes
 from amqpq.worker.limits import NO_LIMITS, NO_RECYCLING, Limits, Recycling
+from amqpq.worker.pools.hubpool import HUB_POOLS
 
-POOLS: Final = ("prefork", "threads", "solo")
-LATER_POOLS: Final = ("gevent", "eventlet", "asyncio")
+POOLS: Final = ("prefork", "threads", "solo", "asyncio", "gevent", "eventlet")
+EXTRA_POOLS: Final = ("gevent", "eventlet")
+"""Those that need a library of the same name, which comes as an extra of the same name."""
+HUB_CONCURRENCY: Final = 100
+"""Tasks at a time where they share a process and wait most of the time; a CPU is no measure for those."""
 PREFETCH_MULTIPLIER: Final = 4
 """Deliveries held per task that can run, as in Celery. It hides the way to the broker and back behind running tasks; more
 would keep from other workers what this one cannot begin. For tasks of under a millisecond `--prefetch` 10 to 50 times the
@@ -57,18 +62,17 @@ def choose_pool(name: str) -> str:
     """Return the pool of that name.
 
     Raises:
-        NotBuiltYet: It is to come.
-        ConfigurationError: There is none.
+        ConfigurationError: There is none, or its library is not installed.
     """
-    if name in POOLS:
-        return name
-    if name in LATER_POOLS:
-        raise NotBuiltYet(f"-P {name}: not built yet; use {', '.join(POOLS)}")
-    raise ConfigurationError(f"-P {name}: there is no such pool{_meant(name, POOLS)}; use {', '.join(POOLS)}")
+    if name not in POOLS:
+        raise ConfigurationError(f"-P {name}: there is no such pool{_meant(name, POOLS)}; use {', '.join(POOLS)}")
+    if name in EXTRA_POOLS and importlib.util.find_spec(name) is None:
+        raise ConfigurationError(f"-P {name}: {name} is not installed; pip install 'amqpq[{name}]'")
+    return name
 
 
 def choose_concurrency(pool: str, wanted: int | None) -> int:
-    """Return how many tasks run at a time; by default one per CPU, and one in solo.
+    """Return how many tasks run at a time; by default one per CPU, one in solo, a hundred where they share a process.
 
     Raises:
         ConfigurationError: The pool cannot do that.
@@ -79,7 +83,7 @@ def choose_concurrency(pool: str, wanted: int | None) -> int:
         if wanted is not None and wanted != 1:
             raise ConfigurationError(f"-c {wanted}: the solo pool runs one task at a time; use -P threads or prefork")
         return 1
-    return wanted or _cpus()
+    return wanted or (HUB_CONCURRENCY if pool in HUB_POOLS else _cpus())
 
 
 def choose_prefetch(wanted: int | None, concurrency: int) -> int:

@@ -40,6 +40,7 @@ from amqpq.worker.loop import ExitCode, Loop, LoopPlan, Parts
 from amqpq.worker.plan import WorkerPlan
 from amqpq.worker.pools.alarm import Alarm
 from amqpq.worker.pools.childprocess import ChildPlan
+from amqpq.worker.pools.hubpool import HUB_POOLS, HubPool
 from amqpq.worker.pools.interface import Pool
 from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.pools.threads import SoloPool, ThreadPool
@@ -193,9 +194,12 @@ def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
 
 def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor) -> Pool:
     """Return the pool of the plan, not started."""
-    if plan.pool == "prefork":
-        child_plan = ChildPlan(plan.reference, plan.name, plan.log_level, plan.topology, plan.limits, plan.recycling)
-        return ProcessPool(child_plan, plan.concurrency, reactor)
+    if plan.pool == "prefork" or plan.pool in HUB_POOLS:
+        child_plan = ChildPlan(
+            plan.reference, plan.name, plan.log_level, plan.topology, plan.limits, plan.recycling, plan.pool
+        )
+        kind = HubPool if plan.pool in HUB_POOLS else ProcessPool
+        return kind(child_plan, plan.concurrency, reactor)
     if plan.pool == "solo":
         return SoloPool(Executor(host, plan.name, timing=Timing("solo", plan.limits, Alarm())), reactor)
     return ThreadPool(Executor(host, plan.name), plan.concurrency, reactor)

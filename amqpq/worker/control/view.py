@@ -6,11 +6,9 @@ import os
 import platform
 import resource
 import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, Final, Protocol
 
 from amqpq.clock import Clock
@@ -18,7 +16,7 @@ from amqpq.errors import LocalError
 from amqpq.topology.declarations import queue_spec
 from amqpq.topology.model import did_you_mean
 from amqpq.transport import url
-from amqpq.worker.control.events import Events, Running
+from amqpq.worker.control.events import Events, Running, version
 from amqpq.worker.control.lamport import LamportClock
 from amqpq.worker.control.revoked import Revoked
 from amqpq.worker.control.surface import Facts, Refused
@@ -102,9 +100,9 @@ class View:
         """The works that run now, by number."""
         epoch = self._inside.clock.time() - self._inside.reactor.monotonic()
         return {
-            member.number: Running(member.pid, epoch + member.since)
+            member.number: Running(member.pid, None if member.since is None else epoch + member.since)
             for member in self._inside.pool.census()
-            if member.number is not None and member.since is not None
+            if member.number is not None
         }
 
     def job(self, number: int) -> Job | None:
@@ -336,15 +334,12 @@ class View:
 
     def resize(self, by: int) -> int:
         """Grow or shrink the pool."""
-        pool: Any = self._inside.pool
-        if not hasattr(pool, "grow"):
-            raise Refused(f"not built yet: changing the size of the {pool.name} pool while it runs")
+        pool = self._inside.pool
         try:
             (pool.grow if by > 0 else pool.shrink)(abs(by))
         except LocalError as error:
             raise Refused(str(error)) from error
-        size: int = pool.size
-        return size
+        return pool.size
 
     def limit_rate(self, task: str, rate: str | float | None) -> bool:
         """Change how often this worker may begin a task."""
@@ -385,11 +380,3 @@ def signal_number(name: str) -> int:
         )
     except (ValueError, KeyError):
         raise Refused(f"there is no signal {name[:20]!r}; use TERM, KILL or another name of `kill -l`") from None
-
-
-def version() -> str:
-    """Return the version of amqpq."""
-    try:
-        return metadata.version("amqpq")
-    except metadata.PackageNotFoundError:
-        return f"source, Python {sys.version_info.major}"

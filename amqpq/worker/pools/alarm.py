@@ -5,7 +5,7 @@ The handler and the timer are set for the length of one limited task, and put ba
 
 An `async def` task needs more. While it computes, raising from the handler is right. While it waits, the handler runs
 inside the event loop, and an exception there would end the loop instead of reaching the `await`. So then the task is
-cancelled, and what drives its coroutine turns that cancellation into the error (`_Driven`).
+cancelled, and what drives its coroutine turns that cancellation into the error (`Driven`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import asyncio
 import signal
 from collections.abc import Coroutine, Generator
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from amqpq.errors import SoftTimeLimitExceeded
 from amqpq.worker.limits import Limits
@@ -56,13 +56,14 @@ class Alarm:
     def finish(self, coroutine: Coroutine[Any, Any, Any]) -> object:
         """Run an `async def` task to its end, with the error raised where it waits or computes."""
         try:
-            return asyncio.run(self._drive(coroutine))
+            return asyncio.run(self.drive(coroutine))
         finally:
             self._task = self.error = None
 
-    async def _drive(self, coroutine: Coroutine[Any, Any, Any]) -> object:
+    async def drive(self, coroutine: Coroutine[Any, Any, Any]) -> object:
+        """Await an `async def` task, the one that runs, with the error raised in it."""
         self._task = asyncio.current_task()
-        return await _Driven(coroutine, self)
+        return await Driven(coroutine, self)
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
         seconds, self._seconds = self._seconds, None
@@ -76,12 +77,23 @@ class Alarm:
         task.get_loop().call_soon_threadsafe(task.cancel)
 
 
-class _Driven:
-    """Runs a coroutine as `await` would, but for the cancellation that stands for the alarm."""
+class Bell(Protocol):
+    """What a cancellation may stand for."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], alarm: Alarm) -> None:
+    error: SoftTimeLimitExceeded | None
+
+
+class Driven:
+    """Runs a coroutine as `await` would, but for the cancellation that stands for the alarm.
+
+    Args:
+        coroutine: The task's.
+        bell: Its `error` is raised instead of the next cancellation, and taken off.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], bell: Bell) -> None:
         self._coroutine = coroutine
-        self._alarm = alarm
+        self._bell = bell
 
     def __await__(self) -> Generator[Any, Any, Any]:
         error: BaseException | None = None
@@ -101,7 +113,7 @@ class _Driven:
 
     def _meant(self) -> SoftTimeLimitExceeded | None:
         """Take the alarm's error, if there is one, and the cancellation off the task."""
-        error, self._alarm.error = self._alarm.error, None
+        error, self._bell.error = self._bell.error, None
         task = asyncio.current_task()
         if error is not None and task is not None:
             task.uncancel()

@@ -29,14 +29,15 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from amqpq import signals
 from amqpq.errors import AmqpqError, ConfigurationError
 from amqpq.worker import logs
 from amqpq.worker.execute import Executor
-from amqpq.worker.host import load_host
+from amqpq.worker.host import Host, load_host
 from amqpq.worker.limits import STATM, Limits, Timing
 from amqpq.worker.pools import tail, wire
 from amqpq.worker.pools.alarm import Alarm
@@ -70,24 +71,44 @@ class ChildTimekeeper(Alarm):
             wire.clear_deadline(self._board)
 
 
+def start_thread(function: Callable[[], None]) -> None:
+    """Run a function on a thread that does not keep the process alive."""
+    threading.Thread(target=function, name="amqpq-control", daemon=True).start()
+
+
+class System(NamedTuple):
+    """The system's own threads, locks and sockets; `threading` and `socket` may have been patched for greenlets."""
+
+    start_thread: Callable[[Callable[[], None]], object] = start_thread
+    lock: Callable[[], threading.Lock] = threading.Lock
+    socket: type[socket.socket] = socket.socket
+
+
+SYSTEM: Final = System()
+
+
 class Child:
     """The life of one child."""
 
-    def __init__(self, works: socket.socket, control: socket.socket, board: mmap.mmap, board_fd: int) -> None:
+    def __init__(
+        self, works: socket.socket, control: socket.socket, board: mmap.mmap, board_fd: int, system: System = SYSTEM
+    ) -> None:
         self._works = works
         self._control = control
         self._board = board
         self._board_fd = board_fd
+        self._system = system
         self._unframer = wire.Unframer()
         # Both threads take from this deque, from either end, one atomic operation at a time: an entry goes to one of them.
         self._waiting: deque[tuple[int, Work]] = deque()
         self._received = 0
         self._recalled = 0
         self._memory_bytes: int | None = None
-        self._reading = threading.Lock()
+        self._executor: Executor
+        self._reading = system.lock()
         self._done: list[tuple[Any, ...]] = []
         self._held_since = 0.0
-        self._sending = threading.Lock()
+        self._sending = system.lock()
 
     def live(self) -> None:
         """Load the application, say so, and work until the parent hangs up."""
@@ -99,19 +120,24 @@ class Child:
         try:
             host = load_host(init.reference, init.topology)
             signals.worker_process_init.send(init.worker)
-            timing = Timing("prefork", init.limits, ChildTimekeeper(self._board))
-            self._memory_bytes = init.memory_bytes
-            self._see_room()
-            executor = Executor(host, init.worker, mark=self._mark, timing=timing)
+            self._prepare(host, init)
         except BaseException as error:  # noqa: BLE001 - whatever user code raises at import is the parent's to report
             self._send([wire.Unfit(_why(error))])
             return
-        threading.Thread(target=self._obey, name="amqpq-control", daemon=True).start()
+        self._system.start_thread(self._obey)
         self._send([wire.Ready()])
-        self._work(executor)
+        self._work()
         signals.worker_process_shutdown.send(init.worker, pid=os.getpid(), exitcode=0)
 
-    def _work(self, executor: Executor) -> None:
+    def _prepare(self, host: Host, init: wire.Init) -> None:
+        """Get ready to run tasks of the application."""
+        timing = Timing("prefork", init.limits, ChildTimekeeper(self._board))
+        self._memory_bytes = init.memory_bytes
+        self._see_room()
+        self._executor = Executor(host, init.worker, mark=self._mark, timing=timing)
+
+    def _work(self) -> None:
+        """Run what comes until the parent hangs up."""
         while True:
             try:
                 index, work = self._waiting.popleft()
@@ -123,7 +149,7 @@ class Child:
             if index <= self._recalled:
                 self._send([wire.HandedBack((work.number,), recalled=False)])
                 continue
-            self._note(executor.run(work, partial(self._report, work.number)))
+            self._note(self._executor.run(work, partial(self._report, work.number)))
             if self._memory_bytes is not None and (resident := resident_bytes()) > self._memory_bytes:
                 self._recalled = sys.maxsize  # whatever came or comes goes back
                 self._send([wire.Full(resident)])
@@ -262,13 +288,18 @@ def _why(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-def main() -> None:
-    """Be a child; its descriptors are the last three arguments (see `processes`)."""
+def main(make: Callable[..., Child] = Child, system: System = SYSTEM) -> None:
+    """Be a child; its descriptors are the last three arguments (see `childprocess`).
+
+    Args:
+        make: The kind of child, called with its two sockets, the board, the board's descriptor and `system`.
+        system: The system's own threads and sockets.
+    """
     # Signals of a terminal or a service manager go to the whole group; only the parent decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     works_fd, control_fd, board_fd = (int(argument) for argument in sys.argv[-3:])
     del sys.argv[1:]
     board = mmap.mmap(board_fd, tail.SHARED_BYTES)
-    Child(socket.socket(fileno=works_fd), socket.socket(fileno=control_fd), board, board_fd).live()
+    make(system.socket(fileno=works_fd), system.socket(fileno=control_fd), board, board_fd, system).live()
     logging.shutdown()

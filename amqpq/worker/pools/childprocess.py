@@ -1,4 +1,4 @@
-"""A child of the prefork pool as its parent sees it: the process, its two sockets, the board, what it holds."""
+"""A child as its parent sees it: the process, its two sockets, the board, what it holds."""
 
 from __future__ import annotations
 
@@ -10,17 +10,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from amqpq.topology import Topology
 from amqpq.worker.limits import NO_LIMITS, NO_RECYCLING, Limits, Recycling
 from amqpq.worker.pools import tail, wire
 from amqpq.worker.work import Remains, Work
 
-_BOOT = "import sys; sys.path[:] = {path!r}; from amqpq.worker.pools.child import main; main()"
+_BOOT: Final = "import sys; sys.path[:] = {path!r}; "
+_KEEP: Final = "import _thread, socket; system = _thread.start_new_thread, _thread.allocate_lock, socket.socket; "
+_BEGINNINGS: Final[Mapping[str, str]] = {
+    "prefork": "from amqpq.worker.pools.child import main; main()",
+    "asyncio": "from amqpq.worker.pools.asyncio_hub import main; main()",
+    # Patched before anything else is imported, so that nothing holds on to what is replaced. Our own thread is a real one.
+    "gevent": _KEEP + "from gevent.monkey import patch_all; patch_all(); "
+    "from amqpq.worker.pools.gevent_hub import main; main(*system)",
+    "eventlet": _KEEP + "from eventlet import monkey_patch; monkey_patch(); "
+    "from amqpq.worker.pools.eventlet_hub import main; main(*system)",
+}
+"""The first words of a child, by pool."""
 
 
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -29,7 +40,7 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True, slots=True)
 class ChildPlan:
-    """What every child is told: the application, its topology, the worker's name, the log level, time limits, its end."""
+    """What every child is told: the application, its topology, the worker's name, the log level, limits, its end, its kind."""
 
     reference: str
     worker: str
@@ -37,6 +48,7 @@ class ChildPlan:
     topology: Topology | None = None
     limits: Limits = NO_LIMITS
     recycling: Recycling = NO_RECYCLING
+    pool: str = "prefork"
 
 
 class Process(subprocess.Popen[bytes]):
@@ -93,7 +105,7 @@ class Child:
             self.board = mmap.mmap(board.fileno(), tail.SHARED_BYTES)
             inherited = (theirs.fileno(), their_control.fileno(), board.fileno())
             self.process = Process(
-                [sys.executable, "-c", _BOOT.format(path=sys.path), *map(str, inherited)],
+                [sys.executable, "-c", _BOOT.format(path=sys.path) + _BEGINNINGS[plan.pool], *map(str, inherited)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=inherited,
                 process_group=0,
@@ -112,6 +124,7 @@ class Child:
         self.why_unfit = ""
         self.done = 0
         self.retiring = False
+        self.surplus = False
         self.overran: tuple[int, float] | None = None
         self.terminated: tuple[int, str] | None = None
         memory_bytes = plan.recycling.memory_bytes

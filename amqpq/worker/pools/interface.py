@@ -1,4 +1,4 @@
-"""What the loop knows of a pool: five verbs, and the six things a pool tells the loop.
+"""What the loop knows of a pool: its verbs and its size, and the six things a pool tells the loop.
 
 A pool takes what it can run (`offer`) from the works that wait, and reports through `Listener`, always on the loop's thread.
 It never touches the broker, and it forgets a work in the moment it reports it.
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from amqpq.errors import ConfigurationError
 from amqpq.worker.vitals import Member
 from amqpq.worker.work import Finished, Remains, Report, Work
 
@@ -61,6 +62,24 @@ class Pool(Protocol):
 
     name: str
 
+    @property
+    def size(self) -> int:
+        """How many tasks may run at a time."""
+
+    def grow(self, count: int) -> None:
+        """Run so many more tasks at a time.
+
+        Raises:
+            ConfigurationError: This pool cannot, and why.
+        """
+
+    def shrink(self, count: int) -> None:
+        """Run so many fewer, as soon as running ones end; none is disturbed.
+
+        Raises:
+            ConfigurationError: None would be left, or this pool cannot, and why.
+        """
+
     def start(self, listener: Listener) -> None:
         """Begin to start; `pool_ready` or `pool_failed` follows."""
 
@@ -88,3 +107,16 @@ class Pool(Protocol):
 
     def describe(self) -> str:
         """Name the pool and its size for the banner, `prefork, 4 processes`."""
+
+
+def check_resize(pool: Pool, count: int) -> None:
+    """See that a pool may change its size by `count`, negative to shrink.
+
+    Raises:
+        ConfigurationError: Nothing could run any more.
+    """
+    if pool.size + count < 1:
+        raise ConfigurationError(
+            f"the {pool.name} pool runs {pool.size} tasks at a time and cannot shrink by {-count}: "
+            "at least one must be able to run"
+        )

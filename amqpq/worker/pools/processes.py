@@ -18,6 +18,9 @@ Children do not live for ever where `Recycling` says so. One that has had its nu
 has grown too large hands back what it has not begun. Either is let go when it holds nothing: its replacement starts while it
 runs its exit handlers. So there are never more tasks at a time than there are children.
 
+The pool grows by starting children and shrinks by letting some go, idle ones first: a child that is to go gets nothing more,
+hands back what it has not begun, and ends when it holds nothing.
+
 A work that has killed a child before runs alone: nothing else is with its child, so nothing else dies with it.
 """
 
@@ -37,7 +40,7 @@ from typing import Final
 from amqpq.log import WORKER
 from amqpq.worker.pools import wire
 from amqpq.worker.pools.childprocess import Child, ChildPlan, death, ignores
-from amqpq.worker.pools.interface import Crash, Listener
+from amqpq.worker.pools.interface import Crash, Listener, check_resize
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.vitals import Member
 from amqpq.worker.work import RUNNING, Finished, Remains, Work
@@ -114,6 +117,35 @@ class ProcessPool:
     def describe(self) -> str:
         """Name the pool and its size."""
         return f"prefork, {self._count} process{'es' if self._count != 1 else ''}"
+
+    @property
+    def size(self) -> int:
+        """How many children there are to be."""
+        return self._count
+
+    def grow(self, count: int) -> None:
+        """Start so many more children; those that were to go and have not gone yet stay instead."""
+        self._count += count
+        going = [child for child in self._children if child.surplus][:count]
+        for child in going:
+            child.surplus = False
+        for _ in range(count - len(going)):
+            self._spawn()
+
+    def shrink(self, count: int) -> None:
+        """Let so many children go, idle ones first."""
+        check_resize(self, -count)
+        self._count -= count
+        staying = [child for child in self._children if not child.surplus]
+        # What is not ready has begun nothing, and what is about to be replaced goes anyway.
+        staying.sort(key=lambda child: (child.ready and not child.retiring, len(child.held)))
+        for child in staying[: max(0, len(staying) - self._count)]:
+            child.surplus = True
+            if len(child.held) > 1 or (child.held and child.unsent):
+                child.recall()
+            elif not child.held:
+                self._let_go(child)
+        self._announce()
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -232,7 +264,7 @@ class ProcessPool:
         return self.depth if tasks is None else min(self.depth, tasks - child.done)
 
     def _takes_more(self, child: Child, now: float) -> bool:
-        if not child.ready or child.alone or child.recalling or child.retiring:
+        if not child.ready or child.alone or child.recalling or child.retiring or child.surplus:
             return False
         return not child.held or now - child.heard < SILENCE_SECONDS
 
@@ -311,7 +343,7 @@ class ProcessPool:
                 outcomes.append(wire.unpack_finished(message))
         if outcomes:
             self._finished(child, outcomes)
-        if child.retiring and not child.held and child in self._children:
+        if (child.retiring or child.surplus) and not child.held and child in self._children:
             self._let_go(child)
 
     def _finished(self, child: Child, outcomes: list[Finished]) -> None:
@@ -340,19 +372,22 @@ class ProcessPool:
             child.why_unfit = message.reason
         else:
             child.ready = True
-            if not self._announced and all(each.ready for each in self._children):
-                self._announced = True
-                self._listener.pool_ready()
+            self._announce()
+
+    def _announce(self) -> None:
+        if not self._announced and all(each.ready for each in self._children):
+            self._announced = True
+            self._listener.pool_ready()
 
     # ----------------------------------------------------------------------------------------------------------- death
 
     def _let_go(self, child: Child) -> None:
-        """Hang up on a child that holds nothing and gets nothing more; start another in its place."""
+        """Hang up on a child that holds nothing and gets nothing more; start another in its place, if there is to be one."""
         self._children.remove(child)
         self._reactor.unwatch(child.works)
         child.works.shutdown(socket.SHUT_WR)
         self._leaving.append((child, self._reactor.monotonic() + STOP_SECONDS))
-        self._spawn()
+        self._replace()
 
     def _see_off(self) -> None:
         """Bury those that have left; kill what does not want to."""
@@ -425,15 +460,18 @@ class ProcessPool:
             terminated = child.terminated[1]
             logger.warning("ended child %d by %s: its task was revoked", child.process.pid, terminated)
         else:
-            logger.error("child %d %s%s", child.process.pid, how, f": {child.why_unfit}" if child.why_unfit else "")
+            self._log_death(child, how)
         others = tuple(held for held in child.held if held != guilty)
         if guilty is not None or others:
             self._listener.crashed(
                 Crash(guilty, stage, f"child {child.process.pid} {how}", others, overran, remains, terminated)
             )
 
+    def _log_death(self, child: Child, how: str) -> None:
+        logger.error("child %d %s%s", child.process.pid, how, f": {child.why_unfit}" if child.why_unfit else "")
+
     def _replace(self) -> None:
-        if not self._over:
+        if not self._over and sum(not child.surplus for child in self._children) < self._count:
             self._spawn()
 
     def _kill(self, child: Child) -> None:

@@ -15,14 +15,17 @@ import threading
 from collections import Counter, deque
 from typing import Final
 
+from amqpq.errors import ConfigurationError
 from amqpq.worker.execute import Executor
-from amqpq.worker.pools.interface import Listener
+from amqpq.worker.pools.interface import Listener, check_resize
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.vitals import Member
 from amqpq.worker.work import Finished, Reply, Report, Work
 
 SPARE: Final = 8
 """Works taken beyond the number of threads, so that a thread that ends a short task finds the next one at once."""
+
+_SOLO_REMEDY: Final = "use another pool"
 
 
 class ThreadPool:
@@ -45,6 +48,8 @@ class ThreadPool:
         self._running: dict[str, tuple[int, float]] = {}
         self._done_by: Counter[str] = Counter()
         self._threads: list[threading.Thread] = []
+        self._started = 0
+        self._left: set[str] = set()
         self._over = False
         self._listener: Listener
 
@@ -52,15 +57,26 @@ class ThreadPool:
         """Name the pool and its size."""
         return f"{self.name}, {self._count} thread{'s' if self._count != 1 else ''}"
 
+    @property
+    def size(self) -> int:
+        """How many threads there are to be."""
+        return self._count
+
+    def grow(self, count: int) -> None:
+        """Start so many more."""
+        self._count += count
+        self._start(count)
+
+    def shrink(self, count: int) -> None:
+        """Have so many end, each when it is idle next."""
+        check_resize(self, -count)
+        self._count -= count
+        self._hang_up(count)
+
     def start(self, listener: Listener) -> None:
         """Start the threads. They are daemons: a task that never ends must not keep a stopped worker alive."""
         self._listener = listener
-        self._threads = [
-            threading.Thread(target=self.serve, name=f"amqpq-task-{number}", daemon=True)
-            for number in range(self._count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._start(self._count)
         listener.pool_ready()
 
     def offer(self, waiting: deque[Work]) -> None:
@@ -78,16 +94,18 @@ class ThreadPool:
     def recall(self) -> None:
         """Take back what no thread has taken yet."""
         returned: list[int] = []
+        ends = 0
         while True:
             try:
                 work = self._queue.get_nowait()
             except queue.Empty:
                 break
             if work is None:
-                self._queue.put(None)
-                break
+                ends += 1  # for a thread that is to go; works may lie behind it
+                continue
             returned.append(work.number)
             self._held.discard(work.number)
+        self._hang_up(ends)
         if returned:
             self._listener.handed_back(returned)
 
@@ -99,12 +117,12 @@ class ThreadPool:
     def kill(self) -> None:
         """Report nothing more. A running task goes on until the process ends, because Python cannot end a thread."""
         self._over = True
-        self._hang_up()
+        self._hang_up(self._count)
 
     def stop(self) -> None:
         """End the threads, which are idle."""
         self._over = True
-        self._hang_up()
+        self._hang_up(self._count)
         for thread in self._threads:
             thread.join()
 
@@ -112,6 +130,7 @@ class ThreadPool:
         """Run works on this thread until the pool ends."""
         while (work := self._queue.get()) is not None:
             self.run_one(work)
+        self._left.add(threading.current_thread().name)
 
     def run_one(self, work: Work) -> None:
         """Run one work on this thread and tell the loop."""
@@ -125,7 +144,9 @@ class ThreadPool:
     def census(self) -> tuple[Member, ...]:
         """Return how the threads are; what they write meanwhile is theirs alone, name by name."""
         running, pid = dict(self._running), os.getpid()
-        threads = {thread.name: thread.is_alive() for thread in self._threads} or dict.fromkeys(running, True)
+        threads = {
+            thread.name: thread.is_alive() for thread in self._threads if thread.name not in self._left
+        } or dict.fromkeys(running, True)
         members: list[Member] = []
         for name, alive in threads.items():
             number, since = running.get(name, (None, None))
@@ -144,8 +165,16 @@ class ThreadPool:
         if not self._over:
             self._listener.finished((finished,))
 
-    def _hang_up(self) -> None:
-        for _ in range(self._count):
+    def _start(self, count: int) -> None:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        for _ in range(count):
+            thread = threading.Thread(target=self.serve, name=f"amqpq-task-{self._started}", daemon=True)
+            self._started += 1
+            self._threads.append(thread)
+            thread.start()
+
+    def _hang_up(self, count: int) -> None:
+        for _ in range(count):
             self._queue.put(None)
 
 
@@ -161,6 +190,14 @@ class SoloPool(ThreadPool):
     def describe(self) -> str:
         """Name the pool."""
         return "solo, one task at a time on the main thread"
+
+    def grow(self, count: int) -> None:
+        """Refuse."""
+        raise ConfigurationError(f"the solo pool runs one task at a time and cannot grow by {count}; {_SOLO_REMEDY}")
+
+    def shrink(self, count: int) -> None:
+        """Refuse."""
+        raise ConfigurationError(f"the solo pool runs one task at a time and cannot shrink by {count}; {_SOLO_REMEDY}")
 
     def start(self, listener: Listener) -> None:
         """Begin; whoever owns the main thread calls `serve`."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from amqpq import App, AsyncApp
+from amqpq import App
 from amqpq.config import codec
 from amqpq.errors import LocalError
 from amqpq.producer.options import read_options
@@ -194,10 +194,3 @@ def test_a_countdown_works_for_every_exchange_type(app: App, broker: MemoryBroke
     broker.advance(0.3)
     ready = {name for name, state in broker.queues().items() if state.messages}
     assert ready == REACHED[way]
-
-
-async def _send_later(link: Any) -> str:
-    async with AsyncApp(SOURCE, environ=KEY, link=link) as app:
-        return str(
-            app.prepare(app.call_by_name("tasks.add", None, None, {"countdown": 5}))[0].plan.publication.exchange
-        )

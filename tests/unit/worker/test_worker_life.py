@@ -184,6 +184,10 @@ class Keeper:
         """Never called here."""
         raise AssertionError(coroutine)
 
+    def drive(self, coroutine: Any) -> Any:
+        """Never called here."""
+        raise AssertionError(coroutine)
+
 
 def test_hooks_have_the_hard_limit_anew_and_no_soft_one(task: Any, run: Callable[..., Finished]) -> None:
     """A hook that hangs is ended like a task that hangs; the function's alarm does not ring in it."""

@@ -62,6 +62,11 @@ class Recording:
             return end.value
         raise AssertionError("it waited")
 
+    def drive(self, coroutine: Any) -> Any:
+        """Await it in a running loop."""
+        self.heard.append("awaited")
+        return coroutine
+
 
 @pytest.fixture
 def app() -> App:
@@ -139,12 +144,21 @@ def test_limits_of_a_decorator() -> None:
         ("solo", Limits(2, 1), "the solo pool cannot keep time_limit: "),
         ("threads", Limits(2, 1), "the threads pool cannot keep time_limit and soft_time_limit: "),
         ("threads", NO_LIMITS, ""),
+        ("gevent", Limits(None, 1), ""),
+        ("eventlet", Limits(2, None), "the eventlet pool cannot keep time_limit: "),
+        ("asyncio", Limits(None, 1), "the asyncio pool cannot keep soft_time_limit: a plain function "),
     ],
 )
 def test_what_a_pool_cannot_keep_is_said_with_the_reason(pool: str, limits: Limits, missed: str) -> None:
     """A soft limit needs a main thread, a hard one a process of its own."""
     assert not_kept(pool, limits).startswith(missed)
     assert bool(not_kept(pool, limits)) is bool(missed)
+
+
+def test_an_event_loop_keeps_the_soft_limit_of_its_own_tasks_only() -> None:
+    """A coroutine can be told where it awaits, and cannot be killed."""
+    assert not not_kept("asyncio", Limits(None, 1), is_async=True)
+    assert "time_limit: a coroutine " in not_kept("asyncio", Limits(2, 1), is_async=True)
 
 
 def test_a_worker_whose_pool_cannot_keep_a_task_s_limit_does_not_start(app: App) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 
 import pytest
 
-from amqpq.errors import ConfigurationError, NotBuiltYet
+from amqpq.errors import ConfigurationError
 from amqpq.topology import load
 from amqpq.worker.plan import (
     PREFETCH_MULTIPLIER,
@@ -50,11 +51,20 @@ def test_an_unknown_queue_is_an_error_with_a_suggestion() -> None:
         choose_queues(TOPOLOGY, ["web.hgih"])
 
 
-@pytest.mark.parametrize("pool", ["gevent", "eventlet", "asyncio"])
-def test_later_pools_are_refused_by_name(pool: str) -> None:
-    """What is to come says so, and what there is instead."""
-    with pytest.raises(NotBuiltYet, match=f"-P {pool}: not built yet; use prefork, threads, solo"):
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_a_pool_whose_library_is_missing_names_the_extra(pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence ends with the command that helps."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == pool else name)
+    with pytest.raises(ConfigurationError, match=re.escape(f"pip install 'amqpq[{pool}]'")):
         choose_pool(pool)
+    assert choose_pool("asyncio") == "asyncio"
+
+
+@pytest.mark.parametrize("pool", ["asyncio", "gevent", "eventlet"])
+def test_tasks_that_share_a_process_are_many(pool: str) -> None:
+    """CPUs are no measure for tasks that wait."""
+    assert choose_concurrency(pool, None) == 100
+    assert choose_concurrency(pool, 7) == 7
 
 
 def test_an_unknown_pool_is_an_error_with_a_suggestion() -> None:
