@@ -114,7 +114,7 @@ def test_a_queue_that_is_gone_from_the_broker_is_unroutable(app: App, folder: Pa
     ("options", "sentence"),
     [
         ({"priorty": 3}, "unknown option 'priorty' (did you mean 'priority'?)"),
-        ({"countdown": 3}, "not built yet: countdown= (delays)"),
+        ({"countdown": 3}, "has no delay ladder; add `delays: {}` to it, and run `amqpq topology apply`"),
         ({"priority": 300}, "priority=300 is not a whole number from 0 to 255"),
         ({"serializer": "xml"}, "unknown serializer 'xml'; there are msgpack, json, yaml, pickle"),
         ({"compression": "zip"}, "unknown compression 'zip' (did you mean 'gzip'?); there are zlib, bzip2 and none"),

@@ -357,7 +357,7 @@ REFUSED: dict[str, tuple[Callable[[Bench], Message], str, str]] = {
     "a task for later": (
         lambda bench: bench.signed(eta=(datetime.now(UTC) + timedelta(hours=1)).isoformat()),
         "unsupported",
-        "not built yet: countdown and eta",
+        "no delay ladder; add `delays: {}`",
     ),
     "a task that fails": (
         lambda bench: bench.signed("tasks.fail", ("on purpose",)),

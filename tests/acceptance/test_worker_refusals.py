@@ -12,7 +12,15 @@ pytestmark = pytest.mark.acceptance
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (("-P", "gevent"), "-P gevent: not built yet; use prefork, threads, solo"),
+        (("-P", "asyncio", "--time-limit", "30"), "the asyncio pool cannot keep time_limit: "),
+        (
+            ("-P", "asyncio", "--soft-time-limit", "30"),
+            "cannot keep soft_time_limit: a plain function runs in a thread",
+        ),
+        (
+            ("-P", "gevent", "--time-limit", "30"),
+            "the gevent pool cannot keep time_limit: a greenlet that does not yield",
+        ),
         (("-P", "thread"), "there is no such pool (did you mean 'threads'?)"),
         (("-P", "solo", "-c", "3"), "the solo pool runs one task at a time"),
         (("-Q", "defualt"), "the topology has no such queue (did you mean 'default'?)"),

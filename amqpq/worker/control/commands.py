@@ -303,7 +303,7 @@ def read_arguments(command: Command, given: Mapping[str, Any]) -> dict[str, Any]
     if unknown:
         known = ", ".join(command.takes) or "none"
         raise Refused(f"{command.name}: unknown argument {unknown[0][:60]!r}; it takes {known}")
-    missing = [name for name in command.needs if not given.get(name)]
+    missing = [name for name in command.needs if given.get(name) in (None, "", [])]
     if missing:
         raise Refused(f"{command.name}: {missing[0]} is missing")
     read: dict[str, Any] = {}
