@@ -144,6 +144,16 @@ class Settler:
         job.end = settle(happened, Case()).end
         self._end(job)
 
+    def put_off(self, job: Job, seconds: float) -> bool:
+        """Have a job that was not begun wait in the broker; False where no delay ladder leads back to its queue."""
+        topology = self._around.topology
+        queue = topology.queues.get(job.queue)
+        if topology.delays is None or queue is None or not delays.reachable(queue):
+            return False
+        due = self._around.now() + seconds
+        self.conclude(job, Finished(job.number, Happened.EARLY, job.task, due=due))
+        return True
+
     def flush(self) -> None:
         """Send what this turn has gathered: publications in one call, acknowledgements after."""
         if self._publications:

@@ -119,6 +119,12 @@ def test_no_more_run_at_a_time_than_the_size(station: Station, tmp_path: Path) -
     assert sorted(result.get(timeout=WAIT_SECONDS) for result in results) == names
 
 
+def test_tasks_with_a_rate_limit_begin_in_every_pool(station: Station) -> None:
+    """The pool tells how many it would begin now, and more of them come through than that."""
+    results = [station.app.send_task("crowd.rated", (number,)) for number in range(5 * station.size)]
+    assert [result.get(timeout=WAIT_SECONDS) for result in results] == list(range(5 * station.size))
+
+
 def test_states_arrive_on_the_way(station: Station, tmp_path: Path) -> None:
     """From the task, and from a thread that it has started."""
     result = station.app.send_task("crowd.progress", (str(tmp_path),))

@@ -22,6 +22,7 @@ from amqpq.worker.control.lamport import LamportClock
 from amqpq.worker.control.revoked import Revoked
 from amqpq.worker.control.surface import Facts, Refused
 from amqpq.worker.deadletter import Place
+from amqpq.worker.gate import Gate
 from amqpq.worker.host import Host
 from amqpq.worker.intake import Intake
 from amqpq.worker.jobs import Job, Jobs
@@ -44,6 +45,7 @@ class Inside:
     pool: Pool
     jobs: Jobs
     intake: Intake
+    gate: Gate
     settler: Settler
     counts: Counter[str]
     outlet: Outlet
@@ -145,6 +147,7 @@ class View:
                 **inside.counts,
                 "paused": inside.intake.paused,
                 "waiting or running": len(inside.jobs),
+                "waiting for a limit": inside.gate.waiting,
                 "revoked": len(self._desk.revoked),
                 "control messages refused": self._desk.refused,
                 "events left out": 0 if events is None else events.left_out,
@@ -338,6 +341,15 @@ class View:
         except LocalError as error:
             raise Refused(str(error)) from error
         return pool.size
+
+    def limit_rate(self, task: str, rate: str | float | None) -> bool:
+        """Change how often this worker may begin a task."""
+        gate = self._inside.gate
+        try:
+            gate.set_rate_limit(task, rate)
+        except LocalError as error:
+            raise Refused(str(error)) from error
+        return gate.limits_rate_of(task)
 
     def autoscale(self, most: int | None, least: int | None) -> tuple[int, int]:
         """Change between which sizes the pool scales itself."""
