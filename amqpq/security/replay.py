@@ -39,7 +39,8 @@ class _Table:
     """A set of numbers other than 0, in memory of fixed size.
 
     A `set` of Python's moves to new memory with every few ten thousand additions, even where as many are taken out, and
-    the process keeps what it left. Open addressing with linear probing, at most half full; taking out closes the gap (Knuth, volume 3, 6.4, algorithm R).
+    the process keeps what it left. Open addressing with linear probing, at most half full; taking out closes the gap (Knuth,
+    volume 3, 6.4, algorithm R).
 
     Args:
         capacity: Numbers it holds at most; its user sees to it.
