@@ -13,18 +13,20 @@ from typing import Any, Final
 from amqpq.errors import RemoteMessageError
 from amqpq.message import parsing
 from amqpq.message.compression import unpack
-from amqpq.message.wire import COMPRESSION, HEADERS, REQUEUES
+from amqpq.message.wire import COMPRESSION, HEADERS, REQUEUES, RETRIES
 from amqpq.types import Delivery, Properties, Publication, Table
 
-_FIRST_FAILED: Final = "amqpq-first-failed"
-EVIDENCE: Final = frozenset(header.name for header in HEADERS if header.on == "dead letter") - {_FIRST_FAILED}
+FIRST_FAILED: Final = "amqpq-first-failed"
+EVIDENCE: Final = frozenset(header.name for header in HEADERS if header.on == "dead letter") - {FIRST_FAILED}
 """What a worker writes on a dead letter, but for the time of the first failure, which is part of its history."""
 
-_CRASHES: Final = "amqpq-crashes"
+_COUNTS: Final = frozenset({"amqpq-crashes", "amqpq-suspicions", "amqpq-suspect"})
 _USER_ID: Final = "amqpq-user-id"
 _ACTED_UPON: Final = frozenset({"CC", "BCC"})
 """RabbitMQ would send the copy to these, too (https://www.rabbitmq.com/docs/sender-selected)."""
-_BROKERS_NAMES: Final = frozenset({"x-death", "x-delivery-count", "x-acquired-count"})
+BROKERS_COUNTS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
+"""Headers that change each time a quorum queue hands a message out."""
+_BROKERS_NAMES: Final = BROKERS_COUNTS | {"x-death"}
 _BROKERS_PREFIXES: Final = ("x-first-death-", "x-last-death-")
 
 
@@ -83,7 +85,7 @@ def read(delivery: Delivery, queue: str) -> Letter:
         origin=_text(headers, "amqpq-queue") or ("" if cause else _text(death, "queue")),
         attempts=_count(headers.get("amqpq-attempts")),
         failed_at=failed_at if cause else _moment(death.get("time")),
-        first_failed_at=_moment(headers.get(_FIRST_FAILED)),
+        first_failed_at=_moment(headers.get(FIRST_FAILED)),
         expires_at=_moment(facts.expires),
         requeues=_count(headers.get(REQUEUES)),
         deliveries=_count(headers.get("x-delivery-count")),
@@ -93,9 +95,9 @@ def read(delivery: Delivery, queue: str) -> Letter:
 def sent_back(letter: Letter, target: str) -> Publication:
     """Return the message for a queue again, as its sender wrote it.
 
-    Body and signed headers are untouched. Left out are the evidence, the count of crashes (it gets all its attempts again),
-    and what RabbitMQ would act upon: CC and BCC, `expiration` (it would run from now; the signed `expires` stays), and
-    `user_id`, which must be the publishing user (https://www.rabbitmq.com/docs/validated-user-id). One header is new: how
+    Body and signed headers are untouched. Left out are the evidence, the counts of crashes and retries (it gets all its attempts
+    again), and what RabbitMQ would act upon: CC and BCC, `expiration` (it would run from now; the signed `expires` stays),
+    and `user_id`, which must be the publishing user (https://www.rabbitmq.com/docs/validated-user-id). One header is new: how
     often it was sent back, so that a worker tells this copy from the one that it has parked.
     """
     properties = letter.delivery.properties
@@ -128,7 +130,8 @@ def _left_out(name: str) -> bool:
         name in EVIDENCE
         or name in _ACTED_UPON
         or name in _BROKERS_NAMES
-        or name == _CRASHES
+        or name in _COUNTS
+        or name == RETRIES
         or name.startswith(_BROKERS_PREFIXES)
     )
 

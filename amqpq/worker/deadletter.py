@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from amqpq.message.wire import ATTEMPT_LOG, RETRIES
 from amqpq.topology.delays import Entry, is_passing
 from amqpq.types import PERSISTENT, Delivery, Properties, Publication, Table
 from amqpq.worker.work import Remains
@@ -31,10 +32,16 @@ HEADERS_BYTES: Final = 100_000
 TRACEBACK_BYTES: Final = 16_384
 REASON_CHARACTERS: Final = 1_000
 
+ATTEMPTS_KEPT: Final = 10
+ATTEMPT_CHARACTERS: Final = 200
+ATTEMPT_LOG_BYTES: Final = 16_384
+SUSPICIONS: Final = "amqpq-suspicions"
+SUSPECT: Final = "amqpq-suspect"
 LOGS_BYTES: Final = 8_192
 DELIVERY_COUNT: Final = "x-delivery-count"
 
-_ACTED_UPON: Final = frozenset({"CC", "BCC"})
+_LEFT_BEHIND: Final = frozenset({"CC", "BCC", SUSPICIONS, SUSPECT, DELIVERY_COUNT, "x-acquired-count"})
+"""What RabbitMQ would act upon, and what is true of one stay in one queue only."""
 _OF_ONE_DEATH: Final = frozenset(
     {
         "amqpq-traceback",
@@ -43,11 +50,9 @@ _OF_ONE_DEATH: Final = frozenset(
         "amqpq-peak-memory",
         "amqpq-last-logs",
         "amqpq-delivery-count",
-        DELIVERY_COUNT,
-        "x-acquired-count",
     }
 )
-"""Headers that not every dead letter has, so that those of an earlier death would stay; and the counts of its queue."""
+"""Headers that not every dead letter has, so that those of an earlier death would stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,40 @@ class Evidence:
     failed_at: float
     remains: Remains | None = None
     """Of the child that died of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that failed and is followed by another, which is number `number`. `failed_at`: seconds since the epoch."""
+
+    number: int
+    place: Place
+    reason: str
+    failed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """What a message carries of workers that died while they had it. `count`: marked copies of it, this one included."""
+
+    count: int = 0
+    marked: bool = False
+
+    @property
+    def headers(self) -> Table:
+        """As headers."""
+        return {SUSPICIONS: self.count, SUSPECT: self.marked} if self.count else {}
+
+
+NO_SUSPICION: Final = Suspicion()
+
+
+def suspicion_of(properties: Properties) -> Suspicion:
+    """Read whether this message is a suspect; anything odd in those headers is none."""
+    count = properties.headers.get(SUSPICIONS)
+    if count is None or not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        return NO_SUSPICION
+    return Suspicion(count, properties.headers.get(SUSPECT) is True)
 
 
 def crashes_of(properties: Properties) -> int:
@@ -132,12 +171,15 @@ def _remains(remains: Remains | None) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def another_try(delivery: Delivery, *, queue: str, crashes: int) -> Publication:
-    """Return the message for its own queue again, with one crash more.
+def another_try(delivery: Delivery, *, queue: str, crashes: int, suspicion: Suspicion = NO_SUSPICION) -> Publication:
+    """Return the message for its own queue again, with what is now known of the processes that died of it.
 
     The expiry of its queue starts anew with the copy; the signed `expires` does not.
     """
-    publication = _copy(delivery, queue, {**_kept(delivery.properties), CRASHES: crashes})
+    headers = {**_kept(delivery.properties), **suspicion.headers}
+    if crashes:
+        headers[CRASHES] = crashes
+    publication = _copy(delivery, queue, headers)
     expiration = delivery.properties.expiration
     return replace(publication, properties=replace(publication.properties, expiration=expiration))
 
@@ -152,8 +194,32 @@ def for_later(delivery: Delivery, *, queue: str, entry: Entry) -> Publication:
     return replace(publication, exchange=entry.exchange)
 
 
+def next_attempt(delivery: Delivery, *, queue: str, entry: Entry | None, attempt: Attempt) -> Publication:
+    """Return the message for another attempt: in the delay ladder, or, without an entry, in its own queue at once.
+
+    The first failure, and what became of the latest attempts, go with it; so a dead letter has the whole history.
+    """
+    when = datetime.fromtimestamp(attempt.failed_at, UTC).isoformat(timespec="milliseconds")
+    headers = delivery.properties.headers
+    first, before = headers.get(FIRST_FAILED), headers.get(ATTEMPT_LOG)
+    entry_of_log = {
+        "at": when,
+        "host": attempt.place.host,
+        "worker": attempt.place.worker,
+        "error": attempt.reason[:ATTEMPT_CHARACTERS],
+    }
+    log = [*(before if isinstance(before, list) else []), entry_of_log][-ATTEMPTS_KEPT:]
+    counted = {
+        RETRIES: attempt.number,
+        FIRST_FAILED: first if isinstance(first, str) else when,
+        ATTEMPT_LOG: log if _size(log) <= ATTEMPT_LOG_BYTES else [entry_of_log],
+    }
+    base = for_later(delivery, queue=queue, entry=entry or Entry("", {}))
+    return replace(base, properties=replace(base.properties, headers={**base.properties.headers, **counted}))
+
+
 def _kept(properties: Properties) -> dict[str, Any]:
-    headers = {name: value for name, value in properties.headers.items() if name not in _ACTED_UPON}
+    headers = {name: value for name, value in properties.headers.items() if name not in _LEFT_BEHIND}
     if properties.user_id is not None:
         headers[USER_ID] = properties.user_id
     return headers

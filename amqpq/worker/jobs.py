@@ -20,9 +20,9 @@ from typing import Final, TypeAlias
 
 from amqpq.consumer import Tap
 from amqpq.message.canonical import UNENCODABLE, task_bytes, user_headers
-from amqpq.message.wire import REQUEUES
+from amqpq.message.wire import REQUEUES, RETRIES
 from amqpq.types import Delivery
-from amqpq.worker.deadletter import CRASHES, crashes_of
+from amqpq.worker.deadletter import CRASHES, NO_SUSPICION, SUSPICIONS, Suspicion, crashes_of, suspicion_of
 from amqpq.worker.settle import End, Step
 from amqpq.worker.work import Finished, Remains, Work
 
@@ -35,9 +35,9 @@ RECENT_SECONDS: Final = 10.0
 RECENT_COUNT: Final = 512
 """How many of those are remembered; more cannot be on their way at once with any sensible prefetch."""
 
-Print: TypeAlias = tuple[str, str, int | None, int | None]
-"""What makes two deliveries the same message here: queue, identity, how many children it has killed, and how often it was
-sent back from the dead letters."""
+Print: TypeAlias = tuple[str, str, int | None, int | None, int | None, int | None]
+"""What makes two deliveries the same message here: queue, identity, how many children it has killed, how often it was marked
+as a suspect, sent back from the dead letters, and tried again: the next attempt is not a redelivery of this one."""
 
 
 def signed_identity(delivery: Delivery) -> tuple[int, str] | None:
@@ -78,6 +78,11 @@ class Job:
     id: str
     task: str
     crashes: int
+    suspicion: Suspicion = NO_SUSPICION
+    copy_suspicion: Suspicion = NO_SUSPICION
+    """Of the copy that goes to its queue, where one does."""
+    asked_settled: bool = False
+    """The broker was asked whether it has read the acknowledgement."""
     finished: Finished | None = None
     end: End | None = None
     steps: tuple[Step, ...] = ()
@@ -94,8 +99,7 @@ class Job:
     @property
     def print(self) -> Print:
         """What a redelivery of the same message has in common with it."""
-        headers = self.delivery.properties.headers
-        return (self.queue, self.identity, _hashable(headers.get(CRASHES)), _hashable(headers.get(REQUEUES)))
+        return (self.queue, self.identity, *_marks(self.delivery))
 
     def work(self) -> Work:
         """Return what a pool needs of it."""
@@ -108,7 +112,7 @@ class Job:
             delivery.exchange,
             delivery.routing_key,
             delivery.redelivered,
-            self.crashes > 0,
+            self.crashes > 0 or self.suspicion.count > 0,
         )
 
 
@@ -159,6 +163,7 @@ class Jobs:
             str(headers.get("id") or properties.correlation_id or ""),
             str(headers.get("task") or ""),
             crashes_of(properties),
+            suspicion_of(properties),
         )
         self._jobs[job.number] = job
         return job
@@ -240,8 +245,12 @@ def _digest(fingerprint: Print) -> bytes:
 def _print(tap: Tap, delivery: Delivery) -> Print:
     signed = signed_identity(delivery)
     identity = signed[1] if signed is not None else unsigned_identity(delivery)
-    headers = delivery.properties.headers
-    return (tap.queue, identity, _hashable(headers.get(CRASHES)), _hashable(headers.get(REQUEUES)))
+    return (tap.queue, identity, *_marks(delivery))
+
+
+def _marks(delivery: Delivery) -> tuple[int | None, int | None, int | None, int | None]:
+    get = delivery.properties.headers.get
+    return _hashable(get(CRASHES)), _hashable(get(SUSPICIONS)), _hashable(get(REQUEUES)), _hashable(get(RETRIES))
 
 
 def _hashable(count: object) -> int | None:

@@ -26,10 +26,8 @@ from typing import Final
 from amqpq import signals
 from amqpq.clock import Clock
 from amqpq.consumer import Tap
-from amqpq.errors import AmqpqError, RemoteMessageError, Replayed, TaskRevoked, TimeLimitExceeded, WorkerLost
-from amqpq.lifecycle import State
+from amqpq.errors import Replayed
 from amqpq.log import WORKER
-from amqpq.message import Encoding, ResultEnvelope, failure
 from amqpq.security.replay import SeenIds
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery
@@ -42,11 +40,13 @@ from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Lane, Outlet
 from amqpq.worker.pools.interface import Crash, Pool
 from amqpq.worker.reactor import Reactor, Timer
-from amqpq.worker.settle import CRASH_LIMIT, Happened, without_delivery
+from amqpq.worker.settle import Happened, without_delivery
 from amqpq.worker.settler import Settler, Surroundings
 from amqpq.worker.states import STAGE, Position
-from amqpq.worker.vitals import BEAT_SECONDS, Connections, Running, Vitals
-from amqpq.worker.work import RUNNING, Finished, Reply, Report, Work
+from amqpq.worker.suspects import Suspects
+from amqpq.worker.verdicts import Verdicts
+from amqpq.worker.vitals import BEAT_SECONDS, Connections, Pulse, Running, Vitals
+from amqpq.worker.work import Finished, Report, Work
 
 logger = logging.getLogger(WORKER)
 
@@ -109,6 +109,7 @@ class Loop:
         self._pool = parts.pool
         self._herald = parts.herald
         self._told_by = ""
+        self._pulse = Pulse(self.vitals, parts.pulse, parts.beat_seconds, parts.reactor)
         topology = parts.host.topology
         self._position = Position(STAGE)
         self.counts: Counter[str] = Counter()
@@ -130,6 +131,8 @@ class Loop:
             self._seen,
         )
         self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor)
+        self._verdicts = Verdicts(parts.host.codec)
+        self._suspects = Suspects(self._jobs, self._settler.conclude, self._verdicts.poisonous, parts.reactor)
         self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)
         self._office = Office(
             Inside(
@@ -159,11 +162,11 @@ class Loop:
         self._pool.start(self)
         self._office.start()
         self._reactor.call_later(BLOCKED_SECONDS, self._complain_when_blocked)
-        self._beat()
+        self._pulse.begin()
         while self.stage is not Stage.OVER:
             self._reactor.turn()
-            if self._waiting and self.stage is Stage.WORKING:
-                self._pool.offer(self._waiting)
+            if self.stage is Stage.WORKING:
+                self._give_out()
             self._settler.flush()
             if self._office.events is not None:
                 self._office.flush()
@@ -178,6 +181,17 @@ class Loop:
             self._pool.kill()
         logger.info("stopped; %s", self._summary())
         return self._exit_code
+
+    def _give_out(self) -> None:
+        """Give the pool what may run now."""
+        self._suspects.turn(self._waiting)
+        offered = (
+            self._suspects.offered(self._waiting, isolated=self._pool.name == "prefork") if self._waiting else None
+        )
+        if offered:
+            self._pool.offer(offered)
+            if offered is not self._waiting:
+                self._waiting.extendleft(offered)  # a suspect that is to run alone, and the pool has no room
 
     def stop(self) -> None:
         """Stop: warm the first time, cold the second. From any thread or signal handler: `reactor.post(loop.stop)`."""
@@ -204,9 +218,10 @@ class Loop:
         self._tell_stopping("warm")
         self._intake.cancel()
         waiting = [job for work in self._waiting if (job := self._jobs.get(work.number)) is not None]
+        waiting += self._suspects.clear()
         self._waiting.clear()
         for job in waiting:
-            self._settler.give_back(job)
+            self._return(job)
         self._pool.recall()
         for job in self._jobs.all():
             if job.tap is None and job.finished is not None and not without_delivery(job.steps):
@@ -225,7 +240,7 @@ class Loop:
     def _stop_cold(self) -> None:
         self._position.move("stop now")
         self._intake.cancel()
-        waiting = {work.number for work in self._waiting}
+        waiting = {work.number for work in self._waiting} | {job.number for job in self._suspects.clear()}
         self._waiting.clear()
         self._pool.kill()
         left = self._jobs.all()
@@ -240,7 +255,7 @@ class Loop:
     def _tell_stopping(self, how: str) -> None:
         exit_code = int(self._exit_code)
         self._herald.tell(signals.worker_shutting_down, sig=self._told_by, how=how, exitcode=exit_code)
-        self._tell_pulse()
+        self._pulse.tell()
 
     # ---------------------------------------------------------------------------------------------------------- vitals
 
@@ -263,15 +278,6 @@ class Loop:
             len(self._waiting),
             dict(self.counts),
         )
-
-    def _beat(self) -> None:
-        if self._parts.pulse is not None and self.stage is not Stage.OVER:
-            self._tell_pulse()
-            self._reactor.call_later(self._parts.beat_seconds, self._beat)
-
-    def _tell_pulse(self) -> None:
-        if self._parts.pulse is not None:
-            self._parts.pulse(self.vitals())
 
     # ----------------------------------------------------------------------------------------------------- connections
 
@@ -310,7 +316,7 @@ class Loop:
             self._announced = True
             logger.info("%s ready.", self._plan.place.worker)
             self._herald.tell(signals.worker_ready)
-            self._tell_pulse()
+            self._pulse.tell()
 
     def starved(self, reason: str) -> None:
         """A queue cannot be consumed, and will not be."""
@@ -318,6 +324,9 @@ class Loop:
 
     def delivered(self, tap: Tap, delivery: Delivery) -> None:
         """Take a message."""
+        if self.stage is Stage.DRAINING:
+            self._return(self._jobs.open(tap, delivery))
+            return
         if self.stage is not Stage.WORKING:
             tap.give_back(delivery.tag)
             return
@@ -330,7 +339,7 @@ class Loop:
             self._office.events.received(job)
         if self._is_new(job):
             if not (self._revoked and self._revoke(job)):
-                self._waiting.append(job.work())
+                self._suspects.take(job, self._waiting)
         else:
             error = Replayed(
                 f"task {job.id} was delivered here before, and this is not a redelivery: it was published again"
@@ -348,9 +357,10 @@ class Loop:
             self._settler.forget_seen(job)
         unbegun = {work.number for work in self._waiting}
         self._waiting = deque(work for work in self._waiting if self._has_delivery(work))
-        for job in jobs:
-            if job.number in unbegun:
-                self._jobs.forget(job)
+        innocent = [job for job in jobs if job.number in unbegun or self._suspects.holds(job)]
+        self._suspects.vouch(innocent)
+        for job in innocent:
+            self._jobs.forget(job)
         self._pool.recall()
 
     def _has_delivery(self, work: Work) -> bool:
@@ -409,13 +419,19 @@ class Loop:
             if job is None:
                 continue
             if job.tap is None:
+                self._suspects.vouch([job])
                 self._jobs.forget(job)
             elif self._revoked and self._revoke(job):
                 continue
             elif self.stage is Stage.WORKING:
                 self._waiting.appendleft(job.work())
             else:
-                self._settler.give_back(job)
+                self._return(job)
+
+    def _return(self, job: Job) -> None:
+        """Give back what was not begun; a suspect with a mark goes as a copy without it."""
+        if not self._suspects.give_back(job):
+            self._settler.give_back(job)
 
     def crashed(self, crash: Crash) -> None:
         """Count the crash on the work that caused it; the others of that child try again."""
@@ -425,63 +441,16 @@ class Loop:
             logger.error("%s", crash.how)
             return
         job.remains = crash.remains
-        if crash.overran is not None:
-            self._overran(job, crash, crash.overran)
-            return
-        if crash.terminated:
-            error = TaskRevoked(f"it was ended by {crash.terminated}")
-            reply = self._crash_reply(job, crash, error, State.REVOKED)
-            self._settler.conclude(
-                job, Finished(job.number, Happened.REVOKED, job.task, 0.0, reply, "terminated", str(error))
-            )
-            return
-        job.crashes += 1
-        reason = f"{crash.how} while it ran this task ({job.crashes} of {CRASH_LIMIT} times)"
-        reply = self._crash_reply(job, crash, WorkerLost(reason)) if job.crashes >= CRASH_LIMIT else None
-        traceback = crash.remains.fault if crash.remains is not None else ""
-        outcome = Finished(job.number, Happened.CRASHED, job.task, 0.0, reply, "crashed", reason, traceback)
-        self._settler.conclude(job, outcome)
-
-    def _overran(self, job: Job, crash: Crash, limit: float) -> None:
-        """Fail a task that was over its hard limit. Trying again would take as long, so it is not counted as a crash."""
-        reason = f"it ran longer than its time limit of {limit:g} s, and its process was killed"
-        reply = self._crash_reply(job, crash, TimeLimitExceeded(reason))
-        outcome = Finished(job.number, Happened.OVERRAN, job.task, limit, reply, "time-limit", reason)
-        self._settler.conclude(job, outcome)
-
-    def _crash_reply(self, job: Job, crash: Crash, error: AmqpqError, state: State = State.FAILURE) -> Reply | None:
-        """Answer for a child that cannot. Only if it had checked the signature: else the reply address may be forged."""
-        return self._reply(job, error, state) if crash.stage == RUNNING else None
-
-    def _reply(self, job: Job, error: AmqpqError, state: State) -> Reply | None:
-        """Answer a message whose signature was checked."""
-        codec = self._parts.host.codec
-        facts = codec.task_facts(job.delivery.properties)
-        if facts.reply_to is None:
-            return None
-        body, properties = codec.encode_result(
-            ResultEnvelope(job.id, state, failure.describe(error)),
-            reply_to=facts.reply_to,
-            encoding=Encoding(serializer=None if facts.serializer == "pickle" else facts.serializer),
-            correlation_id=facts.correlation_id or job.id,
-        )
-        return Reply(facts.reply_to, body, properties)
+        self._settler.conclude(job, self._verdicts.crashed(job, crash))
 
     # ---------------------------------------------------------------------------------------------------------- revoked
 
     def _revoke(self, job: Job) -> bool:
         """Conclude a job that has not begun, if it is revoked. A forged one is not: the pool refuses it, with evidence."""
-        if job.id not in self._revoked:
-            return False
-        try:
-            self._parts.host.codec.verify_task(job.delivery.body, job.delivery.properties)
-        except RemoteMessageError:
-            return False
-        error = TaskRevoked("it was revoked before it began")
-        reply = self._reply(job, error, State.REVOKED)
-        revoked = Finished(job.number, Happened.REVOKED, job.task, 0.0, reply, "revoked", str(error))
-        self._settler.conclude(job, revoked)
-        return True
+        revoked = self._verdicts.revoked(job) if job.id in self._revoked else None
+        if revoked is not None:
+            self._settler.conclude(job, revoked)
+        return revoked is not None
 
     def _revoke_here(self) -> None:
         """Let go of what is here, has not begun, and is revoked by now; what the pool holds of it comes back first."""

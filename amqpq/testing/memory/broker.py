@@ -131,6 +131,7 @@ class MemoryBroker:
                 self._elapsed = max(event, self._elapsed)
                 self.host.let_happen()
             self._elapsed = target
+            self.host.try_again()
 
     # --------------------------------------------------------------------------------------------------- bad weather
 

@@ -81,6 +81,8 @@ class VirtualHost:
         self.repliers: dict[str, Replier] = {}
         self._bindings: list[BindingSpec] = []
         self._router: Router | None = None
+        self._kept: list[tuple[MemoryQueue, Waiting, str]] = []
+        """Of queues that dead-letter at least once, with nowhere to go: out of sight, tried again now and then."""
 
     # ------------------------------------------------------------------------------------------------- exchanges
 
@@ -352,9 +354,23 @@ class VirtualHost:
 
     def _drop(self, queue: MemoryQueue, gone: list[Waiting], reason: str) -> None:
         for waiting in gone:
+            if self._keeps(queue, waiting.message):
+                self._kept.append((queue, waiting, reason))
+                continue
             self.done(waiting)
             if not queue.deleted:
                 self._dead_letter(queue, waiting.message, reason)
+
+    def _keeps(self, queue: MemoryQueue, message: Message) -> bool:
+        """Whether a queue that dead-letters at least once has nowhere to put a message."""
+        limits = queue.limits
+        if limits.arguments.get("x-dead-letter-strategy") != "at-least-once" or limits.dead_exchange is None:
+            return False
+        if limits.dead_exchange and limits.dead_exchange not in self.exchanges:
+            return True
+        key = limits.dead_key
+        target = replace(message, exchange=limits.dead_exchange)
+        return not self._targets(target if key is None else replace(target, key=key, cc=()))
 
     def _dead_letter(self, queue: MemoryQueue, message: Message, reason: str) -> None:
         """Send a message to its queue's dead-letter exchange; where that is missing it is gone, without a word."""
@@ -400,6 +416,12 @@ class VirtualHost:
                 self.remove(queue)  # an expired queue dead-letters nothing (https://www.rabbitmq.com/docs/ttl)
             elif not queue.deleted:
                 self.settle(queue)
+
+    def try_again(self) -> None:
+        """Dead-letter what had nowhere to go."""
+        kept, self._kept = self._kept, []
+        for queue, waiting, reason in kept:
+            self._drop(queue, [waiting], reason)
 
     def forget_transient(self) -> None:
         """A restart: what is not durable, and messages that are not persistent, are gone."""

@@ -85,6 +85,8 @@ class Command:
     takes: Mapping[str, Reader] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    routine: bool = False
+    """Monitors ask it all the time; the log has it only where it changes something."""
 
 
 # ------------------------------------------------------------------------------------------------------------ looking
@@ -254,8 +256,8 @@ _ACTING: Final = (
     Command("cancel_consumer", Access.ACT, _cancel_consumer, {"queue": _text}, ("queue",)),
     Command("pause", Access.ACT, _pause),
     Command("resume", Access.ACT, _resume),
-    Command("enable_events", Access.ACT, lambda surface, _: _events(surface, on=True)),
-    Command("disable_events", Access.ACT, lambda surface, _: _events(surface, on=False)),
+    Command("enable_events", Access.ACT, lambda surface, _: _events(surface, on=True), routine=True),
+    Command("disable_events", Access.ACT, lambda surface, _: _events(surface, on=False), routine=True),
 )
 
 PING: Final = Command("ping", Access.PING, lambda *_: {"ok": "pong"})

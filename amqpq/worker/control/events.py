@@ -20,6 +20,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Any, Final, NamedTuple, Protocol
 
 from amqpq.types import Properties, Publication
@@ -37,9 +38,11 @@ TASKS_PER_SECOND: Final = 500.0
 BATCH_EVENTS: Final = 100
 """Events per message."""
 TRACEBACK_CHARACTERS: Final = 8192
+NOT_TOLD: Final = "(not in events)"
+"""In place of arguments and results; nothing at all would read as None."""
 _TRANSIENT: Final = 1
 
-_RAN: Final = frozenset({"succeeded", "failed", "overran", "crashed", "retried"})
+_RAN: Final = frozenset({"succeeded", "failed", "overran", "crashed", "retrying"})
 """What happens only to a task that has begun."""
 
 
@@ -131,7 +134,7 @@ class Events:
             processed=processed,
             loadavg=[round(value, 2) for value in os.getloadavg()],
             sw_ident="amqpq",
-            sw_ver="0",
+            sw_ver=version(),
             sw_sys=platform.system(),
         )
         self._publish(kind.replace("-", "."), event)
@@ -160,8 +163,8 @@ class Events:
                 "task-received",
                 uuid=job.id,
                 name=job.task,
-                args=_text(get("argsrepr")),
-                kwargs=_text(get("kwargsrepr")),
+                args=_text(get("argsrepr")) or NOT_TOLD,
+                kwargs=_text(get("kwargsrepr")) or NOT_TOLD,
                 root_id=_text(get("root_id")) or job.id,
                 parent_id=_text(get("parent_id")),
                 retries=get("retries") if type(get("retries")) is int else 0,
@@ -233,7 +236,7 @@ def ending(finished: Finished, *, again: bool) -> tuple[str, dict[str, Any]] | N
     if happened not in _ENDS:
         return None
     if happened == Happened.SUCCEEDED:
-        return "task-succeeded", {"result": None, "runtime": finished.seconds}
+        return "task-succeeded", {"result": NOT_TOLD, "runtime": finished.seconds}
     if happened in {Happened.REVOKED, Happened.EXPIRED}:
         expired = happened == Happened.EXPIRED
         terminated = finished.cause == "terminated"
@@ -252,3 +255,11 @@ def _utcoffset() -> float:
     """Hours west of UTC, as Celery counts them."""
     zone = time.altzone if time.daylight and time.localtime().tm_isdst else time.timezone
     return zone / 3600
+
+
+def version() -> str:
+    """Return the version of amqpq; `source` where it is not installed."""
+    try:
+        return metadata.version("amqpq")
+    except metadata.PackageNotFoundError:
+        return "source"

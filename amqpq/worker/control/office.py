@@ -177,7 +177,7 @@ class Office:
             by = f"key {incoming.key_id}" if incoming.key_id else "somebody who did not sign"
             level = logging.INFO if answered.acts else logging.DEBUG
             worker_log.log(level, "control command %.60s of %s: %.200s", request.method, by, answered.value)
-        if request.reply_to is not None and answered.value is not None:
+        if request.reply_to is not None:
             self._answer(request, answered.value)
 
     def _answer(self, request: Request, value: Any) -> None:

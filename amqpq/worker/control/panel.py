@@ -19,7 +19,7 @@ PATTERN_CHARACTERS: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request came to. `refused` is why it was not carried out for want of a signature; `acts`: it was no mere look."""
+    """What a request came to: `refused` is why it was not carried out for want of a signature, `acts`: to be logged."""
 
     value: Any
     refused: str = ""
@@ -58,7 +58,7 @@ def answer(request: Request, surface: Surface, *, signed: bool, rule: str) -> An
     if not signed and command.access > ALLOWED[rule]:
         reason = f"{command.name} must be signed (security.control is {rule!r})"
         return Answer({"error": reason}, refused=reason)
-    acts = command.access is Access.ACT
+    acts = command.access is Access.ACT and not command.routine
     try:
         return Answer(command.call(surface, read_arguments(command, request.arguments)), acts=acts)
     except Refused as why:

@@ -6,11 +6,9 @@ import os
 import platform
 import resource
 import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, Final, Protocol
 
 from amqpq.clock import Clock
@@ -18,7 +16,7 @@ from amqpq.errors import LocalError
 from amqpq.topology.declarations import queue_spec
 from amqpq.topology.model import did_you_mean
 from amqpq.transport import url
-from amqpq.worker.control.events import Events, Running
+from amqpq.worker.control.events import Events, Running, version
 from amqpq.worker.control.lamport import LamportClock
 from amqpq.worker.control.revoked import Revoked
 from amqpq.worker.control.surface import Facts, Refused
@@ -370,11 +368,3 @@ def signal_number(name: str) -> int:
         )
     except (ValueError, KeyError):
         raise Refused(f"there is no signal {name[:20]!r}; use TERM, KILL or another name of `kill -l`") from None
-
-
-def version() -> str:
-    """Return the version of amqpq."""
-    try:
-        return metadata.version("amqpq")
-    except metadata.PackageNotFoundError:
-        return f"source, Python {sys.version_info.major}"
