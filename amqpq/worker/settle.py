@@ -144,7 +144,7 @@ SETTLEMENTS: Mapping[tuple[Happened, bool, bool], Settlement] = MappingProxyType
         **{(bad, False, False): Settlement((), End.ACK, dropped=True) for bad in _BAD},
     }
 )
-"""All ends but those below: a crash that is not the last one allowed, what is suspected, comes later, was not begun or cut off."""
+"""All ends but those below: a crash that is not the last one allowed, suspected, to come later, not begun, or cut off."""
 
 TRY_AGAIN: Final = Settlement((Step.REPUBLISH,), End.ACK)
 PUT_OFF: Final = Settlement((Step.LATER,), End.ACK)
