@@ -173,6 +173,7 @@ class Route:
     compression: str | None = "default"
     serializer: str | None = None
     reply: ReplyMode | None = None
+    retries: Retries | None = None
 
     def matches(self, task: str) -> bool:
         """Whether the route is for this task name."""
@@ -249,6 +250,25 @@ class ReplyDefaults:
     mode: ReplyMode = "task"
     expires_seconds: float = 86400.0
     persistent: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How the wait between attempts grows; `jitter` takes up to half of it off, at random."""
+
+    min_seconds: float = 1.0
+    max_seconds: float = 600.0
+    factor: float = 2.0
+    jitter: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a task that failed is tried again, whatever it raised, and what becomes of it after the last attempt."""
+
+    max: int = 0
+    backoff: Backoff = field(default_factory=Backoff)
+    then: Literal["dead", "drop"] = "dead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +364,7 @@ class Topology:
     routes: tuple[Route, ...] = ()
     messages: MessageDefaults = field(default_factory=MessageDefaults)
     replies: ReplyDefaults = field(default_factory=ReplyDefaults)
+    retries: Retries = field(default_factory=Retries)
     delays: Delays | None = None
     """None where the file uses none."""
     security: Security = field(default_factory=Security)
@@ -385,6 +406,13 @@ class Topology:
             msg = f"the topology has no queue '{queue}'{did_you_mean(queue, self.queues)}"
             raise LocalError(msg)
         return self.queues[queue].dead_letter
+
+    def retries_of(self, task: str) -> Retries:
+        """Return what holds for a task that failed: what its route says, else what the topology does."""
+        try:
+            return self.route_for(task).retries or self.retries
+        except NoRoute:
+            return self.retries
 
     def is_dead_letter(self, queue: str) -> bool:
         """Whether `queue` takes the dead letters of another queue, or of the delay ladder."""

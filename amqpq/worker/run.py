@@ -23,7 +23,7 @@ from amqpq.log import WORKER
 from amqpq.message import ResultEnvelope
 from amqpq.topology import Topology, versions
 from amqpq.topology.declarations import Declarations, declarations, exchange_spec, queue_spec
-from amqpq.topology.delays import ladder
+from amqpq.topology.delays import ladder, no_ladder
 from amqpq.transport import declare, flow
 from amqpq.transport.interface import Connection
 from amqpq.types import ServerInfo
@@ -77,6 +77,7 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
             f"-A {plan.reference}: no task is registered there; is the module with the tasks imported?"
         )
     check_pool(plan.pool, plan.limits, plan.recycling, host.registry)
+    check_retries(host)
     signals.worker_init.send(plan.name)
     herald = Herald(plan.name)
     try:
@@ -146,6 +147,20 @@ def check_broker(plan: WorkerPlan, host: Host, server: ServerInfo) -> None:
         raise ConfigurationError("\n".join(patience.refusals))
     for warning in patience.warnings:
         logger.warning("%s", warning)
+
+
+def check_retries(host: Host) -> None:
+    """See that tasks which are to be tried again can wait for that in the broker.
+
+    Raises:
+        ConfigurationError: There is no delay ladder.
+    """
+    if host.topology.delays is not None:
+        return
+    tasks = (host.registry.get(name) for name in host.registry.names)
+    names = [task.name for task in tasks if task is not None and task.options.autoretry_for]
+    if names:
+        raise ConfigurationError(f"{', '.join(names)}: autoretry_for= needs delays; {no_ladder(host.topology)}")
 
 
 def hard_limits(plan: WorkerPlan, host: Host) -> dict[str, float | None]:
