@@ -299,6 +299,10 @@ class TaskRevoked(ResultError):
     """The task was revoked before it ran, or ended by a revoke; nobody will run it."""
 
 
+class MaxRetriesExceeded(ResultError):
+    """The task asked to be tried again and had been tried as often as it may be."""
+
+
 class WorkerLost(ResultError):
     """The process that ran the task died, as often as a message may; the task is in the dead letter of its queue."""
 

@@ -15,13 +15,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from difflib import get_close_matches
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from amqpq import lifecycle
-from amqpq.errors import ConfigurationError, LocalError, NotBuiltYet
+from amqpq.errors import ConfigurationError, LocalError, MaxRetriesExceeded, NotBuiltYet
 from amqpq.hooks import HOOKS, TaskHooks, overridden
 from amqpq.rates import rate_of
+from amqpq.retry import DEFAULT_MAX_RETRIES, UNLIMITED, Retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,6 +59,10 @@ class Request:
     delivery_info: Mapping[str, Any] = field(default_factory=dict)
     """`exchange`, `routing_key`, `redelivered`, `queue` of the delivery."""
     report: Callable[[str, object], None] | None = None
+    max_retries: float = DEFAULT_MAX_RETRIES
+    """How often the task may be tried again; `retry.UNLIMITED` is no limit."""
+    asked: list[BaseException] = field(default_factory=list)
+    """What `retry()` decided: a `Retry` that was not raised, or the error with which it gave up."""
 
     @property
     def called_directly(self) -> bool:
@@ -90,21 +96,23 @@ class TaskOptions:
     time_limit: float | None = None
     soft_time_limit: float | None = None
     rate_limit: str | float | None = None
+    max_retries: float | None = None
+    """`retry.UNLIMITED` where the decorator says None."""
+    default_retry_delay: float | None = None
+    autoretry_for: tuple[type[BaseException], ...] = ()
+    dont_autoretry_for: tuple[type[BaseException], ...] = ()
+    retry_backoff: float | None = None
+    """The first wait, seconds; True is one second, False (0) a wait that does not grow."""
+    retry_backoff_max: float | None = None
+    retry_jitter: bool | None = None
 
 
-TASK_OPTIONS: tuple[str, ...] = ("name", "base", *HOOKS, *(option.name for option in fields(TaskOptions)), "acks_late")
+TASK_OPTIONS: tuple[str, ...] = (
+    "name", "base", *HOOKS, *(option.name for option in fields(TaskOptions)), "acks_late", "retry_for", "retry_kwargs"
+)  # fmt: skip
 """What a decorator takes. The class of a task takes `base` and the hooks out (`amqpq.bases`)."""
 
 _LATER: Mapping[str, str] = {
-    "max_retries": "retries",
-    "default_retry_delay": "retries",
-    "autoretry_for": "retries",
-    "dont_autoretry_for": "retries",
-    "retry_for": "retries",
-    "retry_backoff": "retries",
-    "retry_backoff_max": "retries",
-    "retry_jitter": "retries",
-    "retry_kwargs": "retries",
     "acks_on_failure_or_timeout": "early acknowledgement",
     "reject_on_worker_lost": "early acknowledgement",
 }
@@ -189,7 +197,7 @@ def task_options(given: Mapping[str, Any]) -> TaskOptions:
     if values.pop("acks_late", True) is not True:
         message = "not built yet: task option 'acks_late=False'; amqpq acknowledges late, always"
         raise NotBuiltYet(message)
-    options = TaskOptions(**values)
+    options = TaskOptions(**read_retry_options(values))
     if options.reply is not None:
         check_reply_mode(options.reply)
         if options.ignore_result and options.reply != "none":
@@ -201,6 +209,48 @@ def task_options(given: Mapping[str, Any]) -> TaskOptions:
     check_time_limits(options.time_limit, options.soft_time_limit, ConfigurationError)
     check_rate_limit(options.rate_limit)
     return options
+
+
+def read_retry_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a decorator with those about retries in one form.
+
+    Raises:
+        ConfigurationError: A value that cannot be.
+    """
+    values = dict(given)
+    extra = dict(values.pop("retry_kwargs", None) or {})
+    for name, option in (("max_retries", "max_retries"), ("countdown", "default_retry_delay")):
+        if name in extra:
+            values[option] = extra.pop(name)
+    if extra:
+        message = f"retry_kwargs={extra!r}: known are max_retries and countdown"
+        raise ConfigurationError(message)
+    values["autoretry_for"] = (*_classes("autoretry_for", values), *_classes("retry_for", values))
+    values.pop("retry_for", None)
+    values["dont_autoretry_for"] = _classes("dont_autoretry_for", values)
+    if "max_retries" in values and values["max_retries"] is None:
+        values["max_retries"] = UNLIMITED
+    if isinstance(values.get("retry_backoff"), bool):
+        values["retry_backoff"] = float(values["retry_backoff"])
+    for name in ("max_retries", "default_retry_delay", "retry_backoff", "retry_backoff_max"):
+        value = values.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
+            message = f"{name}={value!r} is not a number from 0"
+            raise ConfigurationError(message)
+    if not isinstance(values.get("retry_jitter"), bool | None):
+        message = f"retry_jitter={values['retry_jitter']!r} is neither True nor False"
+        raise ConfigurationError(message)
+    return values
+
+
+def _classes(name: str, values: Mapping[str, Any]) -> tuple[type[BaseException], ...]:
+    given = values.get(name) or ()
+    found = given if isinstance(given, list | tuple | set | frozenset) else (given,)
+    for each in found:
+        if not isinstance(each, type) or not issubclass(each, BaseException):
+            message = f"{name}={given!r}: {each!r} is not a class of exceptions; write {name}=(ConnectionError, ...)"
+            raise ConfigurationError(message)
+    return tuple(found)
 
 
 class Task(TaskHooks, Generic[P, R]):
@@ -298,10 +348,65 @@ class Task(TaskHooks, Generic[P, R]):
         if report is not None:
             report(str(state), meta)
 
-    def retry(self, *_args: object, **_options: object) -> NoReturn:
-        """Not built yet."""
-        message = "not built yet: retry(); raise the error, and it goes to the dead letter of the queue"
-        raise NotBuiltYet(message)
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        exc: BaseException | None = None,
+        throw: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+    ) -> Retry:
+        """End this attempt and have the task tried again; `raise self.retry(exc=error)` says both to a reader.
+
+        It is the same message again, with its id and its reply queue, and waits in the broker. The other keyword arguments of
+        Celery's `retry` (queue, priority and so on) are those of the message, and stay.
+
+        Args:
+            args: Positional arguments for the next attempt, instead of those of this one. The worker's key signs them then.
+            kwargs: Keyword arguments, likewise.
+            exc: Why; raised where there is no further attempt.
+            throw: False returns the `Retry` instead of raising it; the function goes on, and the attempt counts as failed when
+                it ends, whatever it returns.
+            eta: Not before this moment (with a time zone).
+            countdown: Not before so many seconds.
+            max_retries: Instead of the task's own limit.
+
+        Raises:
+            Retry: Let it pass.
+            MaxRetriesExceeded: It was tried as often as it may be, and `exc` is not given.
+            LocalError: eta and countdown are both given, or are none.
+        """
+        request = self.request
+        if request.called_directly:
+            raise exc or Retry()
+        if eta is not None and countdown is not None:
+            message = "retry(): eta= and countdown= both say when; give one of them"
+            raise LocalError(message)
+        if eta is not None and eta.tzinfo is None:
+            message = (
+                f"retry(): eta={eta!r} has no time zone, so it could mean two moments; use datetime.now(UTC) + ..."
+            )
+            raise LocalError(message)
+        if countdown is not None and (isinstance(countdown, bool) or not 0 <= countdown < math.inf):
+            message = f"retry(): countdown={countdown!r} is not a number of seconds from 0"
+            raise LocalError(message)
+        most = request.max_retries if max_retries is None else max_retries
+        if request.retries >= most:
+            error = exc or MaxRetriesExceeded(f"{self.name}[{request.id}] was tried again {request.retries} times")
+            request.asked.append(error)
+            raise error
+        arguments = None
+        if args is not None or kwargs is not None:
+            given = (request.args if args is None else tuple(args), request.kwargs if kwargs is None else kwargs)
+            self.check_arguments(*given)
+            arguments = given
+        found = Retry(exc, seconds=countdown, due=eta, arguments=arguments)
+        if throw:
+            raise found
+        request.asked.append(found)
+        return found
 
 
 def _shape(function: Callable[..., Any], *, bound: bool) -> tuple[inspect.Signature, int, int]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from amqpq.errors import RemoteMessageError
 from amqpq.message import parsing
 from amqpq.message.compression import unpack
-from amqpq.message.wire import COMPRESSION, HEADERS, REQUEUES
+from amqpq.message.wire import COMPRESSION, HEADERS, REQUEUES, RETRIES
 from amqpq.types import Delivery, Properties, Publication, Table
 
 _FIRST_FAILED: Final = "amqpq-first-failed"
@@ -93,9 +93,9 @@ def read(delivery: Delivery, queue: str) -> Letter:
 def sent_back(letter: Letter, target: str) -> Publication:
     """Return the message for a queue again, as its sender wrote it.
 
-    Body and signed headers are untouched. Left out are the evidence, the count of crashes (it gets all its attempts again),
-    and what RabbitMQ would act upon: CC and BCC, `expiration` (it would run from now; the signed `expires` stays), and
-    `user_id`, which must be the publishing user (https://www.rabbitmq.com/docs/validated-user-id). One header is new: how
+    Body and signed headers are untouched. Left out are the evidence, the counts of crashes and retries (it gets all its attempts
+    again), and what RabbitMQ would act upon: CC and BCC, `expiration` (it would run from now; the signed `expires` stays),
+    and `user_id`, which must be the publishing user (https://www.rabbitmq.com/docs/validated-user-id). One header is new: how
     often it was sent back, so that a worker tells this copy from the one that it has parked.
     """
     properties = letter.delivery.properties
@@ -128,7 +128,7 @@ def _left_out(name: str) -> bool:
         name in EVIDENCE
         or name in _ACTED_UPON
         or name in _BROKERS_NAMES
-        or name == _CRASHES
+        or name in {_CRASHES, RETRIES}
         or name.startswith(_BROKERS_PREFIXES)
     )
 

@@ -78,6 +78,10 @@ HEADERS: Final = (
     ),
     # ours, added by a worker that hands a message on as it is
     Field("amqpq-crashes", "int", "task", OPEN, "how many worker processes died of it"),
+    Field("amqpq-retries", "int", "task", OPEN, "how often a worker sent it again; added to the signed `retries`"),
+    Field(
+        "amqpq-attempt-log", "array", "task", OPEN, "the latest attempts that failed: tables of at, host, worker, error"
+    ),
     Field("amqpq-requeues", "int", "task", OPEN, "how often it was sent back from the dead letters"),
     # ours, the delay ladder's: where a message that waits is to go; what it may do is under the signature
     Field("amqpq-due", "int", "task", OPEN, "when it is due, milliseconds since the epoch; `eta` is the signed truth"),
@@ -126,6 +130,8 @@ SIGNED_AT: Final = "amqpq-ts"
 ROUTE: Final = "amqpq-route"
 COMPRESSION: Final = "compression"
 REQUEUES: Final = "amqpq-requeues"
+RETRIES: Final = "amqpq-retries"
+ATTEMPT_LOG: Final = "amqpq-attempt-log"
 
 
 def route_text(exchange: str, key: str) -> str:

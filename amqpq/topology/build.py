@@ -60,6 +60,7 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
             expires_seconds=file.replies.expires,
             persistent=file.replies.persistent,
         ),
+        retries=_retries(file.retries),
         delays=delays,
         security=_security(file),
         control=model.ControlMemory(file.control.revocations),
@@ -126,7 +127,8 @@ def _queues(file: File) -> dict[str, model.Queue]:
 
 def _delays(file: File, queues: dict[str, model.Queue]) -> model.Delays | None:
     """Return the ladder where something of the file uses it; sees to a queue for what finds no other at its end."""
-    if "delays" not in file.model_fields_set and not file.retries.max:
+    retried = file.retries.max or any(part.retries is not None and part.retries.max for part in file.routes.values())
+    if "delays" not in file.model_fields_set and not retried:
         return None
     default = DEFAULT_DEAD_LETTER.format(project=file.project)
     dead = [queue.dead_letter for queue in queues.values() if queue.dead_letter is not None]
@@ -216,6 +218,16 @@ def _route(pattern: str, part: RoutePart) -> model.Route:
         compression=None if part.compression == "none" else part.compression,
         serializer=part.serializer,
         reply=cast("model.ReplyMode | None", part.reply),
+        retries=None if part.retries is None else _retries(part.retries),
+    )
+
+
+def _retries(part: document.RetriesPart) -> model.Retries:
+    backoff = part.backoff or document.BackoffPart()
+    return model.Retries(
+        max=part.max,
+        backoff=model.Backoff(backoff.min, backoff.max, backoff.factor, backoff.jitter),
+        then=part.then,
     )
 
 

@@ -198,6 +198,23 @@ AnyBinding: TypeAlias = Annotated[
 # ------------------------------------------------------------------------------------------------------------- messages
 
 
+class BackoffPart(Part):
+    """How the wait between attempts grows."""
+
+    min: Duration = Field(default=1.0, ge=0, description="The first wait.")
+    max: Duration = Field(default=600.0, ge=0, description="The longest wait.")
+    factor: float = Field(default=2.0, ge=1, strict=False, description="What each wait is multiplied by.")
+    jitter: bool = Field(default=True, description="Whether waits are spread at random.")
+
+
+class RetriesPart(Part):
+    """What happens to a task that failed."""
+
+    max: int = Field(default=0, ge=0, description="Attempts after the first, whatever the function raised.")
+    backoff: BackoffPart | None = Field(default=None, description="The waits between attempts.")
+    then: Literal["dead", "drop"] = Field(default="dead", description="What happens after the last attempt.")
+
+
 class RoutePart(Part):
     """Where the tasks of a name (or pattern) are published, and what their messages get there."""
 
@@ -216,6 +233,7 @@ class RoutePart(Part):
     )
     serializer: Serializer | None = Field(default=None, description="Overrides messages.serializer.")
     reply: Reply | None = Field(default=None, description="Overrides replies.mode.")
+    retries: RetriesPart | None = Field(default=None, description="Instead of the topology's retries, as a whole.")
 
 
 class TaskLimitPart(Part):
@@ -266,23 +284,6 @@ class RepliesPart(Part):
     mode: Reply = Field(default="task", description="task: one queue per task; direct: at most once, fastest; none.")
     expires: Duration = Field(default=86400.0, gt=0, description="How long an unfetched result is kept.")
     persistent: bool = Field(default=True, description="Whether results survive a restart of the broker.")
-
-
-class BackoffPart(Part):
-    """How the wait between attempts grows."""
-
-    min: Duration = Field(default=1.0, ge=0, description="The first wait.")
-    max: Duration = Field(default=600.0, ge=0, description="The longest wait.")
-    factor: float = Field(default=2.0, ge=1, strict=False, description="What each wait is multiplied by.")
-    jitter: bool = Field(default=True, description="Whether waits are spread at random.")
-
-
-class RetriesPart(Part):
-    """What happens to a task that failed."""
-
-    max: int = Field(default=0, ge=0, description="Attempts after the first.")
-    backoff: BackoffPart | None = Field(default=None, description="The waits between attempts.")
-    then: Literal["dead", "drop"] = Field(default="dead", description="What happens after the last attempt.")
 
 
 class DeadLetterPart(Part):

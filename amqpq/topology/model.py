@@ -174,6 +174,7 @@ class Route:
     compression: str | None = "default"
     serializer: str | None = None
     reply: ReplyMode | None = None
+    retries: Retries | None = None
 
     def matches(self, task: str) -> bool:
         """Whether the route is for this task name."""
@@ -271,6 +272,25 @@ class ReplyDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class Backoff:
+    """How the wait between attempts grows; `jitter` takes up to half of it off, at random."""
+
+    min_seconds: float = 1.0
+    max_seconds: float = 600.0
+    factor: float = 2.0
+    jitter: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a task that failed is tried again, whatever it raised, and what becomes of it after the last attempt."""
+
+    max: int = 0
+    backoff: Backoff = field(default_factory=Backoff)
+    then: Literal["dead", "drop"] = "dead"
+
+
+@dataclass(frozen=True, slots=True)
 class Delays:
     """The delay ladder (`amqpq.topology.delays`). `lost` is the queue for what is due and has no queue any more."""
 
@@ -364,6 +384,7 @@ class Topology:
     limits: tuple[TaskLimit, ...] = ()
     messages: MessageDefaults = field(default_factory=MessageDefaults)
     replies: ReplyDefaults = field(default_factory=ReplyDefaults)
+    retries: Retries = field(default_factory=Retries)
     delays: Delays | None = None
     """None where the file uses none."""
     security: Security = field(default_factory=Security)
@@ -410,6 +431,13 @@ class Topology:
             msg = f"the topology has no queue '{queue}'{did_you_mean(queue, self.queues)}"
             raise LocalError(msg)
         return self.queues[queue].dead_letter
+
+    def retries_of(self, task: str) -> Retries:
+        """Return what holds for a task that failed: what its route says, else what the topology does."""
+        try:
+            return self.route_for(task).retries or self.retries
+        except NoRoute:
+            return self.retries
 
     def is_dead_letter(self, queue: str) -> bool:
         """Whether `queue` takes the dead letters of another queue, or of the delay ladder."""

@@ -1,7 +1,6 @@
 """Parts of the format whose machinery does not exist yet: refused by name wherever they would change behaviour.
 
-Each entry goes when its machinery comes. What would change nothing (`retries: {max: 0}`, `delays:` that nothing uses, `allow:`
-that allows nothing) is accepted.
+Each entry goes when its machinery comes. What would change nothing (`allow:` that allows nothing) is accepted.
 """
 
 from __future__ import annotations
@@ -45,8 +44,6 @@ def _found(file: File) -> list[tuple[Path, str]]:
         found.append((("messages", "confirm"), "publishing without confirms"))
     if file.replies.mode == "client":
         found.append((("replies", "mode"), "one reply queue per client (`mode: client`)"))
-    if file.retries.max > 0 or file.retries.then != "dead" or file.retries.backoff is not None:
-        found.append((("retries",), "retries"))
     if file.security.signing is not None and file.security.signing.algorithm == "x509":
         found.append((("security", "signing", "algorithm"), "signing with X.509 certificates"))
     if file.security.encryption is not None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from amqpq.message.wire import ATTEMPT_LOG, RETRIES
 from amqpq.topology.delays import Entry, is_passing
 from amqpq.types import PERSISTENT, Delivery, Properties, Publication, Table
 from amqpq.worker.work import Remains
@@ -31,6 +32,9 @@ HEADERS_BYTES: Final = 100_000
 TRACEBACK_BYTES: Final = 16_384
 REASON_CHARACTERS: Final = 1_000
 
+ATTEMPTS_KEPT: Final = 10
+ATTEMPT_CHARACTERS: Final = 200
+ATTEMPT_LOG_BYTES: Final = 16_384
 LOGS_BYTES: Final = 8_192
 DELIVERY_COUNT: Final = "x-delivery-count"
 
@@ -69,6 +73,16 @@ class Evidence:
     failed_at: float
     remains: Remains | None = None
     """Of the child that died of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that failed and is followed by another, which is number `number`. `failed_at`: seconds since the epoch."""
+
+    number: int
+    place: Place
+    reason: str
+    failed_at: float
 
 
 def crashes_of(properties: Properties) -> int:
@@ -150,6 +164,30 @@ def for_later(delivery: Delivery, *, queue: str, entry: Entry) -> Publication:
     headers = {name: value for name, value in _kept(delivery.properties).items() if not is_passing(name)}
     publication = _copy(delivery, queue, {**headers, **entry.headers})
     return replace(publication, exchange=entry.exchange)
+
+
+def next_attempt(delivery: Delivery, *, queue: str, entry: Entry | None, attempt: Attempt) -> Publication:
+    """Return the message for another attempt: in the delay ladder, or, without an entry, in its own queue at once.
+
+    The first failure, and what became of the latest attempts, go with it; so a dead letter has the whole history.
+    """
+    when = datetime.fromtimestamp(attempt.failed_at, UTC).isoformat(timespec="milliseconds")
+    headers = delivery.properties.headers
+    first, before = headers.get(FIRST_FAILED), headers.get(ATTEMPT_LOG)
+    entry_of_log = {
+        "at": when,
+        "host": attempt.place.host,
+        "worker": attempt.place.worker,
+        "error": attempt.reason[:ATTEMPT_CHARACTERS],
+    }
+    log = [*(before if isinstance(before, list) else []), entry_of_log][-ATTEMPTS_KEPT:]
+    counted = {
+        RETRIES: attempt.number,
+        FIRST_FAILED: first if isinstance(first, str) else when,
+        ATTEMPT_LOG: log if _size(log) <= ATTEMPT_LOG_BYTES else [entry_of_log],
+    }
+    base = for_later(delivery, queue=queue, entry=entry or Entry("", {}))
+    return replace(base, properties=replace(base.properties, headers={**base.properties.headers, **counted}))
 
 
 def _kept(properties: Properties) -> dict[str, Any]:

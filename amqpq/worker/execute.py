@@ -14,6 +14,7 @@ import os
 import time
 import traceback as tracebacks
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, TypeAlias
@@ -26,10 +27,12 @@ from amqpq.lifecycle import State
 from amqpq.log import WORKER
 from amqpq.message import Encoding, ResultEnvelope, TaskEnvelope, failure
 from amqpq.message.wire import ROUTE
+from amqpq.retry import Retry
 from amqpq.task import Request, Task, current_request
 from amqpq.topology import reach
 from amqpq.topology.delays import came_down, no_ladder
 from amqpq.worker import life
+from amqpq.worker.again import Again, Attempts, retries_of
 from amqpq.worker.deadletter import crashes_of
 from amqpq.worker.host import Host
 from amqpq.worker.limits import NO_TIMING, Limits, Timekeeper, Timing, limits_of_call, limits_of_task, not_kept
@@ -130,6 +133,7 @@ class Executor:
         self._run_coroutine = run_coroutine
         self._reply_encodings: dict[str | None, Encoding] = {}
         self._topology = host.topology
+        self._attempts = Attempts(host, clock)
         self._persistent_replies = host.topology.replies.persistent
 
     def run(self, work: Work, report: Callable[[Reply], object]) -> Finished:
@@ -188,6 +192,9 @@ class Executor:
                 reason=f"{type(error).__name__}: {error}",
                 traceback="".join(tracebacks.format_exception(error)),
             )
+        again = retries_of(work.properties)
+        if again:
+            envelope = replace(envelope, retries=envelope.retries + again)
         task = self._registry.get(envelope.task)
         due = self._due_later(envelope)
         if due is not None:
@@ -283,7 +290,7 @@ class Executor:
             if reply is not None:
                 report(reply)
 
-        request = self._request(work, envelope, tell)
+        request = replace(self._request(work, envelope, tell), max_retries=self._attempts.most(run.task))
         token, fields = current_request.set(request), log.context.set(self._fields(work, envelope))
         task, began = run.task, time.perf_counter()
         try:
@@ -294,17 +301,14 @@ class Executor:
                 result = task(*envelope.args, **envelope.kwargs)
                 if inspect.iscoroutine(result):
                     result = yield run, result
+                _raise_asked(request)
                 seconds = time.perf_counter() - began
                 reply = self._answer_or_raise(work, envelope, State.SUCCESS, result)
             if life.listened_to(task):
                 with run.afterwards():
                     life.succeeded(task, request, result)
         except BaseException as error:  # noqa: BLE001 - SystemExit and CancelledError end the task, never the worker
-            finished = self._failed(work, envelope, error, time.perf_counter() - began)
-            if life.listened_to(task):
-                with run.afterwards():
-                    life.failed(task, request, error, finished.traceback)
-            return finished
+            return self._raised(work, envelope, (run, request), error, time.perf_counter() - began)
         finally:
             current_request.reset(token)
             log.context.reset(fields)
@@ -319,6 +323,38 @@ class Executor:
             "amqpq_attempts": envelope.retries + crashes_of(work.properties) + 1,
             "amqpq_worker": self._worker,
         }
+
+    def _raised(
+        self, work: Work, envelope: TaskEnvelope, ran: tuple[Run, Request], error: BaseException, seconds: float
+    ) -> Finished:
+        """Decide between another attempt and the end."""
+        run, request = ran
+        verdict = self._attempts.verdict(work, envelope, run.task, error, request.asked)
+        if isinstance(verdict, Again):
+            finished = self._retrying(work, envelope, verdict, seconds)
+            tell = life.retried
+        else:
+            finished = self._failed(work, envelope, verdict.error, seconds)._replace(drop=verdict.drop)
+            tell = life.failed
+        if life.listened_to(run.task):
+            with run.afterwards():
+                tell(run.task, request, verdict.error, finished.traceback)
+        return finished
+
+    def _retrying(self, work: Work, envelope: TaskEnvelope, again: Again, seconds: float) -> Finished:
+        error, text = again.error, _traceback_text(again.error)
+        return Finished(
+            work.number,
+            Happened.RETRYING,
+            envelope.task,
+            seconds,
+            self._answer(work, envelope, State.RETRY, failure.describe(error), text),
+            "retrying",
+            f"{type(error).__name__}: {error}",
+            text,
+            again.due,
+            again.changed,
+        )
 
     def _failed(self, work: Work, envelope: TaskEnvelope, error: BaseException, seconds: float) -> Finished:
         text = _traceback_text(error)
@@ -406,6 +442,12 @@ class Executor:
             )
             self._reply_encodings[content_type] = encoding
         return encoding
+
+
+def _raise_asked(request: Request) -> None:
+    """Raise the `Retry` of `retry(throw=False)`: the function has gone on, and has ended now."""
+    if request.asked and isinstance(request.asked[-1], Retry):
+        raise request.asked[-1]
 
 
 def _no_mark(_number: int, _stage: int) -> None:

@@ -26,6 +26,8 @@ logger = logging.getLogger(SIGNALS)
 
 ROOM: Final = 10_000
 """Events that wait for receivers; a slow receiver of `task_received` fills it in seconds, and memory has to have a bound."""
+TERMINATED: Final = "terminated"
+"""The cause of a task that was revoked while it ran; any other was not begun."""
 LAST_SECONDS: Final = 5.0
 """How long a stopping worker waits for its receivers."""
 
@@ -81,11 +83,12 @@ class Herald:
         happened = finished.happened
         if happened == Happened.REFUSED:
             self._refused(job, finished)
-        elif happened in {Happened.EXPIRED, Happened.REVOKED} and signals.task_revoked.receivers:
-            self.tell(
-                signals.task_revoked, request=_arrival(job),
-                terminated=finished.cause == "terminated", signum=None, expired=happened == Happened.EXPIRED,
-            )  # fmt: skip
+        elif happened in {Happened.EXPIRED, Happened.REVOKED}:
+            if signals.task_revoked.receivers:
+                ended, expired = finished.cause == TERMINATED, happened == Happened.EXPIRED
+                self.tell(
+                    signals.task_revoked, request=_arrival(job), terminated=ended, signum=None, expired=expired
+                )  # fmt: skip
         elif signals.task_failure.receivers and Step.REPUBLISH not in settlement.steps:
             kind = {Happened.OVERRAN: TimeLimitExceeded, Happened.CRASHED: WorkerLost}.get(Happened(happened))
             if kind is not None:

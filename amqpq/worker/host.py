@@ -45,9 +45,6 @@ class ResultCodec(Protocol):
     ) -> TaskEnvelope:
         """Check, unpack and decode a task."""
 
-    def verify_task(self, body: bytes, properties: Properties) -> object:
-        """Check size and signature of a task; nothing of it is decoded."""
-
     def encode_result(
         self,
         envelope: ResultEnvelope,
@@ -57,6 +54,14 @@ class ResultCodec(Protocol):
         correlation_id: str | None = None,
     ) -> tuple[bytes, Properties]:
         """Encode and sign a result."""
+
+    def encode_task(
+        self, envelope: TaskEnvelope, *, exchange: str, key: str, encoding: Encoding = ...
+    ) -> tuple[bytes, Properties]:
+        """Encode and sign a task."""
+
+    def verify_task(self, body: bytes, properties: Properties) -> object:
+        """Check a signature, and whether its key may sign this task."""
 
     def task_facts(self, properties: Properties) -> TaskFacts:
         """Return what the properties claim."""

@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 
 from amqpq.consumer import Tap
 from amqpq.message.canonical import UNENCODABLE, task_bytes, user_headers
-from amqpq.message.wire import REQUEUES
+from amqpq.message.wire import REQUEUES, RETRIES
 from amqpq.types import Delivery
 from amqpq.worker.deadletter import CRASHES, crashes_of
 from amqpq.worker.settle import End, Step
@@ -33,9 +33,9 @@ RECENT_SECONDS: Final = 10.0
 RECENT_COUNT: Final = 512
 """How many of those are remembered; more cannot be on their way at once with any sensible prefetch."""
 
-Print: TypeAlias = tuple[str, str, int | None, int | None]
-"""What makes two deliveries the same message here: queue, identity, how many children it has killed, and how often it was
-sent back from the dead letters."""
+Print: TypeAlias = tuple[str, str, int | None, int | None, int | None]
+"""What makes two deliveries the same message here: queue, identity, how many children it has killed, how often it was sent
+back from the dead letters, and how often it was tried again: the next attempt is not a redelivery of this one."""
 
 
 def signed_identity(delivery: Delivery) -> tuple[int, str] | None:
@@ -92,8 +92,7 @@ class Job:
     @property
     def print(self) -> Print:
         """What a redelivery of the same message has in common with it."""
-        headers = self.delivery.properties.headers
-        return (self.queue, self.identity, _hashable(headers.get(CRASHES)), _hashable(headers.get(REQUEUES)))
+        return (self.queue, self.identity, *_counts(self.delivery))
 
     def work(self) -> Work:
         """Return what a pool needs of it."""
@@ -233,8 +232,12 @@ class Jobs:
 def _print(tap: Tap, delivery: Delivery) -> Print:
     signed = signed_identity(delivery)
     identity = signed[1] if signed is not None else unsigned_identity(delivery)
-    headers = delivery.properties.headers
-    return (tap.queue, identity, _hashable(headers.get(CRASHES)), _hashable(headers.get(REQUEUES)))
+    return (tap.queue, identity, *_counts(delivery))
+
+
+def _counts(delivery: Delivery) -> tuple[int | None, int | None, int | None]:
+    get = delivery.properties.headers.get
+    return _hashable(get(CRASHES)), _hashable(get(REQUEUES)), _hashable(get(RETRIES))
 
 
 def _hashable(count: object) -> int | None:

@@ -45,7 +45,7 @@ from amqpq.worker.settle import Happened, without_delivery
 from amqpq.worker.settler import Settler, Surroundings
 from amqpq.worker.states import STAGE, Position
 from amqpq.worker.verdicts import Verdicts
-from amqpq.worker.vitals import BEAT_SECONDS, Connections, Running, Vitals
+from amqpq.worker.vitals import BEAT_SECONDS, Connections, Pulse, Running, Vitals
 from amqpq.worker.waiting import Waiting
 from amqpq.worker.work import Finished, Report
 
@@ -110,6 +110,7 @@ class Loop:
         self._pool = parts.pool
         self._herald = parts.herald
         self._told_by = ""
+        self._pulse = Pulse(self.vitals, parts.pulse, parts.beat_seconds, parts.reactor)
         topology = parts.host.topology
         self._position = Position(STAGE)
         self.counts: Counter[str] = Counter()
@@ -163,7 +164,7 @@ class Loop:
         self._pool.start(self)
         self._office.start()
         self._reactor.call_later(BLOCKED_SECONDS, self._complain_when_blocked)
-        self._beat()
+        self._pulse.begin()
         while self.stage is not Stage.OVER:
             self._reactor.turn()
             if self.stage is Stage.WORKING:
@@ -242,7 +243,7 @@ class Loop:
     def _tell_stopping(self, how: str) -> None:
         exit_code = int(self._exit_code)
         self._herald.tell(signals.worker_shutting_down, sig=self._told_by, how=how, exitcode=exit_code)
-        self._tell_pulse()
+        self._pulse.tell()
 
     # ---------------------------------------------------------------------------------------------------------- vitals
 
@@ -265,15 +266,6 @@ class Loop:
             len(self._waiting),
             dict(self.counts),
         )
-
-    def _beat(self) -> None:
-        if self._parts.pulse is not None and self.stage is not Stage.OVER:
-            self._tell_pulse()
-            self._reactor.call_later(self._parts.beat_seconds, self._beat)
-
-    def _tell_pulse(self) -> None:
-        if self._parts.pulse is not None:
-            self._parts.pulse(self.vitals())
 
     # ----------------------------------------------------------------------------------------------------- connections
 
@@ -313,7 +305,7 @@ class Loop:
             self._announced = True
             logger.info("%s ready.", self._plan.place.worker)
             self._herald.tell(signals.worker_ready)
-            self._tell_pulse()
+            self._pulse.tell()
 
     def starved(self, reason: str) -> None:
         """A queue cannot be consumed, and will not be."""

@@ -23,7 +23,7 @@ from amqpq.log import WORKER
 from amqpq.message import ResultEnvelope
 from amqpq.topology import Topology, versions
 from amqpq.topology.declarations import Declarations, declarations, exchange_spec, queue_spec
-from amqpq.topology.delays import ladder
+from amqpq.topology.delays import ladder, no_ladder
 from amqpq.topology.permits import permit_queues, permit_spec
 from amqpq.transport import declare, flow
 from amqpq.transport.interface import Connection
@@ -46,6 +46,7 @@ from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.pools.threads import SoloPool, ThreadPool
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.slots import check_keys
+from amqpq.worker.watch import Watch
 
 logger = logging.getLogger(WORKER)
 
@@ -79,16 +80,19 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
         )
     check_pool(plan.pool, plan.limits, plan.recycling, host.registry)
     check_keys(host.topology, host.registry)
+    check_retries(host)
     signals.worker_init.send(plan.name)
     herald = Herald(plan.name)
     try:
-        return _work(plan, host, open_link, herald)
+        with Watch(plan.name, plan.health) as watch:
+            return _work(plan, host, open_link, (herald, watch))
     finally:
         herald.close()
         signals.worker_shutdown.send(plan.name)
 
 
-def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, herald: Herald) -> ExitCode:
+def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, listeners: tuple[Herald, Watch]) -> ExitCode:
+    herald, watch = listeners
     consuming = open_link(f"{plan.name} consuming")
     connection = consuming.connection(FIRST_SECONDS)
     check_broker(plan, host, connection.server)
@@ -111,6 +115,8 @@ def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, herald: Herald) -
             reactor,
             SYSTEM_CLOCK,
             herald,
+            watch.pulse,
+            watch.beat_seconds,
         ),
     )
 
@@ -144,6 +150,20 @@ def check_broker(plan: WorkerPlan, host: Host, server: ServerInfo) -> None:
         raise ConfigurationError("\n".join(patience.refusals))
     for warning in patience.warnings:
         logger.warning("%s", warning)
+
+
+def check_retries(host: Host) -> None:
+    """See that tasks which are to be tried again can wait for that in the broker.
+
+    Raises:
+        ConfigurationError: There is no delay ladder.
+    """
+    if host.topology.delays is not None:
+        return
+    tasks = (host.registry.get(name) for name in host.registry.names)
+    names = [task.name for task in tasks if task is not None and task.options.autoretry_for]
+    if names:
+        raise ConfigurationError(f"{', '.join(names)}: autoretry_for= needs delays; {no_ladder(host.topology)}")
 
 
 def hard_limits(plan: WorkerPlan, host: Host) -> dict[str, float | None]:
@@ -196,7 +216,7 @@ def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor) -> Pool:
     """Return the pool of the plan, not started."""
     if plan.pool == "prefork" or plan.pool in HUB_POOLS:
         child_plan = ChildPlan(
-            plan.reference, plan.name, plan.log_level, plan.topology, plan.limits, plan.recycling, plan.pool
+            plan.reference, plan.name, plan.logs, plan.topology, plan.limits, plan.recycling, plan.pool
         )
         kind = HubPool if plan.pool in HUB_POOLS else ProcessPool
         return kind(child_plan, plan.concurrency, reactor)

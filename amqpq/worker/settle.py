@@ -11,7 +11,10 @@ the delivery is published first, and the broker must have *confirmed* it:
 There are four steps. REPLY sends the result to the caller's reply queue. PARK copies the message to the dead letter of
 its queue, with the evidence in headers. REPUBLISH copies it to the queue it came from, with one crash more in its header,
 because a classic queue counts no deliveries and the headers of a message in a queue cannot be changed. LATER copies it into
-the delay ladder, because what is not due waits in the broker and not here.
+the delay ladder (or, for another attempt at once, to its queue): what is not due waits in the broker and not here.
+
+The state RETRY is no step but news: it leaves just before LATER, on the same channel, and is not published again. Later it
+could come after the result of the next attempt and take its place in the reply queue.
 
 There are three ends: ACK; RELEASE for a delivery that nothing was done with; REQUEUE for one that was begun and cut off. The
 last two differ on quorum queues alone: there REQUEUE counts towards the delivery limit, and RELEASE does not (from 4.3 on).
@@ -57,6 +60,8 @@ class Happened(StrEnum):
     """The child that ran it died."""
     EARLY = "early"
     """It is not due yet."""
+    RETRYING = "retrying"
+    """The function raised, and it is to be tried again."""
     UNTOUCHED = "untouched"
     """It was not begun."""
     CUT_OFF = "cut-off"
@@ -128,7 +133,7 @@ SETTLEMENTS: Mapping[tuple[Happened, bool, bool], Settlement] = MappingProxyType
         **{(bad, False, False): Settlement((), End.ACK, dropped=True) for bad in _BAD},
     }
 )
-"""All ends but four: a crash that is not the last one allowed, what is not due, what was never begun, and what was cut off."""
+"""All ends but these: a crash that is not the last one allowed, what comes again later, what was never begun or cut off."""
 
 TRY_AGAIN: Final = Settlement((Step.REPUBLISH,), End.ACK)
 PUT_OFF: Final = Settlement((Step.LATER,), End.ACK)
@@ -171,7 +176,7 @@ def settle(happened: Happened, case: Case, *, crash_limit: int = CRASH_LIMIT) ->
     """
     if happened is Happened.UNTOUCHED:
         return GIVE_BACK
-    if happened is Happened.EARLY:
+    if happened in {Happened.EARLY, Happened.RETRYING}:
         return PUT_OFF
     if happened is Happened.CUT_OFF:
         return CUT_OFF

@@ -12,16 +12,27 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from amqpq.consumer import Tap
 from amqpq.lifecycle import DIRECT_REPLY_QUEUE
 from amqpq.log import TASK, WORKER, MessageKeys
+from amqpq.message.wire import ATTEMPT_LOG
 from amqpq.security.replay import SeenIds
 from amqpq.topology import Topology, delays
 from amqpq.types import Fate, Outcome, Publication
-from amqpq.worker.deadletter import Evidence, Place, another_try, dead_letter, for_later
+from amqpq.worker.again import retries_of
+from amqpq.worker.deadletter import (
+    FIRST_FAILED,
+    Attempt,
+    Evidence,
+    Place,
+    another_try,
+    dead_letter,
+    for_later,
+    next_attempt,
+)
 from amqpq.worker.herald import Herald
 from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Outlet
@@ -83,7 +94,11 @@ class Settler:
         happened = Happened(finished.happened)
         settlement = settle(
             happened,
-            Case(finished.reply is not None, self._target(job.queue) is not None, job.crashes),
+            Case(
+                answerable=finished.reply is not None,
+                parkable=self._target(job.queue) is not None and not finished.drop,
+                crashes=job.crashes,
+            ),
         )
         self._counts[happened] += 1
         if finished.task in self.totals:
@@ -97,6 +112,8 @@ class Settler:
         job.end = settlement.end
         job.steps = settlement.steps
         job.copied = Step.REPUBLISH in settlement.steps or happened is Happened.EARLY
+        if happened is Happened.RETRYING and finished.reply is not None:
+            self.report(finished.reply)
         self._proceed(job)
 
     def resume(self, job: Job) -> None:
@@ -196,10 +213,27 @@ class Settler:
     def _later(self, job: Job, finished: Finished) -> Publication:
         """Return the copy for the ladder. What is due beyond its top comes early, and is put off once more."""
         topology, now = self._around.topology, self._around.now()
-        longest = topology.delays.max_seconds if topology.delays is not None else 0.0
-        seconds = min(max(finished.due - now, 0.0), longest)
-        entry = delays.entry(topology, seconds, (job.queue,), finished.due)
+        entry = None
+        if topology.delays is not None and (finished.due > now or finished.happened == Happened.EARLY):
+            seconds = min(max(finished.due - now, 0.0), topology.delays.max_seconds)
+            entry = delays.entry(topology, seconds, (job.queue,), finished.due)
+        if finished.happened == Happened.RETRYING:
+            return self._next_attempt(job, finished, entry, now)
+        if entry is None:
+            raise RuntimeError(f"job {job.number} is to be put off, and there is no ladder")
         return for_later(job.delivery, queue=job.queue, entry=entry)
+
+    def _next_attempt(self, job: Job, finished: Finished, entry: delays.Entry | None, now: float) -> Publication:
+        delivery, before = job.delivery, retries_of(job.delivery.properties)
+        if finished.changed is not None:
+            # Signed anew, with the retries until now under the signature: ours begin again.
+            history = {name: delivery.properties.headers.get(name) for name in (FIRST_FAILED, ATTEMPT_LOG)}
+            kept = {name: value for name, value in history.items() if value is not None}
+            _, body, properties = finished.changed
+            properties = replace(properties, headers={**properties.headers, **kept})
+            delivery, before = replace(delivery, body=body, properties=properties), 0
+        attempt = Attempt(before + 1, self._around.place, finished.reason, now)
+        return next_attempt(delivery, queue=job.queue, entry=entry, attempt=attempt)
 
     def _answered(self, key: tuple[Job, Step] | None, outcome: Outcome) -> None:
         if key is None:
@@ -277,6 +311,7 @@ class Settler:
             "amqpq_task_id": job.id,
             "amqpq_queue": job.queue,
             "amqpq_worker": self._around.place.worker,
+            "amqpq_attempts": _attempts(job),
         }
 
     def _log(self, job: Job, happened: Happened, finished: Finished, settlement: Settlement) -> None:
@@ -293,11 +328,19 @@ class Settler:
         if happened is Happened.REVOKED:
             task_log.info("%s[%s] revoked: %s", job.task, job.id, finished.reason, extra=self._keys_of(job))
             return
+        if happened is Happened.RETRYING:
+            wait = max(finished.due - self._around.now(), 0.0)
+            again = retries_of(job.delivery.properties) + 1
+            task_log.warning(
+                "%s[%s] failed: %s; retry %d in %.1f s",
+                job.task, job.id, finished.reason, again, wait, extra=self._keys_of(job),
+            )  # fmt: skip
+            return
         keys = self._keys_of(job)
         keys["amqpq_cause"] = finished.cause
-        keys["amqpq_attempts"] = _attempts(job)
         what = f"{happened} ({finished.cause})" if happened != finished.cause else str(happened)
-        fate = "dropped: its queue has no dead letter" if settlement.dropped else None
+        why = "`then: drop`" if finished.drop else "its queue has no dead letter"
+        fate = f"dropped: {why}" if settlement.dropped else None
         if fate is None:
             fate = (
                 "it is tried again" if Step.REPUBLISH in settlement.steps else f"dead letter: {self._target(job.queue)}"
@@ -314,5 +357,6 @@ class Settler:
 def _attempts(job: Job) -> int:
     retries = job.delivery.properties.headers.get("retries")
     before = retries if isinstance(retries, int) and retries > 0 else 0
+    before += retries_of(job.delivery.properties)
     crashed = job.finished is not None and job.finished.happened == Happened.CRASHED
     return before + job.crashes + (0 if crashed else 1)

@@ -54,6 +54,10 @@ class Finished(NamedTuple):
     traceback: str = ""
     due: float = 0.0
     """When it is to come again, seconds since the epoch; 0 is at once, or never."""
+    changed: Reply | None = None
+    """The message that is to come instead of it, for its own queue."""
+    drop: bool = False
+    """It is to leave no dead letter, because the file says so."""
 
 
 class Remains(NamedTuple):

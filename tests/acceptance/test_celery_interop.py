@@ -176,3 +176,21 @@ def _call_celery(folder: Path, wire: tuple[str, str, str], *, pool: str) -> dict
             }
     finally:
         app.close()
+
+
+def test_celery_producer_delays_a_task_and_sees_it_retried(url: str, tmp_path: Path) -> None:
+    """Celery sends a countdown straight to the queue; it waits in the broker, and Celery's AsyncResult shows RETRY."""
+    topology = _topology(tmp_path, "json", "zlib")
+    topology.write_text(topology.read_text() + "delays: {max: 1h}\n")
+    environment = _environment(topology, "json")
+    _amqpq(environment, "topology", "apply")
+    worker = [sys.executable, "-m", "amqpq", "worker", "-A", "amqpq_server", "-Q", "celery", "-P", "prefork", "-c", "1"]
+    client = [sys.executable, str(PROGRAMS / "celery_later.py"), url, "json"]
+    with _running(worker, environment, tmp_path / "worker.log"):
+        done = subprocess.run(
+            client, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    came_back = json.loads(done.stdout)
+    assert came_back["value"] == {"retries": 1, "early": False}
+    assert came_back["states"] == ["PENDING", "RETRY"]

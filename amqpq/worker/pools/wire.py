@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from amqpq.topology import Topology
 from amqpq.types import Properties
 from amqpq.worker.limits import NO_LIMITS, Limits
+from amqpq.worker.logs import LogPlan
 from amqpq.worker.work import RUNNING, Finished, Reply, Report, Work
 
 LENGTH: Final = struct.Struct("!I")
@@ -50,7 +51,7 @@ class Init:
     reference: str
     topology: Topology | None
     worker: str
-    log_level: str
+    logs: LogPlan
     limits: Limits = NO_LIMITS
     memory_bytes: int | None = None
 
@@ -161,16 +162,25 @@ def unpack_work(values: tuple[Any, ...]) -> Work:
     return Work(number, queue, body, Properties(*properties), *rest)
 
 
+_REPLY_AT = Finished._fields.index("reply")
+_CHANGED_AT = Finished._fields.index("changed")
+
+
 def pack_finished(finished: Finished) -> tuple[Any, ...]:
     """Return an outcome as plain values."""
-    number, happened, task, seconds, reply, *rest = finished
-    return (number, str(happened), task, seconds, _pack_reply(reply), *rest)
+    values: list[Any] = list(finished)
+    values[1] = str(finished.happened)
+    values[_REPLY_AT] = _pack_reply(finished.reply)
+    values[_CHANGED_AT] = _pack_reply(finished.changed)
+    return tuple(values)
 
 
 def unpack_finished(values: tuple[Any, ...]) -> Finished:
     """Return the outcome of plain values."""
-    number, happened, task, seconds, reply, *rest = values
-    return Finished(number, happened, task, seconds, _unpack_reply(reply), *rest)
+    fields = list(values)
+    fields[_REPLY_AT] = _unpack_reply(fields[_REPLY_AT])
+    fields[_CHANGED_AT] = _unpack_reply(fields[_CHANGED_AT])
+    return Finished(*fields)
 
 
 def pack_report(report: Report) -> tuple[Any, ...]:

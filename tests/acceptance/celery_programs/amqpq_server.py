@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from typing import Any
 
 from amqpq import App
 from amqpq.errors import SoftTimeLimitExceeded
@@ -30,3 +31,11 @@ def nap(seconds: float) -> None:
     with contextlib.suppress(SoftTimeLimitExceeded):
         time.sleep(seconds)
     time.sleep(seconds)
+
+
+@app.task(name="shop.flaky", bind=True)
+def flaky(self: Any, due: float) -> dict[str, object]:
+    """Fail the first time; tell whether it began too early."""
+    if not self.request.retries:
+        raise self.retry(exc=ValueError("the first time"), countdown=1)
+    return {"retries": self.request.retries, "early": time.time() < due}

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from amqpq import errors
+from amqpq import errors, hooks, signals
 from amqpq.cli.main import COMMANDS, main
 from amqpq.topology import document, inspect
 from amqpq.topology.units import seconds, size_bytes
@@ -139,6 +139,8 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "messages": document.MessagesPart,
     "compression": document.CompressionPart,
     "replies": document.RepliesPart,
+    "retries": document.RetriesPart,
+    "backoff": document.BackoffPart,
     "dead_letters": document.DeadLetterPart,
     "control": document.ControlPart,
     "delays": document.DelaysPart,
@@ -150,8 +152,6 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
 }
 UNBUILT: Final[dict[str, type[BaseModel]]] = {
     "`allow`": document.AllowPart,
-    "`retries`": document.RetriesPart,
-    "`retries.backoff`": document.BackoffPart,
     "`security.encryption`": document.EncryptionPart,
     "`schedule.X`": document.SchedulePart,
     "`policies.X`": document.PolicyPart,
@@ -233,7 +233,6 @@ def test_what_is_refused_as_not_built_is_on_the_page(format_page: str) -> None:
             "routes": {"*": {"queue": "default", "reply": "client"}},
             "messages": {"confirm": False},
             "replies": {"mode": "client"},
-            "retries": {"max": 3},
             "security": {"signing": {"algorithm": "x509"}, "encryption": {"key": "env:K"}},
             "schedule": {"nightly": {"task": "t"}},
             "policies": {"p": {"pattern": ".*", "definition": {}}},
@@ -242,7 +241,7 @@ def test_what_is_refused_as_not_built_is_on_the_page(format_page: str) -> None:
         environ={},
     )
     refused = [problem.message for problem in inspection.problems if problem.rule == "TOP000"]
-    assert len(refused) == 15
+    assert len(refused) == 14
     section = format_page.partition("## Not built yet\n")[2].partition("\n## ")[0]
     for message in refused:
         what = re.sub(r" \(`.*\)$", "", message.removeprefix("not built yet: "))
@@ -254,3 +253,16 @@ def test_every_rule_of_lint_is_in_the_table(format_page: str) -> None:
     sources = [*(ROOT / "amqpq" / "topology").rglob("*.py")]
     known = {rule for path in sources for rule in re.findall(r'"(TOP\d{3})"', path.read_text(encoding="utf-8"))}
     assert re.findall(r"^\| (TOP\d{3}) \|", format_page, re.MULTILINE) == sorted(known)
+
+
+# ---------------------------------------------------------------------------------------------------- hooks and signals
+
+
+def test_every_hook_and_signal_is_on_its_page() -> None:
+    """With the arguments that the code sends; none is invented."""
+    page = (ROOT / "docs" / "howto" / "task-life.md").read_text(encoding="utf-8")
+    rows = {row[1]: row[3] for row in re.finditer(r"^\| `(\w+)` \| ([^|]+) \| ([^|]*)\| [^|]+ \|$", page, re.MULTILINE)}
+    assert rows.keys() == signals.SIGNALS.keys()
+    for name, signal in signals.SIGNALS.items():
+        assert tuple(re.findall(r"`(\w+)`", rows[name])) == signal.arguments, name
+    assert re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \|$", page, re.MULTILINE) == list(hooks.HOOKS)

@@ -113,12 +113,6 @@ def test_a_task_cannot_claim_the_workers_states(state: str) -> None:
         task().update_state(state=state)
 
 
-def test_retry_says_that_it_is_not_built() -> None:
-    """`self.retry()` is refused by name."""
-    with pytest.raises(NotBuiltYet, match=r"retry\(\)"):
-        task().retry(countdown=3)
-
-
 def test_an_async_task_knows_it() -> None:
     """The worker can tell a coroutine function; calling the task gives the coroutine."""
 
@@ -172,9 +166,8 @@ def test_an_argument_is_found_however_it_is_given() -> None:
 @pytest.mark.parametrize(
     "option",
     [
-        "max_retries",
-        "autoretry_for",
-        "retry_backoff",
+        "acks_on_failure_or_timeout",
+        "reject_on_worker_lost",
     ],
 )
 def test_later_task_options_are_refused_by_name(option: str) -> None:
@@ -202,6 +195,13 @@ def test_an_unknown_task_option_says_what_was_meant() -> None:
         {"reply": "maybe"},
         {"reply": "task", "ignore_result": True},
         {"expires": 0},
+        {"max_retries": -1},
+        {"retry_backoff": "fast"},
+        {"retry_backoff_max": float("nan")},
+        {"retry_jitter": 1},
+        {"autoretry_for": "ValueError"},
+        {"autoretry_for": (int,)},
+        {"retry_kwargs": {"queue": "x"}},
         {"time_limit": 0},
         {"time_limit": True},
         {"soft_time_limit": "5"},

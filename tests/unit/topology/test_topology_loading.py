@@ -91,7 +91,7 @@ checks:
 """
 """The annotated example of the format, whole."""
 
-UNBUILT = ("  clicks:", "retries:", "  encryption:", "  nightly:", "  pulse:")
+UNBUILT = ("  clicks:", "  encryption:", "  nightly:", "  pulse:")
 """Beginnings of the example's lines whose machinery does not exist yet."""
 
 
