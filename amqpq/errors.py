@@ -203,6 +203,13 @@ class ObjectNotFound(TransportError):
     recoverable = False
 
 
+class QueueUnavailable(ChannelClosed):
+    """The queue exists, but the cluster node that it is on is down; it comes back with that node.
+
+    Whatever was asked for is worth asking again: what the queue holds is not lost.
+    """
+
+
 class ResourceLocked(TransportError):
     """The queue belongs exclusively to another connection."""
 

@@ -26,8 +26,6 @@ logger = logging.getLogger(SIGNALS)
 
 ROOM: Final = 10_000
 """Events that wait for receivers; a slow receiver of `task_received` fills it in seconds, and memory has to have a bound."""
-TERMINATED: Final = "terminated"
-"""The cause of a task that was revoked while it ran; any other was not begun."""
 LAST_SECONDS: Final = 5.0
 """How long a stopping worker waits for its receivers."""
 
@@ -85,7 +83,7 @@ class Herald:
             self._refused(job, finished)
         elif happened in {Happened.EXPIRED, Happened.REVOKED}:
             if signals.task_revoked.receivers:
-                ended, expired = finished.cause == TERMINATED, happened == Happened.EXPIRED
+                ended, expired = finished.cause == "terminated", happened == Happened.EXPIRED
                 self.tell(
                     signals.task_revoked, request=_arrival(job), terminated=ended, signum=None, expired=expired
                 )  # fmt: skip

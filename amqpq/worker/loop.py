@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -44,10 +44,11 @@ from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.settle import Happened, without_delivery
 from amqpq.worker.settler import Settler, Surroundings
 from amqpq.worker.states import STAGE, Position
+from amqpq.worker.suspects import Suspects
 from amqpq.worker.verdicts import Verdicts
 from amqpq.worker.vitals import BEAT_SECONDS, Connections, Pulse, Running, Vitals
 from amqpq.worker.waiting import Waiting
-from amqpq.worker.work import Finished, Report
+from amqpq.worker.work import Finished, Report, Work
 
 logger = logging.getLogger(WORKER)
 
@@ -134,6 +135,7 @@ class Loop:
         self._waiting = Waiting(self.gate)
         self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor)
         self._verdicts = Verdicts(parts.host.codec)
+        self._suspects = Suspects(self._jobs, self._settler.conclude, self._verdicts.poisonous, parts.reactor)
         self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)
         self._office = Office(
             Inside(
@@ -168,7 +170,7 @@ class Loop:
         while self.stage is not Stage.OVER:
             self._reactor.turn()
             if self.stage is Stage.WORKING:
-                self._waiting.offer(self._pool)
+                self._give_out()
             self._settler.flush()
             if self._office.events is not None:
                 self._office.flush()
@@ -183,6 +185,19 @@ class Loop:
             self._pool.kill()
         logger.info("stopped; %s", self._summary())
         return self._exit_code
+
+    def _give_out(self) -> None:
+        """Give the pool what may run now."""
+        self._arrive(self._suspects.turn)
+        self._waiting.offer(self._pool, self._suspects)
+
+    def _arrive(self, judged: Callable[[deque[Work]], object]) -> None:
+        """Line up what the suspects let go; marked ones come first."""
+        free: deque[Work] = deque()
+        judged(free)
+        for work in reversed(free):
+            if (job := self._jobs.get(work.number)) is not None:
+                self._waiting.arrive(job)
 
     def stop(self) -> None:
         """Stop: warm the first time, cold the second. From any thread or signal handler: `reactor.post(loop.stop)`."""
@@ -209,8 +224,9 @@ class Loop:
         self._tell_stopping("warm")
         self._intake.cancel()
         waiting = [job for number in self._waiting.clear() if (job := self._jobs.get(number)) is not None]
+        waiting += self._suspects.clear()
         for job in waiting:
-            self._settler.give_back(job)
+            self._return(job)
         self._pool.recall()
         for job in self._jobs.all():
             if job.tap is None and job.finished is not None and not without_delivery(job.steps):
@@ -229,7 +245,7 @@ class Loop:
     def _stop_cold(self) -> None:
         self._position.move("stop now")
         self._intake.cancel()
-        waiting = set(self._waiting.clear())
+        waiting = set(self._waiting.clear()) | {job.number for job in self._suspects.clear()}
         self._pool.kill()
         left = self._jobs.all()
         for job in left:
@@ -313,6 +329,9 @@ class Loop:
 
     def delivered(self, tap: Tap, delivery: Delivery) -> None:
         """Take a message."""
+        if self.stage is Stage.DRAINING:
+            self._return(self._jobs.open(tap, delivery))
+            return
         if self.stage is not Stage.WORKING:
             tap.give_back(delivery.tag)
             return
@@ -325,7 +344,7 @@ class Loop:
             self._office.events.received(job)
         if self._is_new(job):
             if not (self._revoked and self._revoke(job)):
-                self._waiting.arrive(job)
+                self._arrive(lambda fresh: self._suspects.take(job, fresh))
         else:
             error = Replayed(
                 f"task {job.id} was delivered here before, and this is not a redelivery: it was published again"
@@ -342,9 +361,10 @@ class Loop:
             # Another worker may get it, and park it; sent back from there, it is no replay here.
             self._settler.forget_seen(job)
         unbegun = self._waiting.drop(lambda number: not self._has_delivery(number))
-        for job in jobs:
-            if job.number in unbegun:
-                self._jobs.forget(job)
+        innocent = [job for job in jobs if job.number in unbegun or self._suspects.holds(job)]
+        self._suspects.vouch(innocent)
+        for job in innocent:
+            self._jobs.forget(job)
         self._pool.recall()
 
     def _has_delivery(self, number: int) -> bool:
@@ -413,9 +433,15 @@ class Loop:
                 continue
             self.gate.ended(number)
             if job.tap is None:
+                self._suspects.vouch([job])
                 self._jobs.forget(job)
             else:
-                self._settler.give_back(job)
+                self._return(job)
+
+    def _return(self, job: Job) -> None:
+        """Give back what was not begun; a suspect with a mark goes as a copy without it."""
+        if not self._suspects.give_back(job):
+            self._settler.give_back(job)
 
     def crashed(self, crash: Crash) -> None:
         """Count the crash on the work that caused it; the others of that child try again."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from amqpq.worker.gate import Gate
 from amqpq.worker.jobs import Job
 from amqpq.worker.pools.interface import Pool
+from amqpq.worker.suspects import Suspects
 from amqpq.worker.work import Work
 
 
@@ -23,25 +24,35 @@ class Waiting:
         return len(self._works) + self._gate.waiting
 
     def arrive(self, job: Job) -> None:
-        """Line a work up: at the gate where its task has a limit."""
-        if not self._gate.active or not self._gate.hold(job):
-            self._works.append(job.work())
+        """Line a work up: at the gate where its task has a limit; a marked suspect before the others.
+
+        A suspect that is to run alone does not wait for a limit. There is one of them at a time, and nothing else begins until
+        it has run.
+        """
+        suspicion = job.suspicion
+        alone = suspicion.marked and suspicion.count > 1
+        if self._gate.active and not alone and self._gate.hold(job):
+            return
+        (self._works.appendleft if suspicion.marked else self._works.append)(job.work())
 
     def come_back(self, job: Job) -> None:
         """Put a work that the pool had, and did not begin, to the front. What it needs to pass the gate it has."""
         self._works.appendleft(job.work())
 
-    def offer(self, pool: Pool) -> None:
-        """Give works to the pool, in order, but for those that wait for a limit."""
-        gate, works = self._gate, self._works
-        if gate.waiting:
+    def offer(self, pool: Pool, suspects: Suspects) -> None:
+        """Give works to the pool, in order, but for those that wait for a limit or for a suspect to run alone."""
+        gate, works, isolated = self._gate, self._works, pool.name == "prefork"
+        if gate.waiting and not suspects.alone(isolated=isolated):
             held_up = gate.let_through(pool.room, works[0].number if works else None)
             if gate.passed:
                 pool.offer(gate.passed)
             if held_up:
                 return
-        if works:
-            pool.offer(works)
+        offered = suspects.offered(works, isolated=isolated, gated=gate.waiting) if works else None
+        if offered:
+            pool.offer(offered)
+            if offered is not works:
+                works.extendleft(offered)  # a suspect that is to run alone, and the pool has no room
 
     def drop(self, unwanted: Callable[[int], bool]) -> set[int]:
         """Give up works, by their number, which is asked about once; return the numbers of those given up."""

