@@ -3,7 +3,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help venv rabbitmq iproute lint format unit test test-matrix demo bench schema package clean
+.PHONY: help venv rabbitmq iproute lint format unit test test-matrix faults soak demo bench schema package clean
 
 BIN := .venv/bin
 PYTEST := CI=true $(BIN)/python -m pytest
@@ -44,6 +44,12 @@ test: venv rabbitmq iproute ## Run all tests, on a private RabbitMQ
 test-matrix: venv iproute ## Run the rings that need a broker on RabbitMQ 4.0.5 and 4.3.6 (Debian or Ubuntu, root or sudo)
 	@scripts/test-on.sh trixie $(RINGS) $(ARGS)
 	@scripts/test-on.sh forky $(RINGS) $(ARGS)
+
+faults: venv rabbitmq iproute ## Break everything on purpose, on each pool, queue type and version (root or sudo; see ARGS=--help)
+	@$(if $(filter 0,$(shell id -u)),,sudo) $(BIN)/python -m tests.faults $(ARGS)
+
+soak: venv rabbitmq ## A million messages through one worker whose connection is cut every few seconds
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
 demo: venv rabbitmq ## Run the inventory demo: producer, two workers, results, a forged message
 	@$(BIN)/python -m examples.inventory.run

@@ -92,6 +92,8 @@ def _joined(base: type[Any], world: type[Any]) -> type[Any]:
     """Return a class that is both; the base's methods come first."""
     if issubclass(base, world):
         return base
+    if issubclass(world, base):  # `Task` itself: a task without anything special
+        return world
     other = next((each for each in base.__mro__ if each.__module__ in {"amqpq.app", "amqpq.aioapp"}), None)
     if other is not None:
         raise ConfigurationError(

@@ -12,11 +12,13 @@ Acknowledgements are gathered and sent by `flush`: those that form an unbroken r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from amqpq.errors import AmqpqError
 from amqpq.transport.interface import Channel, Connection, Pending
 from amqpq.types import Delivery, Table
+
+_NOBODY: Final = "amqpq-nobody"
 
 
 class Post(Protocol):
@@ -144,6 +146,18 @@ class Tap:
                 self._channel.reject(tag, requeue=True)
             else:
                 self._channel.release(tag)
+
+    def when_settled(self, then: Callable[[Any], object], argument: Any) -> None:
+        """Call `then(argument)` when the broker has read every acknowledgement so far, or never will.
+
+        Nothing answers an acknowledgement, so something is asked after it: to cancel a consumer that there is not, which the
+        broker grants (AMQP 0-9-1, basic.cancel) and which needs no permission.
+        """
+        self.flush()
+        if self._channel is None:
+            self._post(then, argument)
+            return
+        self._channel.cancel(_NOBODY).add_done_callback(lambda _: self._post(then, argument))
 
     def cancel(self) -> None:
         """Stop deliveries; those here can still be settled."""

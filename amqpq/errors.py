@@ -203,6 +203,13 @@ class ObjectNotFound(TransportError):
     recoverable = False
 
 
+class QueueUnavailable(ChannelClosed):
+    """The queue exists, but the cluster node that it is on is down; it comes back with that node.
+
+    Whatever was asked for is worth asking again: what the queue holds is not lost.
+    """
+
+
 class ResourceLocked(TransportError):
     """The queue belongs exclusively to another connection."""
 
@@ -295,12 +302,12 @@ class TaskExpired(ResultError):
     """The task expired before a worker could run it."""
 
 
-class MaxRetriesExceeded(ResultError):
-    """The task asked to be tried again and had been tried as often as it may be."""
-
-
 class TaskRevoked(ResultError):
     """The task was revoked before it ran, or ended by a revoke; nobody will run it."""
+
+
+class MaxRetriesExceeded(ResultError):
+    """The task asked to be tried again and had been tried as often as it may be."""
 
 
 class WorkerLost(ResultError):

@@ -20,7 +20,8 @@ Where a receiver runs is where the event is:
 
 * signals of messages: in the thread that publishes (in an `AsyncApp`: on the event loop);
 * `task_prerun`, `task_postrun`, `task_success`, `task_failure`, `task_retry`: where the task runs;
-* `worker_process_init` and `worker_process_shutdown`: on the main thread of a process of the prefork pool;
+* `worker_process_init` and `worker_process_shutdown`: on the main thread of a process of the pool
+  (all pools but threads and solo have one);
 * `worker_init` and `worker_shutdown`: on the main thread of the worker, before it connects and after it has closed its
   connections;
 * all others: in the worker's own process, on one thread that only receivers have. The thread that owns the deliveries
@@ -160,9 +161,9 @@ worker_shutting_down = Signal("worker_shutting_down", "sig", "how", "exitcode")
 worker_shutdown = Signal("worker_shutdown")
 """Its connections are closed. Not sent where the process ends at once (`solo`, cold, with a task that does not end)."""
 worker_process_init = Signal("worker_process_init")
-"""A process of the prefork pool has loaded the application, and takes no task yet. `sender` is the worker's name."""
+"""A process of the pool has loaded the application, and takes no task yet. `sender` is the worker's name."""
 worker_process_shutdown = Signal("worker_process_shutdown", "pid", "exitcode")
-"""A process of the prefork pool ends in order. One that is killed says nothing."""
+"""A process of the pool ends in order. One that is killed says nothing."""
 
 SIGNALS: Final = {value.name: value for value in list(vars().values()) if isinstance(value, Signal)}
 """All of them, by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import threading
 import time
@@ -15,14 +16,15 @@ from typing import Any, TypeVar
 import click
 
 from amqpq import config
-from amqpq.cli import letters, output
+from amqpq.cli import drafting, letters, output
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
+from amqpq.deadletters import editing
 from amqpq.deadletters.choosing import Choice
-from amqpq.deadletters.desk import DEFAULT_SCAN, Bounds, Desk, Looked, Sending, Source, Tally
+from amqpq.deadletters.desk import DEFAULT_SCAN, WINDOW, Bounds, Desk, Looked, Sending, Source, Tally
 from amqpq.deadletters.examining import examine
 from amqpq.deadletters.flows import look_limit
 from amqpq.deadletters.planning import Return
-from amqpq.errors import AmqpqError, ConfigurationError, KeyProblem, ObjectNotFound
+from amqpq.errors import AmqpqError, ConfigurationError, KeyProblem, LocalError, ObjectNotFound
 from amqpq.message import Codec
 from amqpq.topology import Topology
 from amqpq.transport.interface import Connection
@@ -30,6 +32,8 @@ from amqpq.transport.interface import Connection
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 CONNECT_SECONDS = 30.0
+FAST_WINDOW = 200
+"""Messages under way at a time where no rate is asked for."""
 _RATE_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -173,6 +177,72 @@ def show(task_id: str, queue: str | None, scan: int, as_json: bool, **values: An
 
 
 @dlq.command()
+@click.argument("task_id", metavar="ID")
+@queue_options
+@click.option(
+    "--args", "args_json", metavar="JSON", default=None, help="The positional arguments, as a list; no editor."
+)
+@click.option(
+    "--kwargs", "kwargs_json", metavar="JSON", default=None, help="The named arguments, as an object; no editor."
+)
+@click.option(
+    "--set", "sets", metavar="NAME=VALUE", multiple=True, help="One named argument, JSON or text; repeatable."
+)
+@click.option("--to", metavar="QUEUE", default=None, help="Send it to this queue instead of where it came from.")
+@click.option("--scan", type=click.IntRange(1), default=DEFAULT_SCAN, show_default=True, help="Messages looked at.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show what would be changed, and change nothing.")
+@json_option
+def edit(task_id: str, queue: str | None, yes: bool, dry_run: bool, as_json: bool, **values: Any) -> None:
+    """Edit a dead letter in $EDITOR, and send it back as a new attempt of the same task, signed with this host's key.
+
+    Its arguments, its expiry and its queue can be changed. Only a message that a worker would believe can be edited, with a key
+    that may sign its task. It is acknowledged when its copy is safe, as with requeue.
+
+    \b
+    Examples:
+      amqpq dlq edit ID
+      amqpq dlq edit ID --set customer=4711 --yes
+      amqpq dlq edit ID --args '[1, 2]' --dry-run
+    """
+    if not yes and not dry_run and not sys.stdin.isatty():
+        output.fail("give --yes where there is no terminal to ask on")
+    with _opened(values, queue) as room:
+        choice = Choice(ids=frozenset({task_id}))
+        looked = [(source, room.desk.look(source, choice, Bounds(2, values["scan"]))) for source in room.present()]
+        found = [(source, letter) for source, each in looked for letter in each.letters]
+        if len(found) != 1:
+            output.fail(
+                f"there are {len(found)} dead letters with id {task_id!r}; --queue and --scan say where to look"
+            )
+        ((source, letter),) = found
+        codec = config.codec(room.topology)
+        try:
+            envelope, before = editing.open_letter(letter, codec)
+            after = drafting.changed(letter, before, values)
+            changes = editing.difference(before, after)
+            publication = editing.edited(letter, envelope, after, codec, socket.gethostname())
+        except LocalError as error:
+            output.fail(error)
+        if not as_json:
+            click.echo(letters.plain(changes) or "nothing is changed")
+        if not changes or dry_run:
+            sent = 0
+        else:
+            if not yes:
+                click.confirm(f"Send it to {after.queue!r}?", abort=True, err=True)
+            tally = Tally()
+            room.desk.send_back(source, choice, Sending(editing.Edit(letter, publication)), tally)
+            sent = tally.sent_count
+            if not sent:
+                output.fail("; ".join(tally.stayed) or "it is not there any more: somebody else took it meanwhile")
+    if as_json:
+        output.print_json({"id": letter.id, "queue": after.queue, "changes": changes, "sent": sent})
+    elif sent:
+        click.echo(letters.plain(f"sent 1 edited dead letter to {after.queue}", one_line=True))
+
+
+@dlq.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @queue_options
 @choice_options
@@ -188,9 +258,8 @@ def requeue(
 ) -> None:
     """Send dead letters back to the queues they came from, as their sender wrote and signed them.
 
-    Each is acknowledged when the broker has confirmed its copy, so that nothing is lost whenever this is ended; ended by
-    kill -9, a copy under way may be there twice. What is sent back has left the dead letters: the same command goes on with the
-    rest. Ends with exit code 3 where some of what was meant had to stay.
+    Ended at any moment, by kill -9 too, nothing is lost and nothing is doubled: the next run finishes what was under way, and
+    goes on with the rest. One run at a time. Ends with exit code 3 where some of what was meant had to stay.
 
     \b
     Examples:
@@ -209,7 +278,8 @@ def requeue(
             stack.enter_context(_stopping(stop))
             sources = room.present()
             progress = None if dry_run else _progress(stack, room, sources, bounds)
-            sending = Sending(plan, bounds, values["per_second"], dry_run, on_progress=progress)
+            window = WINDOW if values["per_second"] is not None else FAST_WINDOW
+            sending = Sending(plan, bounds, values["per_second"], dry_run, window, on_progress=progress)
             try:
                 for source in sources:
                     room.desk.send_back(source, choice, sending, tally)
@@ -306,7 +376,7 @@ def _opened(values: Mapping[str, Any], queue: str | None, stop: threading.Event 
     link = config.link(topology, name="amqpq dlq")
     try:
         connection = link.connection(CONNECT_SECONDS)
-        yield _Room(topology, connection, Desk(connection, stop=stop), queue)
+        yield _Room(topology, connection, Desk(connection, project=topology.project, stop=stop), queue)
     finally:
         link.close(5.0)
 
@@ -389,6 +459,7 @@ def _print_tally(tally: Tally, choice: Choice, *, dry_run: bool, as_json: bool, 
             {
                 "sent": tally.sent,
                 "stayed": tally.stayed,
+                "finished": tally.finished,
                 "missing": missing,
                 "dry_run": dry_run,
                 "interrupted": interrupted,
@@ -400,6 +471,8 @@ def _print_tally(tally: Tally, choice: Choice, *, dry_run: bool, as_json: bool, 
         click.echo(
             letters.plain(f"{what} {letters.many(tally.sent_count)}" + (f": {where}" if where else ""), one_line=True)
         )
+        if tally.finished:
+            click.echo(f"finished {letters.many(tally.finished)} of a run that was cut off", err=True)
         for why, count in sorted(tally.stayed.items()):
             click.echo(letters.plain(f"{letters.many(count)} stayed: {why}", one_line=True), err=True)
         for task_id in missing:

@@ -25,6 +25,8 @@ class Entry(NamedTuple):
 COMMANDS: Mapping[str, Entry] = {
     "topology": Entry("amqpq.cli.topology:topology", "Lint, show, route, check and apply the topology file."),
     "worker": Entry("amqpq.cli.worker:worker", "Run the tasks of an application."),
+    "multi": Entry("amqpq.cli.multi:multi", "Run several workers on one host, in the background."),
+    "health": Entry("amqpq.cli.health:health", "Ask a worker how it is."),
     "call": Entry("amqpq.cli.call:call", "Send a task, wait, and print its result."),
     "send": Entry("amqpq.cli.call:send", "Send a task and print its id."),
     "result": Entry("amqpq.cli.call:result", "Fetch a result by task id."),

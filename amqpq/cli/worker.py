@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,12 @@ from amqpq import config
 from amqpq.app import App
 from amqpq.cli import options
 from amqpq.cli.output import fail
-from amqpq.errors import ConfigurationError, NotBuiltYet
+from amqpq.endpoint import read_address
+from amqpq.errors import NotBuiltYet
+from amqpq.log import WORKER
 from amqpq.worker import WorkerPlan, logs, run
 from amqpq.worker.banner import banner
+from amqpq.worker.files import PidFile, expand
 from amqpq.worker.plan import (
     LONGEST_SECONDS,
     POOLS,
@@ -38,8 +43,8 @@ _LATER = {
     "--autoscale": "autoscaling",
     "-X": "excluding queues",
     "--exclude-queues": "excluding queues",
-    "-D": "detaching (use a service manager)",
-    "--detach": "detaching (use a service manager)",
+    "-D": "detaching (use `amqpq multi start`, or a service manager)",
+    "--detach": "detaching (use `amqpq multi start`, or a service manager)",
 }
 """Options that people know from Celery and that are not there yet."""
 
@@ -70,6 +75,16 @@ class _WorkerCommand(click.Command):
 @click.option("--prefetch", type=int, default=None, help="Deliveries held, per queue. [default: concurrency x 4]")
 @click.option("--apply", is_flag=True, help="Declare the topology first; for one machine.")
 @click.option("-l", "--loglevel", "log_level", default="info", show_default=True, help=f"{', '.join(logs.LEVELS)}.")
+@click.option("--logformat", "log_format", default="text", show_default=True, help=f"{', '.join(logs.FORMATS)}.")
+@click.option("--logfile", metavar="FILE", default=None, help="Append all output to it: %n name, %h host, %p both.")
+@click.option("--pidfile", metavar="FILE", default=None, help="Keep the process id in it, and run once only.")
+@click.option(
+    "--health",
+    metavar="ADDRESS",
+    envvar="AMQPQ_HEALTH",
+    default=None,
+    help="Say there how the worker is: PORT, HOST:PORT or unix:/PATH. [default: $AMQPQ_HEALTH]",
+)
 @click.option(
     "--shutdown-timeout",
     type=options.duration,
@@ -100,6 +115,10 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     prefetch: int | None,
     apply: bool,
     log_level: str,
+    log_format: str,
+    logfile: str | None,
+    pidfile: str | None,
+    health: str | None,
     shutdown_timeout: float,
     time_limit: float | None,
     soft_time_limit: float | None,
@@ -120,11 +139,12 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
       amqpq worker -A shop.tasks -P threads -c 20       tasks that wait for others
       amqpq worker -A shop.tasks -P solo                one at a time, on the main thread: for debuggers
       amqpq worker -A shop.tasks -n images@%h --prefetch 4 -c 4    long tasks: hold no more than run
+      amqpq worker -A shop.tasks --logformat json --health 8080    in a container, with probes
       amqpq worker -A shop.tasks -E                     with events, for Flower
       amqpq worker -A shop.tasks --soft-time-limit 50 --time-limit 60     for tasks that say no limits
     """
-    if log_level.lower() not in logs.LEVELS:
-        raise ConfigurationError(f"-l {log_level}: use {', '.join(logs.LEVELS)}")
+    log_level, log_format = logs.choose_log(log_level, log_format)
+    name = worker_name(name)
     pool = choose_pool(pool)
     concurrency = choose_concurrency(pool, concurrency)
     app = options.load_app(app_reference)
@@ -137,21 +157,46 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
         pool=pool,
         concurrency=concurrency,
         prefetch=choose_prefetch(prefetch, concurrency),
-        name=worker_name(name),
+        name=name,
         shutdown_timeout_seconds=shutdown_timeout,
-        log_level=log_level.lower(),
+        logs=logs.LogPlan(log_level, log_format, name, logs.shared_lock()),
         apply=apply,
         topology=topology,
         limits=choose_limits(time_limit, soft_time_limit),
         recycling=choose_recycling(max_tasks_per_child, max_memory_per_child),
+        health=None if health is None else read_address(expand(health, name)),
         events=events,
     )
-    logs.configure(plan.log_level)
-    click.echo(banner(plan, topology, app.registry.names, _pool_words(plan), _version()))
-    sys.stdout.flush()
-    code = run(plan, app, lambda link_name: config.link(topology, name=link_name))
+    with _files(name, logfile, pidfile):
+        ctx.exit(_run(plan, app))
+
+
+def _run(plan: WorkerPlan, app: App) -> int:
+    logs.configure(plan.logs)
+    pool = _pool_words(plan)
+    if plan.logs.format == "json":  # then every line is an object
+        logging.getLogger(WORKER).info("%s starts: %s, queues %s", plan.name, pool, ", ".join(plan.queues))
+    else:
+        click.echo(banner(plan, app.topology, app.registry.names, pool, _version()))
+        sys.stdout.flush()
+    code = run(plan, app, lambda link_name: config.link(app.topology, name=link_name))
     logging.shutdown()
-    ctx.exit(int(code))
+    return int(code)
+
+
+@contextmanager
+def _files(name: str, logfile: str | None, pidfile: str | None) -> Iterator[None]:
+    """Take the pid file and send the output to the log file, where there are to be such files."""
+    taken = None if pidfile is None else PidFile(expand(pidfile, name))
+    if taken is not None:
+        taken.take()
+    try:
+        if logfile is not None:
+            logs.to_file(expand(logfile, name))
+        yield
+    finally:
+        if taken is not None:
+            taken.release()
 
 
 def _exact(app: App, reference: str) -> str:

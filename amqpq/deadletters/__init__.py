@@ -6,8 +6,7 @@ marked as redelivered. While somebody looks, nobody else sees those messages; an
 delivery, so that looking too often would reach its delivery limit, and the broker would drop the message. The desk stops
 before that.
 
-Sending back is publish, wait for the confirm, acknowledge: in this order, so that a message is in both queues for a moment
-and never in none. Whoever is killed in that moment leaves a double; `window` bounds how many.
+Sending back goes through a queue in between, so that whoever is killed loses nothing and doubles nothing: see `returning`.
 
 `letter` reads a message, `choosing` filters, `planning` decides what becomes of each, `pacing` limits the rate; all pure.
 `flows` are the protocols on a channel, `desk` runs them for blocking code.

@@ -5,28 +5,38 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from amqpq.clock import SYSTEM_CLOCK, Clock
-from amqpq.deadletters import flows
+from amqpq.deadletters import flows, returning
 from amqpq.deadletters.choosing import Choice
-from amqpq.deadletters.flows import Handed
 from amqpq.deadletters.letter import Letter
 from amqpq.deadletters.pacing import Bucket
-from amqpq.deadletters.planning import Return, Stays
-from amqpq.errors import Blocked, ChannelClosed, LocalError, OperationTimeout, OutcomeUnknown, TransportError
+from amqpq.deadletters.planning import Plan, Stays
+from amqpq.deadletters.returning import Way
+from amqpq.errors import (
+    Blocked,
+    ChannelClosed,
+    LocalError,
+    ObjectNotFound,
+    OperationTimeout,
+    OutcomeUnknown,
+    TransportError,
+)
 from amqpq.transport import flow
 from amqpq.transport.interface import Channel, Connection, Flow
-from amqpq.types import Fate, Publication
+from amqpq.types import Publication
 
 T = TypeVar("T")
 
 TIMEOUT_SECONDS: Final = 30.0
 WINDOW: Final = 32
 """Messages that are asked for at once, and copies that wait for their confirm."""
+COPIES: Final = 500
+"""That are finished at a time."""
 DEFAULT_SCAN: Final = 10_000
 
 
@@ -73,6 +83,8 @@ class Tally:
     seen: int = 0
     ready: int = 0
     """How many there were, of which `seen` were looked at."""
+    finished: int = 0
+    """How many were on their way since a run that was cut off, and are sent now."""
 
     @property
     def sent_count(self) -> int:
@@ -84,7 +96,7 @@ class Tally:
 class Sending:
     """How dead letters are sent back. `on_progress(sent, seen)` is called after each step."""
 
-    plan: Return
+    plan: Plan
     bounds: Bounds = Bounds(scan=None)
     per_second: float | None = None
     dry_run: bool = False
@@ -98,13 +110,21 @@ class Desk:
     Args:
         connection: To the broker; the desk opens channels on it and closes them.
         clock: For ages and rates.
+        project: Names the queue on the way back.
         stop: Once set, sending back ends after the step under way; pauses wait on it.
     """
 
     def __init__(
-        self, connection: Connection, clock: Clock = SYSTEM_CLOCK, *, stop: threading.Event | None = None
+        self,
+        connection: Connection,
+        clock: Clock = SYSTEM_CLOCK,
+        *,
+        project: str = "amqpq",
+        stop: threading.Event | None = None,
     ) -> None:
         self._connection = connection
+        self._way = Way(project)
+        self._targets: dict[str, bool] = {}
         self._clock = clock
         self._stop = stop or threading.Event()
 
@@ -152,7 +172,7 @@ class Desk:
             yield looked, drop
 
     def send_back(self, source: Source, choice: Choice, sending: Sending, tally: Tally) -> None:
-        """Send dead letters back to the queues they came from; each is acknowledged when its copy is confirmed.
+        """Send dead letters back to the queues they came from, first those that a run that was cut off left on their way.
 
         Only what the queue held at the beginning is looked at, so that what fails again meanwhile is not sent back again.
 
@@ -164,13 +184,16 @@ class Desk:
 
         Raises:
             ObjectNotFound: There is no such queue.
-            ChannelClosed, ConnectionLost, OutcomeUnknown: It was cut off; those under way may be in both queues.
+            ChannelClosed, ConnectionLost, OutcomeUnknown: It was cut off; the next run finishes what is on the way.
             Blocked: The broker takes no messages now.
+            ResourceLocked: Another run is at work.
         """
+        if not sending.dry_run:
+            self.finish([source], tally)
         looked = Looked()
         bucket = Bucket(sending.per_second, self._clock.monotonic, burst=sending.window)
         limit = sending.bounds.limit
-        with self._channel() as reading, self._channel() as publishing:
+        with self._channel() as reading, self._channel() as publishing, self._channel() as moving:
             window = _window(sending)
             for letters in self._windows(reading, source, sending.bounds, looked, window):
                 tally.ready += looked.ready if looked.seen == len(letters) else 0
@@ -188,12 +211,52 @@ class Desk:
                         self._stop.wait(bucket.wait_seconds())
                         continue
                     self._check_held(reading)
-                    chosen = [waiting.popleft() for _ in range(count)]
-                    self._count(self._hand_over(reading, publishing, chosen), tally)
+                    chosen = _take_different(waiting, count)
+                    self._hand_over((reading, publishing, moving), chosen, tally)
                     if sending.on_progress is not None:
                         sending.on_progress(tally)
                 if self._stop.is_set() or (limit is not None and tally.sent_count >= limit):
                     return
+
+    def finish(self, sources: Sequence[Source], tally: Tally) -> None:
+        """Finish what a run that was cut off left on the way.
+
+        Args:
+            sources: Dead-letter queues with a `look_limit`; others that copies came from are looked at without.
+            tally: Counts them.
+
+        Raises:
+            ResourceLocked: Another run is at work.
+            LocalError: Looking for the originals could cost a message (`flows.look_limit`).
+        """
+        known = {source.queue: source for source in sources}
+        with self._channel() as moving:
+            left = self._run(returning.prepare(moving, self._way))
+            while left:
+                copies = self._run(returning.take_copies(moving, self._way, min(left, COPIES)))
+                if not copies:
+                    return  # they are there, but not yet to be had: those of a connection that just went
+                marks = returning.marks(copies)
+                for queue in {returning.queue_of(mark) for mark in marks}:
+                    self._drop_originals(known.get(queue) or Source(queue), marks)
+                tally.finished += self._run(returning.move_once(moving, copies))
+                tally.ids.update(str(copy.properties.headers.get("id") or "") for copy in copies)
+                left -= len(copies)
+
+    def _drop_originals(self, source: Source, marks: Counter[str]) -> None:
+        """Acknowledge the dead letters whose copies are on the way. Where they are is not known: the queue is gone through."""
+        with self._channel() as reading:
+            try:
+                for letters in self._windows(reading, source, Bounds(scan=None), Looked(), COPIES):
+                    _spare([letter for letter in letters if not marks[returning.token(letter)]], source)
+                    for letter in letters:
+                        mark = returning.token(letter)
+                        if marks[mark]:
+                            marks[mark] -= 1
+                            reading.ack(letter.delivery.tag)
+            except ObjectNotFound:
+                return  # the queue is gone, and the originals with it
+            self._run(returning.read_by_broker(reading))
 
     def count(self, source: Source) -> int:
         """Return how many messages a queue has ready.
@@ -217,6 +280,9 @@ class Desk:
                 continue
             tally.ids.add(letter.id)
             planned = sending.plan.plan(letter, now)
+            if not isinstance(planned, Stays) and not self._is_there(planned.routing_key):
+                target = planned.routing_key
+                planned = Stays(f"queue {target!r} is missing; `amqpq topology apply` creates what the file declares")
             if isinstance(planned, Stays):
                 tally.stayed[planned.why] += 1
             else:
@@ -238,34 +304,47 @@ class Desk:
             yield letters
 
     def _hand_over(
-        self, reading: Channel, publishing: Channel, chosen: list[tuple[Letter, Publication]]
-    ) -> tuple[Handed, ...]:
+        self, channels: tuple[Channel, Channel, Channel], chosen: list[tuple[Letter, Publication]], tally: Tally
+    ) -> None:
+        """Put copies on the way, acknowledge, move: see `returning`. The way is empty before and after."""
+        reading, publishing, moving = channels
         try:
-            return self._run(flows.hand_over(reading, publishing, chosen))
+            outcomes = self._run(returning.stage(reading, publishing, self._way, chosen))
         except OperationTimeout:
             blocked = self._connection.blocked
             if blocked is None:
                 raise
             raise Blocked(
-                f"the broker blocks publishers ({blocked}); {len(chosen)} may be in both queues when it takes them after all"
+                f"the broker blocks publishers ({blocked}); the next run goes on, and finishes what is on the way"
             ) from None
-
-    def _count(self, handed: tuple[Handed, ...], tally: Tally) -> None:
-        for each in handed:
-            outcome, target = each.outcome, each.publication.routing_key
-            if outcome.confirmed:
-                tally.sent[target] += 1
-            elif outcome.fate is Fate.RETURNED:
-                tally.stayed[f"queue {target!r} is missing; `amqpq topology apply` creates what the file declares"] += 1
-            elif outcome.fate is Fate.NACKED:
-                tally.stayed[f"queue {target!r} did not take it ({outcome.reason or 'it may be full'})"] += 1
-        unknown = [each for each in handed if each.outcome.fate is Fate.UNKNOWN]
-        if unknown:
+        doubtful = [outcome for outcome in outcomes if not outcome.confirmed]
+        if doubtful:
             raise OutcomeUnknown(
-                f"the channel went away before the broker answered about {len(unknown)} "
-                f"({unknown[0].outcome.reason or 'no reason given'}): they are still dead letters, and may be in their "
-                "queue as well; the same command goes on with the rest"
+                f"the broker did not confirm {len(doubtful)} ({doubtful[0].reason or 'no reason given'}); "
+                "the next run goes on, and finishes what is on the way"
             )
+        self._check_held(reading)
+        copies = self._run(returning.take_copies(moving, self._way, len(chosen)))
+        if returning.marks(copies) != Counter(returning.token(letter) for letter, _ in chosen):
+            raise OutcomeUnknown(
+                "there are other copies on the way, of a run that was cut off; the next run finishes them"
+            )
+        self._run(returning.move(moving, copies))
+        self._check_held(moving)
+        tally.sent.update(publication.routing_key for _, publication in chosen)
+
+    def _is_there(self, queue: str) -> bool:
+        """Whether a target exists; asked once. One that goes later keeps its copies on the way until it is back."""
+        if queue not in self._targets:
+            channel = self._connection.channel()
+            try:
+                self._run(flows.count(channel, queue))
+            except ObjectNotFound:
+                self._targets[queue] = False
+            else:
+                self._run(flows.close(channel))
+                self._targets[queue] = True
+        return self._targets[queue]
 
     def _check_held(self, channel: Channel) -> None:
         """See that what was taken is still ours: else its copy would be published and the dead letter not acknowledged."""
@@ -291,6 +370,17 @@ class Desk:
 
     def _run(self, steps: Flow[T]) -> T:
         return flow.run(steps, TIMEOUT_SECONDS)
+
+
+def _take_different(waiting: deque[tuple[Letter, Publication]], count: int) -> list[tuple[Letter, Publication]]:
+    """Take up to `count`, and no two equal ones: on the way they could not be told apart."""
+    chosen: dict[str, tuple[Letter, Publication]] = {}
+    while waiting and len(chosen) < count:
+        mark = returning.token(waiting[0][0])
+        if mark in chosen:
+            break
+        chosen[mark] = waiting.popleft()
+    return list(chosen.values())
 
 
 def _window(sending: Sending) -> int:

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from amqpq.deadletters.letter import Letter, read
 from amqpq.replies.mailbox import ignore
 from amqpq.transport.interface import Channel, Flow
-from amqpq.types import Delivery, Outcome, Publication, QueueSpec
+from amqpq.types import Delivery, QueueSpec
 
 DEFAULT_DELIVERY_LIMIT: Final = 20
 """Of a quorum queue that sets none, from RabbitMQ 4.0 on (https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling)."""
 _FIRST_WITH_DEFAULT: Final = (4, 0, 0)
 _SPARED: Final = 5
 """Deliveries that are left to whoever consumes the queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """What the broker said of one that was to be sent back."""
-
-    letter: Letter
-    publication: Publication
-    outcome: Outcome
 
 
 def count(channel: Channel, queue: str) -> Flow[int]:
@@ -57,28 +46,6 @@ def take(channel: Channel, queue: str, wanted: int) -> Flow[list[Letter]]:
         if delivery is not None:
             taken.append(read(delivery, queue))
     return taken
-
-
-def hand_over(
-    reading: Channel, publishing: Channel, chosen: Sequence[tuple[Letter, Publication]]
-) -> Flow[tuple[Handed, ...]]:
-    """Publish copies, and acknowledge each dead letter whose copy the broker has confirmed.
-
-    The others stay, whatever the broker said of them: an acknowledgement never rests on hope.
-
-    Args:
-        reading: The channel that they were taken on.
-        publishing: Another one: what is refused there must not put back what is held here.
-        chosen: Dead letters with their copies.
-    """
-    outcomes: list[Outcome] = yield publishing.publish([publication for _, publication in chosen])
-    handed = tuple(
-        Handed(letter, publication, outcome) for (letter, publication), outcome in zip(chosen, outcomes, strict=True)
-    )
-    for each in handed:
-        if each.outcome.confirmed:
-            reading.ack(each.letter.delivery.tag)
-    return handed
 
 
 def close(channel: Channel) -> Flow[None]:

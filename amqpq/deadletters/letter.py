@@ -16,15 +16,17 @@ from amqpq.message.compression import unpack
 from amqpq.message.wire import COMPRESSION, HEADERS, REQUEUES, RETRIES
 from amqpq.types import Delivery, Properties, Publication, Table
 
-_FIRST_FAILED: Final = "amqpq-first-failed"
-EVIDENCE: Final = frozenset(header.name for header in HEADERS if header.on == "dead letter") - {_FIRST_FAILED}
+FIRST_FAILED: Final = "amqpq-first-failed"
+EVIDENCE: Final = frozenset(header.name for header in HEADERS if header.on == "dead letter") - {FIRST_FAILED}
 """What a worker writes on a dead letter, but for the time of the first failure, which is part of its history."""
 
-_CRASHES: Final = "amqpq-crashes"
+_COUNTS: Final = frozenset({"amqpq-crashes", "amqpq-suspicions", "amqpq-suspect"})
 _USER_ID: Final = "amqpq-user-id"
 _ACTED_UPON: Final = frozenset({"CC", "BCC"})
 """RabbitMQ would send the copy to these, too (https://www.rabbitmq.com/docs/sender-selected)."""
-_BROKERS_NAMES: Final = frozenset({"x-death", "x-delivery-count", "x-acquired-count"})
+BROKERS_COUNTS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
+"""Headers that change each time a quorum queue hands a message out."""
+_BROKERS_NAMES: Final = BROKERS_COUNTS | {"x-death"}
 _BROKERS_PREFIXES: Final = ("x-first-death-", "x-last-death-")
 
 
@@ -83,7 +85,7 @@ def read(delivery: Delivery, queue: str) -> Letter:
         origin=_text(headers, "amqpq-queue") or ("" if cause else _text(death, "queue")),
         attempts=_count(headers.get("amqpq-attempts")),
         failed_at=failed_at if cause else _moment(death.get("time")),
-        first_failed_at=_moment(headers.get(_FIRST_FAILED)),
+        first_failed_at=_moment(headers.get(FIRST_FAILED)),
         expires_at=_moment(facts.expires),
         requeues=_count(headers.get(REQUEUES)),
         deliveries=_count(headers.get("x-delivery-count")),
@@ -128,7 +130,8 @@ def _left_out(name: str) -> bool:
         name in EVIDENCE
         or name in _ACTED_UPON
         or name in _BROKERS_NAMES
-        or name in {_CRASHES, RETRIES}
+        or name in _COUNTS
+        or name == RETRIES
         or name.startswith(_BROKERS_PREFIXES)
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 from amqpq.deadletters.letter import Letter, sent_back
 from amqpq.types import Publication
@@ -14,6 +15,13 @@ class Stays:
     """A dead letter that is not sent back, and why."""
 
     why: str
+
+
+class Plan(Protocol):
+    """Says what becomes of each dead letter that is meant."""
+
+    def plan(self, letter: Letter, now: float) -> Publication | Stays:
+        """Decide about one; `now` is seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)

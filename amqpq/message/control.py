@@ -321,7 +321,7 @@ def read_request(value: Mapping[str, Any]) -> Request:
         if reply_to.get("exchange") != REPLIES.name:
             # Answers would go wherever the sender likes, with our permissions.
             raise Undecodable(
-                f"reply_to: answers go through {REPLIES.name!r} only, not {reply_to.get('exchange')!r:.60}"
+                f"the control message's reply_to: answers go through {REPLIES.name!r} only, not {reply_to.get('exchange')!r:.60}"
             )
         key = reply_to["routing_key"]
     return Request(

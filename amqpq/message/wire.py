@@ -82,7 +82,11 @@ HEADERS: Final = (
     Field(
         "amqpq-attempt-log", "array", "task", OPEN, "the latest attempts that failed: tables of at, host, worker, error"
     ),
+    Field("amqpq-suspicions", "int", "task", OPEN, "how often it was marked as one that may kill workers"),
+    Field("amqpq-suspect", "bool", "task", OPEN, "this copy has that mark: if it comes back, it counts"),
     Field("amqpq-requeues", "int", "task", OPEN, "how often it was sent back from the dead letters"),
+    Field("amqpq-returned", "text", "task", OPEN, "which dead letter it was sent back from: digest and queue"),
+    Field("amqpq-edited-by", "text", "task", OPEN, "who edited it among the dead letters: key id@host"),
     # ours, the delay ladder's: where a message that waits is to go; what it may do is under the signature
     Field("amqpq-due", "int", "task", OPEN, "when it is due, milliseconds since the epoch; `eta` is the signed truth"),
     Field(
@@ -132,6 +136,7 @@ COMPRESSION: Final = "compression"
 REQUEUES: Final = "amqpq-requeues"
 RETRIES: Final = "amqpq-retries"
 ATTEMPT_LOG: Final = "amqpq-attempt-log"
+RETURNED: Final = "amqpq-returned"
 
 
 def route_text(exchange: str, key: str) -> str:

@@ -11,6 +11,9 @@ is missing, and all others of that channel become *suspects*: each is asked for 
 time on channels that hold nothing else, before it goes back to a shared one. So one missing result costs its neighbours
 a round trip, and many cost a channel each, never more.
 
+A queue whose cluster node is down is no missing one. It is set aside until nothing else is being asked for; then the run
+ends, and the next one, after a pause, begins with what is left.
+
 What was fetched is noted at once in its `Known`: a collection whose connection is lost, or whose time runs out, has kept
 what it got, and may be run again for the rest.
 """
@@ -29,6 +32,7 @@ from amqpq.errors import (
     ConnectionLost,
     LocalError,
     ObjectNotFound,
+    QueueUnavailable,
     ResultError,
     ResultNotFound,
     ResultTimeout,
@@ -143,6 +147,10 @@ class _Run:
         self._mailbox: Mailbox[Callable[[], None]] = Mailbox(session.connection.pending)
         self._todo = deque(_Job(known, collection.reader(known)) for known in collection.left.values())
         self._suspects: deque[_Job] = deque()
+        self._away: QueueUnavailable | None = None
+        """Why some are set aside."""
+        self._asked = 0
+        """Requests without an answer."""
         self._consumers = 0
         self._consuming = _Rota(session, self._lane_closed_soon)
         self._deleting = _Rota(session, None)
@@ -156,6 +164,8 @@ class _Run:
                 self._begin(self._todo.popleft())
             while self._suspects and len(self._probing) < LANES:
                 self._probe(self._suspects.popleft())
+            if self._away is not None and not self._asked:
+                raise self._away
             happened = yield from self._mailbox.next()
             happened()
 
@@ -167,7 +177,12 @@ class _Run:
     def _soon(self, pending: Pending[Any], handle: Callable[..., None], *arguments: object) -> None:
         """Have `handle(*arguments, pending)` called when a request is answered."""
         put = self._mailbox.put
-        pending.add_done_callback(lambda answer: put(partial(handle, *arguments, answer)))
+        self._asked += 1
+        pending.add_done_callback(lambda answer: put(partial(self._heard, handle, *arguments, answer)))
+
+    def _heard(self, handle: Callable[..., None], *arguments: object) -> None:
+        self._asked -= 1
+        handle(*arguments)
 
     # ------------------------------------------------------------------------------------------------ shared channels
 
@@ -276,6 +291,11 @@ class _Run:
             self._collection.fail(known, ResultNotFound(missing(known.id)))
         elif isinstance(error, ConnectionLost) or self._session.over:
             raise ConnectionLost(str(error)) from error
+        elif isinstance(error, QueueUnavailable) and job.queue in str(error):
+            if known.final is None:
+                self._away = error
+            else:
+                self._collection.done(known)  # the result is here; its queue goes with its x-expires
         elif isinstance(error, ChannelClosed | ObjectNotFound):
             # Of a missing queue: it is a neighbour's, since answers to basic.consume may come out of order.
             (self._suspects if known.final is None else self._todo).append(job)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from amqpq import lifecycle, log
-from amqpq.errors import ChannelClosed, ObjectNotFound, OperationTimeout, ResultNotFound
+from amqpq.errors import ChannelClosed, ObjectNotFound, OperationTimeout, QueueUnavailable, ResultNotFound
 from amqpq.message.envelope import ResultEnvelope
 from amqpq.replies import reading
 from amqpq.replies.direct import Slot
@@ -73,8 +73,8 @@ class Retrieval:
                 self.final = yield from self._wait(session, lane)
             try:
                 yield channel.delete_queue(self.queue)
-            except OperationTimeout:
-                # The result is here. The queue goes when the broker gets to it, or with its x-expires.
+            except (OperationTimeout, QueueUnavailable):
+                # The result is here. The queue goes when the broker, or its node, gets to it, or with its x-expires.
                 logger.warning("the reply queue %s was not seen deleted in time", self.queue)
             else:
                 clean = True

@@ -20,15 +20,73 @@ message that reaches two queues of this worker is two deliveries, not a replay: 
 
 from __future__ import annotations
 
+import os
 import threading
-from collections import OrderedDict
+from array import array
+from collections import Counter
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from hashlib import blake2b
+from typing import Final
 
 DEFAULT_CAPACITY: Final = 100_000
-"""Messages remembered; at about 400 bytes each, 40 MB when full."""
+"""Messages remembered. The room for them, 5 MB, is taken at the start and never changes."""
 
-_Key: TypeAlias = tuple[str, str, int, str]
+_FINGERPRINT_BYTES: Final = 8
+"""Of a hash with a key of this process: nobody can make two messages meet, and chance does it once in 10^14 messages."""
+
+
+class _Table:
+    """A set of numbers other than 0, in memory of fixed size.
+
+    A `set` of Python's moves to new memory with every few ten thousand additions, even where as many are taken out, and
+    the process keeps what it left. Open addressing with linear probing, at most half full; taking out closes the gap (Knuth,
+    volume 3, 6.4, algorithm R).
+
+    Args:
+        capacity: Numbers it holds at most; its user sees to it.
+    """
+
+    __slots__ = ("_cells", "_count", "_mask")
+
+    def __init__(self, capacity: int) -> None:
+        size = 1 << (2 * capacity - 1).bit_length()
+        self._cells = array("Q", bytes(8 * size))
+        self._mask = size - 1
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, number: int) -> bool:
+        return self._cells[self._place(number)] == number
+
+    def add(self, number: int) -> None:
+        """Put a number in that is not there."""
+        self._cells[self._place(number)] = number
+        self._count += 1
+
+    def remove(self, number: int) -> None:
+        """Take a number out that is there."""
+        cells, mask = self._cells, self._mask
+        gap = place = self._place(number)
+        while True:
+            place = (place + 1) & mask
+            other = cells[place]
+            if not other:
+                break
+            if (place - other) & mask >= (place - gap) & mask:  # its own place is not between the gap and here
+                cells[gap] = other
+                gap = place
+        cells[gap] = 0
+        self._count -= 1
+
+    def _place(self, number: int) -> int:
+        """Return where a number is, or may be put."""
+        cells, mask = self._cells, self._mask
+        place = number & mask
+        while (found := cells[place]) and found != number:
+            place = (place + 1) & mask
+        return place
 
 
 class SeenIds:
@@ -40,13 +98,32 @@ class SeenIds:
         capacity: Messages remembered at most; the oldest goes first.
     """
 
-    __slots__ = ("_capacity", "_clock", "_lock", "_seen", "_window")
+    # A table of numbers, and a ring of them in the order of their arrival: a worker's memory must not grow while it works.
+    # What is forgotten stays in the ring until its turn comes.
+    __slots__ = (
+        "_begin",
+        "_capacity",
+        "_clock",
+        "_count",
+        "_key",
+        "_lock",
+        "_order",
+        "_seen",
+        "_stale",
+        "_times",
+        "_window",
+    )
 
     def __init__(self, window_seconds: float, clock: Callable[[], float], capacity: int = DEFAULT_CAPACITY) -> None:
         self._window = window_seconds
         self._clock = clock
         self._capacity = capacity
-        self._seen: OrderedDict[_Key, float] = OrderedDict()
+        self._key = os.urandom(16)
+        self._seen = _Table(capacity)
+        self._order = array("Q", bytes(8 * 2 * capacity))
+        self._times = array("d", bytes(8 * 2 * capacity))
+        self._begin = self._count = 0
+        self._stale: Counter[int] = Counter()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -70,22 +147,40 @@ class SeenIds:
             queue: Where it arrived.
         """
         now = self._clock()
-        key = (queue, message_id, signed_at_ms, signature)
-        seen = self._seen
+        fingerprint = self._fingerprint(queue, message_id, signed_at_ms, signature)
         with self._lock:
-            while seen:
-                oldest = next(iter(seen))
-                if now - seen[oldest] < self._window:
-                    break
-                del seen[oldest]
-            if key in seen:
+            while self._count and now - self._times[self._begin] >= self._window:
+                self._drop_oldest()
+            if fingerprint in self._seen:
                 return redelivered
-            if len(seen) >= self._capacity:
-                seen.popitem(last=False)
-            seen[key] = now
+            while len(self._seen) >= self._capacity or self._count == len(self._order):
+                self._drop_oldest()
+            place = (self._begin + self._count) % len(self._order)
+            self._order[place], self._times[place] = fingerprint, now
+            self._count += 1
+            self._seen.add(fingerprint)
             return True
 
     def forget(self, message_id: str, signed_at_ms: int, signature: str, *, queue: str = "") -> None:
         """Forget a message that this worker hands back by publishing it."""
+        fingerprint = self._fingerprint(queue, message_id, signed_at_ms, signature)
         with self._lock:
-            self._seen.pop((queue, message_id, signed_at_ms, signature), None)
+            if fingerprint in self._seen:
+                self._seen.remove(fingerprint)
+                self._stale[fingerprint] += 1
+
+    def _drop_oldest(self) -> None:
+        """Take the oldest out of the ring, and forget it unless that has happened; the lock is held."""
+        fingerprint = self._order[self._begin]
+        self._begin = (self._begin + 1) % len(self._order)
+        self._count -= 1
+        if fingerprint not in self._stale:
+            self._seen.remove(fingerprint)
+        elif self._stale[fingerprint] == 1:
+            del self._stale[fingerprint]
+        else:
+            self._stale[fingerprint] -= 1
+
+    def _fingerprint(self, queue: str, message_id: str, signed_at_ms: int, signature: str) -> int:
+        text = f"{queue}\0{message_id}\0{signed_at_ms}\0{signature}".encode("utf-8", "surrogatepass")
+        return int.from_bytes(blake2b(text, digest_size=_FINGERPRINT_BYTES, key=self._key).digest()) or 1

@@ -414,11 +414,18 @@ class WireChannel:
 
     def _on_server_close(self, argument: tuple[int, str, int, int]) -> None:
         code, text, class_number, method_number = argument
-        self._wire.send(frames.request(self.number, frames.CHANNEL_CLOSE_OK))
-        if self._leaving is not None and not self._leaving.done():
-            return  # it crossed our own close, which the broker answers too: that answer ends the channel
         cause = class_number << 16 | method_number
         error = failures.channel_error(code, text)
+        with self._lock:
+            # Nothing of another thread may follow the answer: RabbitMQ closes the connection for a frame on a channel that
+            # is closed (504, expected 'channel.open').
+            crossed = self._leaving is not None and not self._leaving.done()
+            if not crossed:
+                self._open = False
+                self._reason = error
+            self._wire.send(frames.request(self.number, frames.CHANNEL_CLOSE_OK))
+        if crossed:
+            return  # it crossed our own close, which the broker answers too: that answer ends the channel
         self._end(error, text, cause)
 
     def _on_close_ok(self, _: tuple[()]) -> None:

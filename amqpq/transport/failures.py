@@ -19,6 +19,7 @@ from amqpq.errors import (
     ConnectionLost,
     ObjectNotFound,
     PreconditionFailed,
+    QueueUnavailable,
     ResourceLocked,
     TlsMismatch,
     TransportError,
@@ -33,6 +34,9 @@ _CHANNEL: Mapping[int, tuple[type[TransportError], str]] = {
     406: (PreconditionFailed, ""),
 }
 
+_AWAY = re.compile(r"home node '.*' of durable queue '.*' in vhost '.*' is down or inaccessible")
+"""RabbitMQ answers 404 to this too (rabbit_misc:absent/2), though the queue and what it holds are there."""
+
 _REFUSED = re.compile(r"in vhost '(?P<vhost>.*)' refused for user '(?P<user>.*?)'")
 
 _PLAIN_TO_TLS_HEADS = (b"\x15\x03", b"\x16\x03")
@@ -42,6 +46,8 @@ _PLAIN_TO_TLS_HEADS = (b"\x15\x03", b"\x16\x03")
 def channel_error(code: int, text: str) -> TransportError:
     """The error for a channel that the broker closed with this code and these words."""
     kind, remedy = _CHANNEL.get(code, (TransportError, ""))
+    if kind is ObjectNotFound and _AWAY.search(text):
+        kind, remedy = QueueUnavailable, "it comes back with its node"
     if kind is AccessRefused:
         remedy = permission_remedy(text)
     return kind(_sentence(_said(code, text), remedy))

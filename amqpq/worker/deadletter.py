@@ -35,10 +35,13 @@ REASON_CHARACTERS: Final = 1_000
 ATTEMPTS_KEPT: Final = 10
 ATTEMPT_CHARACTERS: Final = 200
 ATTEMPT_LOG_BYTES: Final = 16_384
+SUSPICIONS: Final = "amqpq-suspicions"
+SUSPECT: Final = "amqpq-suspect"
 LOGS_BYTES: Final = 8_192
 DELIVERY_COUNT: Final = "x-delivery-count"
 
-_ACTED_UPON: Final = frozenset({"CC", "BCC"})
+_LEFT_BEHIND: Final = frozenset({"CC", "BCC", SUSPICIONS, SUSPECT, DELIVERY_COUNT, "x-acquired-count"})
+"""What RabbitMQ would act upon, and what is true of one stay in one queue only."""
 _OF_ONE_DEATH: Final = frozenset(
     {
         "amqpq-traceback",
@@ -47,11 +50,9 @@ _OF_ONE_DEATH: Final = frozenset(
         "amqpq-peak-memory",
         "amqpq-last-logs",
         "amqpq-delivery-count",
-        DELIVERY_COUNT,
-        "x-acquired-count",
     }
 )
-"""Headers that not every dead letter has, so that those of an earlier death would stay; and the counts of its queue."""
+"""Headers that not every dead letter has, so that those of an earlier death would stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,30 @@ class Attempt:
     place: Place
     reason: str
     failed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """What a message carries of workers that died while they had it. `count`: marked copies of it, this one included."""
+
+    count: int = 0
+    marked: bool = False
+
+    @property
+    def headers(self) -> Table:
+        """As headers."""
+        return {SUSPICIONS: self.count, SUSPECT: self.marked} if self.count else {}
+
+
+NO_SUSPICION: Final = Suspicion()
+
+
+def suspicion_of(properties: Properties) -> Suspicion:
+    """Read whether this message is a suspect; anything odd in those headers is none."""
+    count = properties.headers.get(SUSPICIONS)
+    if count is None or not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        return NO_SUSPICION
+    return Suspicion(count, properties.headers.get(SUSPECT) is True)
 
 
 def crashes_of(properties: Properties) -> int:
@@ -146,12 +171,15 @@ def _remains(remains: Remains | None) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def another_try(delivery: Delivery, *, queue: str, crashes: int) -> Publication:
-    """Return the message for its own queue again, with one crash more.
+def another_try(delivery: Delivery, *, queue: str, crashes: int, suspicion: Suspicion = NO_SUSPICION) -> Publication:
+    """Return the message for its own queue again, with what is now known of the processes that died of it.
 
     The expiry of its queue starts anew with the copy; the signed `expires` does not.
     """
-    publication = _copy(delivery, queue, {**_kept(delivery.properties), CRASHES: crashes})
+    headers = {**_kept(delivery.properties), **suspicion.headers}
+    if crashes:
+        headers[CRASHES] = crashes
+    publication = _copy(delivery, queue, headers)
     expiration = delivery.properties.expiration
     return replace(publication, properties=replace(publication.properties, expiration=expiration))
 
@@ -191,7 +219,7 @@ def next_attempt(delivery: Delivery, *, queue: str, entry: Entry | None, attempt
 
 
 def _kept(properties: Properties) -> dict[str, Any]:
-    headers = {name: value for name, value in properties.headers.items() if name not in _ACTED_UPON}
+    headers = {name: value for name, value in properties.headers.items() if name not in _LEFT_BEHIND}
     if properties.user_id is not None:
         headers[USER_ID] = properties.user_id
     return headers

@@ -81,11 +81,12 @@ class Herald:
         happened = finished.happened
         if happened == Happened.REFUSED:
             self._refused(job, finished)
-        elif happened in {Happened.EXPIRED, Happened.REVOKED} and signals.task_revoked.receivers:
-            self.tell(
-                signals.task_revoked, request=_arrival(job),
-                terminated=finished.cause == "terminated", signum=None, expired=happened == Happened.EXPIRED,
-            )  # fmt: skip
+        elif happened in {Happened.EXPIRED, Happened.REVOKED}:
+            if signals.task_revoked.receivers:
+                ended, expired = finished.cause == "terminated", happened == Happened.EXPIRED
+                self.tell(
+                    signals.task_revoked, request=_arrival(job), terminated=ended, signum=None, expired=expired
+                )  # fmt: skip
         elif signals.task_failure.receivers and Step.REPUBLISH not in settlement.steps:
             kind = {Happened.OVERRAN: TimeLimitExceeded, Happened.CRASHED: WorkerLost}.get(Happened(happened))
             if kind is not None:

@@ -46,7 +46,7 @@ class ResultCodec(Protocol):
         """Check, unpack and decode a task."""
 
     def verify_task(self, body: bytes, properties: Properties) -> object:
-        """Check size and signature of a task; nothing of it is decoded."""
+        """Check size and signature of a task, and whether its key may sign it; nothing of it is decoded."""
 
     def encode_result(
         self,

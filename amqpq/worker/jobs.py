@@ -22,20 +22,22 @@ from amqpq.consumer import Tap
 from amqpq.message.canonical import UNENCODABLE, task_bytes, user_headers
 from amqpq.message.wire import REQUEUES, RETRIES
 from amqpq.types import Delivery
-from amqpq.worker.deadletter import CRASHES, crashes_of
+from amqpq.worker.deadletter import CRASHES, NO_SUSPICION, SUSPICIONS, Suspicion, crashes_of, suspicion_of
 from amqpq.worker.settle import End, Step
 from amqpq.worker.work import Finished, Remains, Work
 
 DOUBTFUL_SECONDS: Final = 300.0
 """How long the end of a job is remembered whose acknowledgement may not have arrived."""
+DOUBTFUL_COUNT: Final = 8_192
+"""How many such ends are remembered, the latest: what sixteen queues leave behind at once, in 2 MB."""
 RECENT_SECONDS: Final = 10.0
 """Acknowledgements younger than this when the connection ends may not have been read by the broker."""
 RECENT_COUNT: Final = 512
 """How many of those are remembered; more cannot be on their way at once with any sensible prefetch."""
 
-Print: TypeAlias = tuple[str, str, int | None, int | None, int | None]
-"""What makes two deliveries the same message here: queue, identity, how many children it has killed, how often it was sent
-back from the dead letters, and how often it was tried again: the next attempt is not a redelivery of this one."""
+Print: TypeAlias = tuple[str, str, int | None, int | None, int | None, int | None]
+"""What makes two deliveries the same message here: queue, identity, how many children it has killed, how often it was marked
+as a suspect, sent back from the dead letters, and tried again: the next attempt is not a redelivery of this one."""
 
 
 def signed_identity(delivery: Delivery) -> tuple[int, str] | None:
@@ -76,6 +78,11 @@ class Job:
     id: str
     task: str
     crashes: int
+    suspicion: Suspicion = NO_SUSPICION
+    copy_suspicion: Suspicion = NO_SUSPICION
+    """Of the copy that goes to its queue, where one does."""
+    asked_settled: bool = False
+    """The broker was asked whether it has read the acknowledgement."""
     finished: Finished | None = None
     end: End | None = None
     steps: tuple[Step, ...] = ()
@@ -92,7 +99,7 @@ class Job:
     @property
     def print(self) -> Print:
         """What a redelivery of the same message has in common with it."""
-        return (self.queue, self.identity, *_counts(self.delivery))
+        return (self.queue, self.identity, *_marks(self.delivery))
 
     def work(self) -> Work:
         """Return what a pool needs of it."""
@@ -105,7 +112,7 @@ class Job:
             delivery.exchange,
             delivery.routing_key,
             delivery.redelivered,
-            self.crashes > 0,
+            self.crashes > 0 or self.suspicion.count > 0,
         )
 
 
@@ -122,7 +129,7 @@ class Jobs:
         self._last_number = 0
         self._orphans: dict[Print, Job] = {}
         self._recent: dict[Tap, deque[tuple[float, Print]]] = {}
-        self._doubtful: OrderedDict[Print, float] = OrderedDict()
+        self._doubtful: OrderedDict[bytes, float] = OrderedDict()
 
     def __len__(self) -> int:
         """How many are not ended."""
@@ -156,6 +163,7 @@ class Jobs:
             str(headers.get("id") or properties.correlation_id or ""),
             str(headers.get("task") or ""),
             crashes_of(properties),
+            suspicion_of(properties),
         )
         self._jobs[job.number] = job
         return job
@@ -175,7 +183,7 @@ class Jobs:
         doubtful = self._doubtful
         if not doubtful:
             return False
-        since = doubtful.pop(_print(tap, delivery), None)
+        since = doubtful.pop(_digest(_print(tap, delivery)), None)
         return since is not None and self._monotonic() - since < DOUBTFUL_SECONDS
 
     def close(self, job: Job) -> None:
@@ -216,11 +224,12 @@ class Jobs:
         return list(self._orphans.values())
 
     def _doubt(self, fingerprint: Print) -> None:
-        now = self._monotonic()
-        self._doubtful[fingerprint] = now
-        self._doubtful.move_to_end(fingerprint)
-        while self._doubtful and now - next(iter(self._doubtful.values())) > DOUBTFUL_SECONDS:
-            self._doubtful.popitem(last=False)
+        now, doubtful = self._monotonic(), self._doubtful
+        digest = _digest(fingerprint)
+        doubtful[digest] = now
+        doubtful.move_to_end(digest)
+        while len(doubtful) > DOUBTFUL_COUNT or now - next(iter(doubtful.values())) > DOUBTFUL_SECONDS:
+            doubtful.popitem(last=False)
 
     def _forget_orphan(self, job: Job) -> None:
         if job.tap is None and self._orphans:
@@ -229,15 +238,19 @@ class Jobs:
                 del self._orphans[fingerprint]
 
 
+def _digest(fingerprint: Print) -> bytes:
+    return hashlib.blake2b(repr(fingerprint).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 def _print(tap: Tap, delivery: Delivery) -> Print:
     signed = signed_identity(delivery)
     identity = signed[1] if signed is not None else unsigned_identity(delivery)
-    return (tap.queue, identity, *_counts(delivery))
+    return (tap.queue, identity, *_marks(delivery))
 
 
-def _counts(delivery: Delivery) -> tuple[int | None, int | None, int | None]:
+def _marks(delivery: Delivery) -> tuple[int | None, int | None, int | None, int | None]:
     get = delivery.properties.headers.get
-    return _hashable(get(CRASHES)), _hashable(get(REQUEUES)), _hashable(get(RETRIES))
+    return _hashable(get(CRASHES)), _hashable(get(SUSPICIONS)), _hashable(get(REQUEUES)), _hashable(get(RETRIES))
 
 
 def _hashable(count: object) -> int | None:

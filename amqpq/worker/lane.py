@@ -15,10 +15,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
-from amqpq.errors import AmqpqError, TransportError
+from amqpq.errors import AmqpqError, ConnectionLost, TransportError
 from amqpq.log import WORKER
 from amqpq.transport.interface import Channel, Connection, Pending
-from amqpq.types import Fate, Outcome, Publication
+from amqpq.types import Fate, Outcome, Publication, QueueSpec, QueueState
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.states import CONNECTION, Position
 
@@ -186,6 +186,16 @@ class Outlet:
         pending = channel.publish(publications)
         pending.add_done_callback(lambda answer: self._reactor.post(self._answered, (answer, keys, publications, then)))
 
+    def look(self, queue: str, then: Callable[[AmqpqError | None], object]) -> None:
+        """Ask whether a queue is there, and call `then(error)` on the loop's thread; None where it is."""
+        connection = self._lane.connection
+        if connection is None:
+            self._reactor.post(then, ConnectionLost("not connected"))
+            return
+        channel = connection.channel()  # of its own: a queue that is not there costs the channel
+        answer: Pending[QueueState] = channel.declare_queue(QueueSpec(queue), passive=True)
+        answer.add_done_callback(lambda done: self._reactor.post(_seen, (then, channel, done)))
+
     def _usable(self) -> Channel | None:
         connection = self._lane.connection
         if connection is None:
@@ -208,6 +218,14 @@ class Outlet:
         else:
             for key, publication in zip(keys, publications, strict=True):
                 self.publish((key,), (publication,), then)
+
+
+def _seen(seen: tuple[Callable[[AmqpqError | None], object], Channel, Pending[QueueState]]) -> None:
+    then, channel, answer = seen
+    error = answer.exception()
+    if error is None:
+        channel.close()
+    then(error if error is None or isinstance(error, AmqpqError) else ConnectionLost(str(error)))
 
 
 _NOT_CONNECTED: Final = Outcome(Fate.UNKNOWN, "not connected")

@@ -43,8 +43,9 @@ from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.settle import Happened, without_delivery
 from amqpq.worker.settler import Settler, Surroundings
 from amqpq.worker.states import STAGE, Position
+from amqpq.worker.suspects import Suspects
 from amqpq.worker.verdicts import Verdicts
-from amqpq.worker.vitals import BEAT_SECONDS, Connections, Running, Vitals
+from amqpq.worker.vitals import BEAT_SECONDS, Connections, Pulse, Running, Vitals
 from amqpq.worker.work import Finished, Report, Work
 
 logger = logging.getLogger(WORKER)
@@ -108,6 +109,7 @@ class Loop:
         self._pool = parts.pool
         self._herald = parts.herald
         self._told_by = ""
+        self._pulse = Pulse(self.vitals, parts.pulse, parts.beat_seconds, parts.reactor)
         topology = parts.host.topology
         self._position = Position(STAGE)
         self.counts: Counter[str] = Counter()
@@ -130,6 +132,7 @@ class Loop:
         )
         self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor)
         self._verdicts = Verdicts(parts.host.codec)
+        self._suspects = Suspects(self._jobs, self._settler.conclude, self._verdicts.poisonous, parts.reactor)
         self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)
         self._office = Office(
             Inside(
@@ -159,11 +162,11 @@ class Loop:
         self._pool.start(self)
         self._office.start()
         self._reactor.call_later(BLOCKED_SECONDS, self._complain_when_blocked)
-        self._beat()
+        self._pulse.begin()
         while self.stage is not Stage.OVER:
             self._reactor.turn()
-            if self._waiting and self.stage is Stage.WORKING:
-                self._pool.offer(self._waiting)
+            if self.stage is Stage.WORKING:
+                self._give_out()
             self._settler.flush()
             if self._office.events is not None:
                 self._office.flush()
@@ -178,6 +181,17 @@ class Loop:
             self._pool.kill()
         logger.info("stopped; %s", self._summary())
         return self._exit_code
+
+    def _give_out(self) -> None:
+        """Give the pool what may run now."""
+        self._suspects.turn(self._waiting)
+        offered = (
+            self._suspects.offered(self._waiting, isolated=self._pool.name == "prefork") if self._waiting else None
+        )
+        if offered:
+            self._pool.offer(offered)
+            if offered is not self._waiting:
+                self._waiting.extendleft(offered)  # a suspect that is to run alone, and the pool has no room
 
     def stop(self) -> None:
         """Stop: warm the first time, cold the second. From any thread or signal handler: `reactor.post(loop.stop)`."""
@@ -204,9 +218,10 @@ class Loop:
         self._tell_stopping("warm")
         self._intake.cancel()
         waiting = [job for work in self._waiting if (job := self._jobs.get(work.number)) is not None]
+        waiting += self._suspects.clear()
         self._waiting.clear()
         for job in waiting:
-            self._settler.give_back(job)
+            self._return(job)
         self._pool.recall()
         for job in self._jobs.all():
             if job.tap is None and job.finished is not None and not without_delivery(job.steps):
@@ -225,7 +240,7 @@ class Loop:
     def _stop_cold(self) -> None:
         self._position.move("stop now")
         self._intake.cancel()
-        waiting = {work.number for work in self._waiting}
+        waiting = {work.number for work in self._waiting} | {job.number for job in self._suspects.clear()}
         self._waiting.clear()
         self._pool.kill()
         left = self._jobs.all()
@@ -240,7 +255,7 @@ class Loop:
     def _tell_stopping(self, how: str) -> None:
         exit_code = int(self._exit_code)
         self._herald.tell(signals.worker_shutting_down, sig=self._told_by, how=how, exitcode=exit_code)
-        self._tell_pulse()
+        self._pulse.tell()
 
     # ---------------------------------------------------------------------------------------------------------- vitals
 
@@ -263,15 +278,6 @@ class Loop:
             len(self._waiting),
             dict(self.counts),
         )
-
-    def _beat(self) -> None:
-        if self._parts.pulse is not None and self.stage is not Stage.OVER:
-            self._tell_pulse()
-            self._reactor.call_later(self._parts.beat_seconds, self._beat)
-
-    def _tell_pulse(self) -> None:
-        if self._parts.pulse is not None:
-            self._parts.pulse(self.vitals())
 
     # ----------------------------------------------------------------------------------------------------- connections
 
@@ -310,7 +316,7 @@ class Loop:
             self._announced = True
             logger.info("%s ready.", self._plan.place.worker)
             self._herald.tell(signals.worker_ready)
-            self._tell_pulse()
+            self._pulse.tell()
 
     def starved(self, reason: str) -> None:
         """A queue cannot be consumed, and will not be."""
@@ -318,6 +324,9 @@ class Loop:
 
     def delivered(self, tap: Tap, delivery: Delivery) -> None:
         """Take a message."""
+        if self.stage is Stage.DRAINING:
+            self._return(self._jobs.open(tap, delivery))
+            return
         if self.stage is not Stage.WORKING:
             tap.give_back(delivery.tag)
             return
@@ -330,7 +339,7 @@ class Loop:
             self._office.events.received(job)
         if self._is_new(job):
             if not (self._revoked and self._revoke(job)):
-                self._waiting.append(job.work())
+                self._suspects.take(job, self._waiting)
         else:
             error = Replayed(
                 f"task {job.id} was delivered here before, and this is not a redelivery: it was published again"
@@ -348,9 +357,10 @@ class Loop:
             self._settler.forget_seen(job)
         unbegun = {work.number for work in self._waiting}
         self._waiting = deque(work for work in self._waiting if self._has_delivery(work))
-        for job in jobs:
-            if job.number in unbegun:
-                self._jobs.forget(job)
+        innocent = [job for job in jobs if job.number in unbegun or self._suspects.holds(job)]
+        self._suspects.vouch(innocent)
+        for job in innocent:
+            self._jobs.forget(job)
         self._pool.recall()
 
     def _has_delivery(self, work: Work) -> bool:
@@ -409,13 +419,19 @@ class Loop:
             if job is None:
                 continue
             if job.tap is None:
+                self._suspects.vouch([job])
                 self._jobs.forget(job)
             elif self._revoked and self._revoke(job):
                 continue
             elif self.stage is Stage.WORKING:
                 self._waiting.appendleft(job.work())
             else:
-                self._settler.give_back(job)
+                self._return(job)
+
+    def _return(self, job: Job) -> None:
+        """Give back what was not begun; a suspect with a mark goes as a copy without it."""
+        if not self._suspects.give_back(job):
+            self._settler.give_back(job)
 
     def crashed(self, crash: Crash) -> None:
         """Count the crash on the work that caused it; the others of that child try again."""

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from amqpq.endpoint import Address
 from amqpq.errors import ConfigurationError
 from amqpq.topology import Topology
 from amqpq.topology.units import size_bytes
 from amqpq.worker.limits import NO_LIMITS, NO_RECYCLING, Limits, Recycling
+from amqpq.worker.logs import PLAIN, LogPlan
 from amqpq.worker.pools.hubpool import HUB_POOLS
 
 POOLS: Final = ("prefork", "threads", "solo", "asyncio", "gevent", "eventlet")
@@ -40,7 +42,7 @@ class WorkerPlan:
 
     `name` is complete (`w1@host`), `queues` exist in the topology, `prefetch` is per queue. `reference` is where children
     find the application, `module:attribute`; they take the `topology` as it is here, so that it cannot differ when the file
-    changes. `apply` declares it first.
+    changes. `apply` declares it first. `health` is where the worker says how it is.
     """
 
     reference: str
@@ -50,11 +52,12 @@ class WorkerPlan:
     prefetch: int = PREFETCH_MULTIPLIER
     name: str = ""
     shutdown_timeout_seconds: float = SHUTDOWN_TIMEOUT_SECONDS
-    log_level: str = "info"
+    logs: LogPlan = PLAIN
     apply: bool = False
     topology: Topology | None = None
     limits: Limits = NO_LIMITS
     recycling: Recycling = NO_RECYCLING
+    health: Address | None = None
     events: bool = False
 
 

@@ -44,6 +44,7 @@ from amqpq.worker.pools.interface import Pool
 from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.pools.threads import SoloPool, ThreadPool
 from amqpq.worker.reactor import Reactor
+from amqpq.worker.watch import Watch
 
 logger = logging.getLogger(WORKER)
 
@@ -80,13 +81,15 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
     signals.worker_init.send(plan.name)
     herald = Herald(plan.name)
     try:
-        return _work(plan, host, open_link, herald)
+        with Watch(plan.name, plan.health) as watch:
+            return _work(plan, host, open_link, (herald, watch))
     finally:
         herald.close()
         signals.worker_shutdown.send(plan.name)
 
 
-def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, herald: Herald) -> ExitCode:
+def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, listeners: tuple[Herald, Watch]) -> ExitCode:
+    herald, watch = listeners
     consuming = open_link(f"{plan.name} consuming")
     connection = consuming.connection(FIRST_SECONDS)
     check_broker(plan, host, connection.server)
@@ -109,6 +112,8 @@ def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, herald: Herald) -
             reactor,
             SYSTEM_CLOCK,
             herald,
+            watch.pulse,
+            watch.beat_seconds,
         ),
     )
 
@@ -205,7 +210,7 @@ def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor) -> Pool:
     """Return the pool of the plan, not started."""
     if plan.pool == "prefork" or plan.pool in HUB_POOLS:
         child_plan = ChildPlan(
-            plan.reference, plan.name, plan.log_level, plan.topology, plan.limits, plan.recycling, plan.pool
+            plan.reference, plan.name, plan.logs, plan.topology, plan.limits, plan.recycling, plan.pool
         )
         kind = HubPool if plan.pool in HUB_POOLS else ProcessPool
         return kind(child_plan, plan.concurrency, reactor)

@@ -9,9 +9,10 @@ the delivery is published first, and the broker must have *confirmed* it:
 3. Only when no step is left does `end` happen.
 
 There are four steps. REPLY sends the result to the caller's reply queue. PARK copies the message to the dead letter of
-its queue, with the evidence in headers. REPUBLISH copies it to the queue it came from, with one crash more in its header,
-because a classic queue counts no deliveries and the headers of a message in a queue cannot be changed. LATER copies it into
-the delay ladder (or, for another attempt at once, to its queue): what is not due waits in the broker and not here.
+its queue, with the evidence in headers. REPUBLISH copies it to the queue it came from, with what is known of
+the processes that died of it in its headers, because a classic queue counts no deliveries and the headers of a message in a
+queue cannot be changed. LATER copies it into the delay ladder (or, for another attempt at once, to its queue): what is not
+due waits in the broker and not here.
 
 The state RETRY is no step but news: it leaves just before LATER, on the same channel, and is not published again. Later it
 could come after the result of the next attempt and take its place in the reply queue.
@@ -19,8 +20,10 @@ could come after the result of the next attempt and take its place in the reply 
 There are three ends: ACK; RELEASE for a delivery that nothing was done with; REQUEUE for one that was begun and cut off. The
 last two differ on quorum queues alone: there REQUEUE counts towards the delivery limit, and RELEASE does not (from 4.3 on).
 
-A vanished reply queue (RETURNED) is done: nobody waits any more, and a worker that insisted would loop for ever. A
-vanished dead-letter queue is not: the message would be lost. It is kept and tried again, and the log says why.
+A vanished reply queue is done: nobody waits any more, and a worker that insisted would loop for ever. But RabbitMQ returns
+(RETURNED) also what is for a queue whose cluster node is down, and that queue has a reader. So the broker is asked (ASK), and
+`whether_gone` says what its answer means. A vanished dead-letter queue is never done: the message
+would be lost. It is kept and tried again, and the log says why.
 
 When the connection goes away the broker requeues every delivery, whatever its task is doing here. An acknowledgement is
 then void, and of the steps only REPLY makes sense at once (`without_delivery`): the task has run and its caller waits.
@@ -35,6 +38,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from amqpq.errors import AccessRefused, AmqpqError, ObjectNotFound
 from amqpq.types import Fate
 
 CRASH_LIMIT: Final = 3
@@ -58,9 +62,13 @@ class Happened(StrEnum):
     """Somebody who may has said that it is not to run, or is to end."""
     CRASHED = "crashed"
     """The child that ran it died."""
+    POISONOUS = "poisonous"
+    """Worker after worker ended that had it, see `suspects`."""
+    SUSPECTED = "suspected"
+    """It came back from a worker that did not end it; nothing was done with it here."""
     EARLY = "early"
     """It is not due yet."""
-    RETRIED = "retried"
+    RETRYING = "retrying"
     """The function raised, and it is to be tried again."""
     UNTOUCHED = "untouched"
     """It was not begun."""
@@ -113,9 +121,12 @@ class Review(StrEnum):
     DONE = "done"
     DONE_UNHEARD = "done, but nobody listens"
     AGAIN = "publish it again"
+    ASK = "ask whether its queue is gone"
 
 
-_BAD: Final = (Happened.FAILED, Happened.REFUSED, Happened.OVERRAN, Happened.EXPIRED, Happened.CRASHED)
+_BAD: Final = (
+    Happened.FAILED, Happened.REFUSED, Happened.OVERRAN, Happened.EXPIRED, Happened.CRASHED, Happened.POISONOUS
+)  # fmt: skip
 
 SETTLEMENTS: Mapping[tuple[Happened, bool, bool], Settlement] = MappingProxyType(
     {
@@ -133,7 +144,7 @@ SETTLEMENTS: Mapping[tuple[Happened, bool, bool], Settlement] = MappingProxyType
         **{(bad, False, False): Settlement((), End.ACK, dropped=True) for bad in _BAD},
     }
 )
-"""All ends but these: a crash that is not the last one allowed, what comes again later, what was never begun or cut off."""
+"""All ends but those: a crash that is not the last one allowed, what is suspected, comes later, was not begun or cut off."""
 
 TRY_AGAIN: Final = Settlement((Step.REPUBLISH,), End.ACK)
 PUT_OFF: Final = Settlement((Step.LATER,), End.ACK)
@@ -143,7 +154,7 @@ CUT_OFF: Final = Settlement((), End.REQUEUE)
 REVIEWS: Mapping[tuple[Step, Fate], Review] = MappingProxyType(
     {
         (Step.REPLY, Fate.CONFIRMED): Review.DONE,
-        (Step.REPLY, Fate.RETURNED): Review.DONE_UNHEARD,
+        (Step.REPLY, Fate.RETURNED): Review.ASK,
         (Step.REPLY, Fate.NACKED): Review.AGAIN,
         (Step.REPLY, Fate.UNKNOWN): Review.AGAIN,  # twice is harmless: the reply queue keeps the latest message
         (Step.PARK, Fate.CONFIRMED): Review.DONE,
@@ -176,10 +187,12 @@ def settle(happened: Happened, case: Case, *, crash_limit: int = CRASH_LIMIT) ->
     """
     if happened is Happened.UNTOUCHED:
         return GIVE_BACK
-    if happened in {Happened.EARLY, Happened.RETRIED}:
+    if happened in {Happened.EARLY, Happened.RETRYING}:
         return PUT_OFF
     if happened is Happened.CUT_OFF:
         return CUT_OFF
+    if happened is Happened.SUSPECTED:
+        return TRY_AGAIN
     if happened is Happened.CRASHED and case.crashes < crash_limit:
         return TRY_AGAIN
     return SETTLEMENTS[happened, case.answerable, case.parkable]
@@ -188,6 +201,16 @@ def settle(happened: Happened, case: Case, *, crash_limit: int = CRASH_LIMIT) ->
 def review(step: Step, fate: Fate) -> Review:
     """Say whether a published step is done, given what the broker said of it."""
     return REVIEWS[step, fate]
+
+
+def whether_gone(error: AmqpqError | None) -> Review:
+    """Say what becomes of a result that was returned, given how the broker answered the question for its reply queue.
+
+    Args:
+        error: None where the queue is there (again).
+    """
+    # Some versions want the configure permission for the question (4.2.6, 4.3.0). Who lacks it gets the usual answer.
+    return Review.DONE_UNHEARD if isinstance(error, ObjectNotFound | AccessRefused) else Review.AGAIN
 
 
 def without_delivery(steps: tuple[Step, ...]) -> tuple[Step, ...]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from amqpq.consumer import Tap
+from amqpq.errors import AmqpqError
 from amqpq.lifecycle import DIRECT_REPLY_QUEUE
 from amqpq.log import TASK, WORKER, MessageKeys
 from amqpq.message.wire import ATTEMPT_LOG
@@ -37,7 +38,18 @@ from amqpq.worker.herald import Herald
 from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Outlet
 from amqpq.worker.reactor import Reactor, Timer
-from amqpq.worker.settle import Case, End, Happened, Review, Settlement, Step, review, settle, without_delivery
+from amqpq.worker.settle import (
+    Case,
+    End,
+    Happened,
+    Review,
+    Settlement,
+    Step,
+    review,
+    settle,
+    whether_gone,
+    without_delivery,
+)
 from amqpq.worker.work import Finished, Reply
 
 worker_log = logging.getLogger(WORKER)
@@ -112,7 +124,7 @@ class Settler:
         job.end = settlement.end
         job.steps = settlement.steps
         job.copied = Step.REPUBLISH in settlement.steps or happened is Happened.EARLY
-        if happened is Happened.RETRIED and finished.reply is not None:
+        if happened is Happened.RETRYING and finished.reply is not None:
             self.report(finished.reply)
         self._proceed(job)
 
@@ -182,7 +194,7 @@ class Settler:
             return Publication("", reply.routing_key, reply.body, reply.properties, mandatory=mandatory)
         self.forget_seen(job)
         if step is Step.REPUBLISH:
-            return another_try(job.delivery, queue=job.queue, crashes=job.crashes)
+            return another_try(job.delivery, queue=job.queue, crashes=job.crashes, suspicion=job.copy_suspicion)
         if step is Step.LATER:
             return self._later(job, finished)
         return dead_letter(
@@ -208,7 +220,7 @@ class Settler:
             seconds = min(max(finished.due - now, 0.0), topology.delays.max_seconds)
             priority = job.delivery.properties.priority
             entry = delays.entry(topology, seconds, (job.queue,), finished.due, priority=priority)
-        if finished.happened == Happened.RETRIED:
+        if finished.happened == Happened.RETRYING:
             return self._next_attempt(job, finished, entry, now)
         if entry is None:
             raise RuntimeError(f"job {job.number} is to be put off, and there is no ladder")
@@ -233,6 +245,18 @@ class Settler:
         if self._jobs.get(job.number) is not job:
             return  # given back meanwhile
         verdict = review(step, outcome.fate)
+        if verdict is Review.ASK and job.finished is not None and job.finished.reply is not None:
+            queue = job.finished.reply.routing_key
+            self._around.outlet.look(queue, lambda error: self._looked(job, step, outcome, error))
+            return
+        self._reviewed(job, step, outcome, verdict)
+
+    def _looked(self, job: Job, step: Step, outcome: Outcome, error: AmqpqError | None) -> None:
+        if self._jobs.get(job.number) is job:
+            reason = f"{outcome.reason}: {error}" if error is not None else outcome.reason
+            self._reviewed(job, step, Outcome(outcome.fate, reason), whether_gone(error))
+
+    def _reviewed(self, job: Job, step: Step, outcome: Outcome, verdict: Review) -> None:
         if verdict is Review.AGAIN:
             self._try_again(job, step, outcome)
             return
@@ -257,7 +281,7 @@ class Settler:
         remedy = ""
         if step is Step.LATER:
             remedy = "; is the delay ladder there? `amqpq topology apply` creates it"
-        elif outcome.fate is Fate.RETURNED:
+        elif outcome.fate is Fate.RETURNED and step is not Step.REPLY:
             remedy = f"; queue {self._target(job.queue)!r} is missing: `amqpq topology apply` creates it"
         if outcome.fate is not Fate.UNKNOWN or (step is Step.LATER and "NOT_FOUND" in outcome.reason):
             worker_log.error(
@@ -302,6 +326,7 @@ class Settler:
             "amqpq_task_id": job.id,
             "amqpq_queue": job.queue,
             "amqpq_worker": self._around.place.worker,
+            "amqpq_attempts": _attempts(job),
         }
 
     def _log(self, job: Job, happened: Happened, finished: Finished, settlement: Settlement) -> None:
@@ -311,11 +336,20 @@ class Settler:
                 keys["amqpq_seconds"] = finished.seconds
                 task_log.info("%s[%s] succeeded in %.4f s", job.task, job.id, finished.seconds, extra=keys)
             return
+        if happened is Happened.SUSPECTED:
+            task_log.info(
+                "%s[%s] came back from a worker that did not end it; it runs as a suspect",
+                job.task, job.id, extra=self._keys_of(job),
+            )  # fmt: skip
+            return
         if happened is Happened.EARLY:
             wait = finished.due - self._around.now()
             task_log.info("%s[%s] is due in %.1f s: put off", job.task, job.id, wait, extra=self._keys_of(job))
             return
-        if happened is Happened.RETRIED:
+        if happened is Happened.REVOKED:
+            task_log.info("%s[%s] revoked: %s", job.task, job.id, finished.reason, extra=self._keys_of(job))
+            return
+        if happened is Happened.RETRYING:
             wait = max(finished.due - self._around.now(), 0.0)
             again = retries_of(job.delivery.properties) + 1
             task_log.warning(
@@ -323,12 +357,8 @@ class Settler:
                 job.task, job.id, finished.reason, again, wait, extra=self._keys_of(job),
             )  # fmt: skip
             return
-        if happened is Happened.REVOKED:
-            task_log.info("%s[%s] revoked: %s", job.task, job.id, finished.reason, extra=self._keys_of(job))
-            return
         keys = self._keys_of(job)
         keys["amqpq_cause"] = finished.cause
-        keys["amqpq_attempts"] = _attempts(job)
         what = f"{happened} ({finished.cause})" if happened != finished.cause else str(happened)
         why = "`then: drop`" if finished.drop else "its queue has no dead letter"
         fate = f"dropped: {why}" if settlement.dropped else None
@@ -349,5 +379,5 @@ def _attempts(job: Job) -> int:
     retries = job.delivery.properties.headers.get("retries")
     before = retries if isinstance(retries, int) and retries > 0 else 0
     before += retries_of(job.delivery.properties)
-    crashed = job.finished is not None and job.finished.happened == Happened.CRASHED
-    return before + job.crashes + (0 if crashed else 1)
+    counted = job.finished is not None and job.finished.happened in {Happened.CRASHED, Happened.POISONOUS}
+    return before + job.crashes + job.suspicion.count + (0 if counted else 1)

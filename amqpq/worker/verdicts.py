@@ -40,6 +40,15 @@ class Verdicts:
         traceback = crash.remains.fault if crash.remains is not None else ""
         return Finished(job.number, Happened.CRASHED, job.task, 0.0, lost, "crashed", reason, traceback)
 
+    def poisonous(self, job: Job, reason: str) -> Finished:
+        """Return the outcome of a job that worker after worker has died with. Nobody has checked its signature yet."""
+        try:
+            self._codec.verify_task(job.delivery.body, job.delivery.properties)
+        except RemoteMessageError as error:
+            return Finished(job.number, Happened.REFUSED, cause=error.cause, reason=str(error))
+        reply = self._reply(job, WorkerLost(reason), State.FAILURE)
+        return Finished(job.number, Happened.POISONOUS, job.task, 0.0, reply, "crashed", reason)
+
     def revoked(self, job: Job) -> Finished | None:
         """Return the outcome of a revoked job that has not begun; None for a forged one, which the pool refuses."""
         try:

@@ -6,9 +6,11 @@ there is a fresh one is itself the news: a loop that hangs makes none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
+
+from amqpq.worker.reactor import Reactor
 
 BEAT_SECONDS: Final = 1.0
 """How old the newest one is at most, while the loop turns."""
@@ -79,3 +81,33 @@ class Vitals:
             and bool(self.queues)
             and all((self.queues or {}).values())
         )
+
+
+class Pulse:
+    """Has a loop say how it is, again and again, for as long as it turns; nothing where nobody wants to know.
+
+    Args:
+        look: Makes the vitals, on the loop's thread.
+        listener: Gets them; must not wait for anything.
+        seconds: How often.
+        reactor: The loop's.
+    """
+
+    def __init__(
+        self, look: Callable[[], Vitals], listener: Callable[[Vitals], object] | None, seconds: float, reactor: Reactor
+    ) -> None:
+        self._look = look
+        self._listener = listener
+        self._seconds = seconds
+        self._reactor = reactor
+
+    def begin(self) -> None:
+        """Say it now, and every so often from now on."""
+        if self._listener is not None:
+            self.tell()
+            self._reactor.call_later(self._seconds, self.begin)
+
+    def tell(self) -> None:
+        """Say it now: something has changed."""
+        if self._listener is not None:
+            self._listener(self._look())

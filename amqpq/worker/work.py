@@ -26,7 +26,7 @@ class Work(NamedTuple):
     routing_key: str
     redelivered: bool
     alone: bool
-    """It has killed a child before: nothing else is given to the child that runs it."""
+    """It has killed a child before, or came back from a worker that died: nothing else is given to the child that runs it."""
 
 
 class Reply(NamedTuple):

@@ -36,7 +36,7 @@ def script_of(page: str, folder: Path) -> str | None:
         elif language == "python":
             stored = folder / f"block{number}.py"
             stored.write_text(text)
-            lines.append(f"PYTHONPATH=. python {stored}")
+            lines.append(f"PYTHONPATH=.${{PYTHONPATH:+:$PYTHONPATH}} python {stored}")
         elif language == "console":
             commands = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
             lines.extend(f"{line[:-1]} >>background.log 2>&1 &" if line.endswith("&") else line for line in commands)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.acceptance
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-TESTED = {"quickstart", "inventory", "two_hosts", "fastapi"}  # two_hosts in test_two_hosts.py
+TESTED = {"quickstart", "inventory", "two_hosts", "fastapi", "deploy"}  # two_hosts and deploy have files of their own
 WAIT_SECONDS = 60.0
 
 

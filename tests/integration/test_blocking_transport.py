@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from amqpq import errors
-from amqpq.testing.proxy import Proxy
+from amqpq.testing.proxy import Proxy, open_gate
 from amqpq.transport import blocking, reactor
 from amqpq.transport.blocking import BlockingConnection
 from amqpq.transport.interface import Channel
@@ -471,26 +471,17 @@ class CuttingProxy(Proxy):
         self.left = 1 << 40
         self.passed = 0
         self.towards_client = True
-        super().__init__(host, port)
+        super().__init__(
+            host,
+            port,
+            gates=lambda: (open_gate, self._count) if self.towards_client else (self._count, open_gate),
+        )
 
-    def _pump(self, source: socket.socket, target: socket.socket, piece_bytes: int, pair: Any) -> None:
-        counted = (source is pair[1]) == self.towards_client
-        if not counted:
-            super()._pump(source, target, piece_bytes, pair)
-            return
-        try:
-            while data := source.recv(65536):
-                target.sendall(data[: self.left])
-                self.passed += len(data)
-                self.left -= len(data)
-                if self.left <= 0:
-                    return
-        except OSError:  # one side went away: so does the other
-            pass
-        finally:
-            for end in pair:
-                with suppress(OSError):  # already gone
-                    end.shutdown(socket.SHUT_RDWR)
+    def _count(self, data: bytes, /) -> tuple[bytes, bool]:
+        passing = data[: self.left]
+        self.passed += len(data)
+        self.left -= len(data)
+        return passing, self.left <= 0
 
 
 def converse(address: Address) -> tuple[int, bool]:

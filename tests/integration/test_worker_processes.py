@@ -16,6 +16,7 @@ import pytest
 from amqpq import App
 from amqpq.message import TaskEnvelope
 from amqpq.worker.limits import Limits, Recycling
+from amqpq.worker.logs import LogPlan
 from amqpq.worker.pools.childprocess import ChildPlan
 from amqpq.worker.pools.interface import Crash
 from amqpq.worker.pools.processes import ProcessPool
@@ -69,7 +70,7 @@ class Bench:
         self.app = App(APPS / "topology.yaml", environ={"SHOP_KEY": "5a" * 32})
         self.reactor = Reactor()
         self.heard = Recorder()
-        plan = ChildPlan(reference, "w1@test", "warning", self.app.topology, **options)
+        plan = ChildPlan(reference, "w1@test", LogPlan("warning"), self.app.topology, **options)
         self.pool = ProcessPool(plan, count, self.reactor)
         self.waiting: deque[Work] = deque()
         self._last = 0

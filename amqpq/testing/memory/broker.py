@@ -131,6 +131,7 @@ class MemoryBroker:
                 self._elapsed = max(event, self._elapsed)
                 self.host.let_happen()
             self._elapsed = target
+            self.host.try_again()
 
     # --------------------------------------------------------------------------------------------------- bad weather
 
@@ -151,6 +152,20 @@ class MemoryBroker:
         """Take connections again after `stop`."""
         with self.lock:
             self._running = True
+
+    def lose_node(self, *queues: str) -> None:
+        """Let the cluster node go down that these queues are on: they exist, and cannot be reached until `find_node`.
+
+        Their consumers are cancelled, requests for them are refused (404, `QueueUnavailable`), and a mandatory message for
+        them comes back as if there were no route: so do RabbitMQ's classic queues.
+        """
+        with self.lock:
+            self.host.lose_node(queues)
+
+    def find_node(self) -> None:
+        """Bring that node back."""
+        with self.lock:
+            self.host.away.clear()
 
     def block(self, reason: str = "low on memory") -> None:
         """Raise an alarm: from now on a connection that publishes is not read any more."""

@@ -7,7 +7,7 @@ connections. Routing is `amqpq.topology.routing.Router`, the simulator behind `a
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -76,9 +76,13 @@ class VirtualHost:
         self._on_size = on_size
         self.exchanges: dict[str, ExchangeSpec] = {spec.name: spec for spec in _OWN_EXCHANGES}
         self.queues: dict[str, MemoryQueue] = {}
+        self.away: set[str] = set()
+        """Queues whose cluster node is down."""
         self.repliers: dict[str, Replier] = {}
         self._bindings: list[BindingSpec] = []
         self._router: Router | None = None
+        self._kept: list[tuple[MemoryQueue, Waiting, str]] = []
+        """Of queues that dead-letter at least once, with nowhere to go: out of sight, tried again now and then."""
 
     # ------------------------------------------------------------------------------------------------- exchanges
 
@@ -177,6 +181,15 @@ class VirtualHost:
         self._remove_bindings(lambda binding: not binding.to_exchange and binding.target == name)
         return len(gone)
 
+    def lose_node(self, names: Iterable[str]) -> None:
+        """Make queues unavailable with what they hold, as when the one node that they are on goes down."""
+        for name in names:
+            queue = self.queues[name]
+            self.away.add(name)
+            for consumer in queue.consumers:
+                consumer.cancelled()
+            queue.consumers.clear()
+
     def purge_queue(self, name: str, owner: object) -> int:
         """Drop what is ready."""
         gone = self.queue(name, owner).take_all()
@@ -191,6 +204,9 @@ class VirtualHost:
         found = self.queues.get(name)
         if found is None:
             raise Refused(NOT_FOUND, f"no queue '{name}' in vhost '{self.name}'")
+        if name in self.away:
+            away = f"home node 'rabbit@away' of durable queue '{name}' in vhost '{self.name}' is down or inaccessible"
+            raise Refused(NOT_FOUND, away)
         if found.owner is not None and found.owner is not owner:
             raise self._locked(name)
         return found
@@ -253,7 +269,7 @@ class VirtualHost:
         if message.exchange and self._exchange(message.exchange).internal:
             text = f"cannot publish to internal exchange '{message.exchange}' in vhost '{self.name}'"
             raise Refused(ACCESS_REFUSED, text)
-        targets = self._targets(message)
+        targets = [name for name in self._targets(message) if name not in self.away]
         refused = [name for name in targets if not self._enqueue(self.queues[name], message)]
         return Routed(bool(targets), bool(refused))
 
@@ -338,9 +354,23 @@ class VirtualHost:
 
     def _drop(self, queue: MemoryQueue, gone: list[Waiting], reason: str) -> None:
         for waiting in gone:
+            if self._keeps(queue, waiting.message):
+                self._kept.append((queue, waiting, reason))
+                continue
             self.done(waiting)
             if not queue.deleted:
                 self._dead_letter(queue, waiting.message, reason)
+
+    def _keeps(self, queue: MemoryQueue, message: Message) -> bool:
+        """Whether a queue that dead-letters at least once has nowhere to put a message."""
+        limits = queue.limits
+        if limits.arguments.get("x-dead-letter-strategy") != "at-least-once" or limits.dead_exchange is None:
+            return False
+        if limits.dead_exchange and limits.dead_exchange not in self.exchanges:
+            return True
+        key = limits.dead_key
+        target = replace(message, exchange=limits.dead_exchange)
+        return not self._targets(target if key is None else replace(target, key=key, cc=()))
 
     def _dead_letter(self, queue: MemoryQueue, message: Message, reason: str) -> None:
         """Send a message to its queue's dead-letter exchange; where that is missing it is gone, without a word."""
@@ -386,6 +416,12 @@ class VirtualHost:
                 self.remove(queue)  # an expired queue dead-letters nothing (https://www.rabbitmq.com/docs/ttl)
             elif not queue.deleted:
                 self.settle(queue)
+
+    def try_again(self) -> None:
+        """Dead-letter what had nowhere to go."""
+        kept, self._kept = self._kept, []
+        for queue, waiting, reason in kept:
+            self._drop(queue, [waiting], reason)
 
     def forget_transient(self) -> None:
         """A restart: what is not durable, and messages that are not persistent, are gone."""

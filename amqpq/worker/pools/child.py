@@ -115,7 +115,7 @@ class Child:
         init = self._first_frame()
         if init is None:
             return
-        logs.configure(init.log_level)
+        logs.configure(init.logs)
         tail.keep(self._board, self._board_fd)
         try:
             host = load_host(init.reference, init.topology)

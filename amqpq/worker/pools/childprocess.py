@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from amqpq.topology import Topology
 from amqpq.worker.limits import NO_LIMITS, NO_RECYCLING, Limits, Recycling
+from amqpq.worker.logs import PLAIN, LogPlan
 from amqpq.worker.pools import tail, wire
 from amqpq.worker.work import Remains, Work
 
@@ -28,7 +29,9 @@ _BEGINNINGS: Final[Mapping[str, str]] = {
     # Patched before anything else is imported, so that nothing holds on to what is replaced. Our own thread is a real one.
     "gevent": _KEEP + "from gevent.monkey import patch_all; patch_all(); "
     "from amqpq.worker.pools.gevent_hub import main; main(*system)",
-    "eventlet": _KEEP + "from eventlet import monkey_patch; monkey_patch(); "
+    # Its word of farewell to every child that starts would be no line of our log; the docs have it.
+    "eventlet": _KEEP + r"import warnings; warnings.filterwarnings('ignore', r'\s*Eventlet is deprecated'); "
+    "from eventlet import monkey_patch; monkey_patch(); "
     "from amqpq.worker.pools.eventlet_hub import main; main(*system)",
 }
 """The first words of a child, by pool."""
@@ -40,11 +43,11 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True, slots=True)
 class ChildPlan:
-    """What every child is told: the application, its topology, the worker's name, the log level, limits, its end, its kind."""
+    """What every child is told: the application, its topology, the worker's name, how to log, limits, its end, its kind."""
 
     reference: str
     worker: str
-    log_level: str = "info"
+    logs: LogPlan = PLAIN
     topology: Topology | None = None
     limits: Limits = NO_LIMITS
     recycling: Recycling = NO_RECYCLING
@@ -104,10 +107,11 @@ class Child:
             board.truncate(tail.SHARED_BYTES)
             self.board = mmap.mmap(board.fileno(), tail.SHARED_BYTES)
             inherited = (theirs.fileno(), their_control.fileno(), board.fileno())
+            shared = () if plan.logs.lock is None else (plan.logs.lock,)
             self.process = Process(
                 [sys.executable, "-c", _BOOT.format(path=sys.path) + _BEGINNINGS[plan.pool], *map(str, inherited)],
                 stdin=subprocess.DEVNULL,
-                pass_fds=inherited,
+                pass_fds=inherited + shared,
                 process_group=0,
             )
         self.works.setblocking(False)
@@ -128,7 +132,7 @@ class Child:
         self.overran: tuple[int, float] | None = None
         self.terminated: tuple[int, str] | None = None
         memory_bytes = plan.recycling.memory_bytes
-        init = wire.Init(plan.reference, plan.topology, plan.worker, plan.log_level, plan.limits, memory_bytes)
+        init = wire.Init(plan.reference, plan.topology, plan.worker, plan.logs, plan.limits, memory_bytes)
         self.queue_messages([init])
 
     def queue_messages(self, messages: Sequence[Any]) -> None:

@@ -53,6 +53,11 @@ class ThreadPool:
         self._over = False
         self._listener: Listener
 
+    @property
+    def places(self) -> tuple[threading.Thread, ...]:
+        """The threads that run tasks."""
+        return tuple(thread for thread in self._threads if thread.name not in self._left)
+
     def describe(self) -> str:
         """Name the pool and its size."""
         return f"{self.name}, {self._count} thread{'s' if self._count != 1 else ''}"
@@ -139,9 +144,7 @@ class ThreadPool:
     def census(self) -> tuple[Member, ...]:
         """Return how the threads are; what they write meanwhile is theirs alone, name by name."""
         running, pid = dict(self._running), os.getpid()
-        threads = {
-            thread.name: thread.is_alive() for thread in self._threads if thread.name not in self._left
-        } or dict.fromkeys(running, True)
+        threads = {thread.name: thread.is_alive() for thread in self.places if thread.name not in self._left}
         members: list[Member] = []
         for name, alive in threads.items():
             number, since = running.get(name, (None, None))
@@ -181,6 +184,11 @@ class SoloPool(ThreadPool):
     def __init__(self, executor: Executor, reactor: Reactor) -> None:
         super().__init__(executor, 1, reactor)
         self.busy = False
+
+    @property
+    def places(self) -> tuple[threading.Thread, ...]:
+        """The main thread."""
+        return (threading.main_thread(),)
 
     def describe(self) -> str:
         """Name the pool."""

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from amqpq.topology import Topology
 from amqpq.types import Properties
 from amqpq.worker.limits import NO_LIMITS, Limits
+from amqpq.worker.logs import LogPlan
 from amqpq.worker.work import RUNNING, Finished, Reply, Report, Work
 
 LENGTH: Final = struct.Struct("!I")
@@ -50,7 +51,7 @@ class Init:
     reference: str
     topology: Topology | None
     worker: str
-    log_level: str
+    logs: LogPlan
     limits: Limits = NO_LIMITS
     memory_bytes: int | None = None
 

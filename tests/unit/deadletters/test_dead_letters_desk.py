@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from amqpq.clock import ManualClock
+from amqpq.deadletters import returning
 from amqpq.deadletters.choosing import Choice
 from amqpq.deadletters.desk import Bounds, Desk, Sending, Source, Tally
 from amqpq.deadletters.planning import Return
-from amqpq.errors import ChannelClosed, ConnectionLost, LocalError, ObjectNotFound
+from amqpq.errors import ChannelClosed, ConnectionLost, LocalError, ObjectNotFound, ResourceLocked
 from amqpq.testing.memory import MemoryBroker
+from amqpq.testing.memory.channel import MemoryChannel
 from amqpq.transport import flow
 from amqpq.transport.interface import Channel, Flow
 from amqpq.types import Properties, Publication, QueueSpec
@@ -158,7 +160,7 @@ def test_what_no_queue_takes_stays(broker: MemoryBroker) -> None:
 
 
 def test_after_a_lost_connection_nothing_is_lost(broker: MemoryBroker) -> None:
-    """The copies that were confirmed have left the dead letters, or are in both queues; the others are dead letters still."""
+    """Nor doubled: what was sent has left the dead letters, and the next run goes on."""
     tally = Tally()
 
     def cut(_: Tally) -> None:
@@ -167,9 +169,85 @@ def test_after_a_lost_connection_nothing_is_lost(broker: MemoryBroker) -> None:
     with pytest.raises((ChannelClosed, ConnectionLost)):
         Desk(broker.connect()).send_back(DEAD, ALL, Sending(BACK.plan, on_progress=cut), tally)
     assert 0 < tally.sent_count < 100
-    assert set(bodies(broker, "default")) | set(bodies(broker, "dead")) == set(range(100))
     Desk(broker.connect()).send_back(DEAD, ALL, BACK, Tally())
-    assert set(bodies(broker, "default")) == set(range(100))
+    assert bodies(broker, "default") == list(range(100))
+    assert bodies(broker, "dead") == bodies(broker, "amqpq.returning") == []
+
+
+class CutOffError(Exception):
+    """The tool was killed here."""
+
+
+@pytest.mark.parametrize("step", ["publish", "ack", "read_by_broker", "take_copies", "move"])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("turn", [1, 2, 4])
+def test_cut_off_at_any_step_nothing_is_lost_or_doubled(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, step: str, after: bool, turn: int
+) -> None:
+    """Before or after each thing that it does, in the first window and in later ones; the next run finishes it."""
+    calls = 0
+
+    def cut(real: Any) -> Any:
+        def cutting(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == turn and not after:
+                raise CutOffError
+            result = real(*arguments, **options)
+            if calls == turn:
+                if step in {"read_by_broker", "take_copies", "move"}:
+                    return cut_after(result)
+                raise CutOffError
+            return result
+
+        return cutting
+
+    def cut_after(flow_under_way: Any) -> Any:
+        yield from flow_under_way
+        raise CutOffError
+
+    with monkeypatch.context() as patched:
+        owner = MemoryChannel if step in {"publish", "ack"} else returning
+        patched.setattr(owner, step, cut(getattr(owner, step)))
+        with pytest.raises(CutOffError):
+            Desk(broker.connect()).send_back(DEAD, ALL, BACK, Tally())
+    broker.kill_connections()
+    tally = Tally()
+    Desk(broker.connect()).send_back(DEAD, ALL, BACK, tally)
+    assert sorted(bodies(broker, "default")) == list(range(100))
+    assert bodies(broker, "dead") == bodies(broker, "amqpq.returning") == []
+
+
+def test_only_one_run_is_at_work(broker: MemoryBroker) -> None:
+    """A second one says so and does nothing."""
+    first = Desk(broker.connect())
+    first.finish([DEAD], Tally())
+    with pytest.raises(ResourceLocked):
+        Desk(broker.connect()).send_back(DEAD, ALL, BACK, Tally())
+    assert bodies(broker, "dead") == list(range(100))
+
+
+def test_equal_dead_letters_are_sent_one_after_the_other(broker: MemoryBroker) -> None:
+    """They are two messages, though nothing tells them apart."""
+    park(broker.connect().channel(), [7, 7])
+    Desk(broker.connect()).send_back(DEAD, ALL, BACK, Tally())
+    assert bodies(broker, "default") == [*range(100), 7, 7]
+
+
+def test_a_target_that_goes_keeps_its_copies_on_the_way(broker: MemoryBroker) -> None:
+    """The broker moves them when it is there again; nothing is dropped."""
+    channel = broker.connect().channel()
+
+    def remove(_: Tally) -> None:
+        answer(channel.delete_queue("orders"))
+
+    desk = Desk(broker.connect())
+    orders = Return((), to="orders")
+    desk.send_back(DEAD, ALL, Sending(orders, Bounds(limit=40, scan=None), window=1, on_progress=remove), Tally())
+    assert bodies(broker, "dead") == list(range(40, 100))
+    answer(channel.declare_queue(QueueSpec("orders")))
+    broker.advance(1.0)
+    assert bodies(broker, "orders") == list(range(1, 40))
 
 
 def test_a_stop_ends_between_two_steps(broker: MemoryBroker) -> None:

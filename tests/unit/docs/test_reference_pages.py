@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from amqpq import errors
+from amqpq import errors, hooks, signals
 from amqpq.cli.main import COMMANDS, main
 from amqpq.topology import document, inspect
 from amqpq.topology.units import seconds, size_bytes
@@ -252,3 +252,16 @@ def test_every_rule_of_lint_is_in_the_table(format_page: str) -> None:
     sources = [*(ROOT / "amqpq" / "topology").rglob("*.py")]
     known = {rule for path in sources for rule in re.findall(r'"(TOP\d{3})"', path.read_text(encoding="utf-8"))}
     assert re.findall(r"^\| (TOP\d{3}) \|", format_page, re.MULTILINE) == sorted(known)
+
+
+# ---------------------------------------------------------------------------------------------------- hooks and signals
+
+
+def test_every_hook_and_signal_is_on_its_page() -> None:
+    """With the arguments that the code sends; none is invented."""
+    page = (ROOT / "docs" / "howto" / "task-life.md").read_text(encoding="utf-8")
+    rows = {row[1]: row[3] for row in re.finditer(r"^\| `(\w+)` \| ([^|]+) \| ([^|]*)\| [^|]+ \|$", page, re.MULTILINE)}
+    assert rows.keys() == signals.SIGNALS.keys()
+    for name, signal in signals.SIGNALS.items():
+        assert tuple(re.findall(r"`(\w+)`", rows[name])) == signal.arguments, name
+    assert re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \|$", page, re.MULTILINE) == list(hooks.HOOKS)

@@ -236,6 +236,38 @@ def test_get_goes_on_after_a_lost_connection(app: App, responder: Responder, bro
     assert result.get(timeout=10, on_state=on_state) == 5
 
 
+def test_results_on_a_node_that_is_down_are_waited_for(
+    app: App, responder: Responder, broker: MemoryBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are neither missing nor lost: `get` and `collect` go on when the node is back, and fetch the others meanwhile."""
+    results = [app.send_task("tasks.add", task_id=f"r{number}") for number in range(4)]
+    calls = [responder.next() for _ in results]
+    for call in calls:
+        responder.say(call, "SUCCESS", 1)
+    broker.lose_node("amqpq.reply.r0", "amqpq.reply.r1")
+    fetched: list[str] = []
+
+    def on_result(result: Any) -> None:
+        fetched.append(result.id)
+        if set(fetched) == {"r2", "r3"}:
+            broker.find_node()
+
+    with caplog.at_level(logging.INFO, logger="amqpq.replies"):
+        assert app.collect(results[1:], timeout=20, on_result=on_result) == [1, 1, 1]
+        assert "down or inaccessible" in caplog.text
+        broker.lose_node("amqpq.reply.r0")
+        caplog.clear()
+        got: list[Any] = []
+        getting = threading.Thread(target=lambda: got.append(results[0].get(timeout=20)))
+        getting.start()
+        pause = threading.Event()
+        while "down or inaccessible" not in caplog.text and getting.is_alive():
+            pause.wait(0.01)
+        broker.find_node()
+        getting.join(20)
+    assert got == [1]
+
+
 def test_a_get_whose_queue_is_deleted_ends(app: App, channel: Channel, responder: Responder) -> None:
     """Who waits while another one fetches the result is told, and does not wait for ever."""
     result = app.send_task("tasks.add")

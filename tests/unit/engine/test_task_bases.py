@@ -105,6 +105,7 @@ def test_the_application_has_a_default_base() -> None:
     app = App(TOPOLOGY, task_cls=Patient)
     assert isinstance(app.task(name="one")(double), Patient)
     assert not isinstance(app.task(name="two", base=Blocking)(double), Patient)
+    assert type(app.task(name="three", base=Task)(double)) is AppTask
 
 
 def test_class_attributes_are_defaults_of_options(app: App) -> None:

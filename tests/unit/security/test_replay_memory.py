@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpq.security.replay import SeenIds
+from amqpq.security.replay import SeenIds, _Table
 
 
 class Clock:
@@ -70,6 +72,62 @@ def test_memory_is_bounded_and_the_oldest_goes_first() -> None:
     assert not seen.admit("2", 0, "s", redelivered=False)
     assert seen.admit("1", 0, "s", redelivered=False)
     assert repr(seen) == "SeenIds(3 of 3, 60 s)"
+
+
+def test_what_comes_back_after_it_was_forgotten_is_remembered_again() -> None:
+    """As long as any other: from its second coming, not from its first."""
+    clock = Clock()
+    seen = SeenIds(60, clock, capacity=3)
+    seen.admit("1", 0, "s", redelivered=False)
+    seen.forget("1", 0, "s")
+    clock.now = 30.0
+    assert seen.admit("1", 0, "s", redelivered=False)
+    clock.now = 60.0
+    assert not seen.admit("1", 0, "s", redelivered=False)
+    clock.now = 90.0
+    assert seen.admit("1", 0, "s", redelivered=False)
+
+
+def test_forgetting_again_and_again_takes_no_memory() -> None:
+    """A message that crashes and comes back for ever does not crowd out the others."""
+    seen = SeenIds(60, Clock(), capacity=3)
+    seen.admit("other", 0, "s", redelivered=False)
+    for _ in range(4):
+        assert seen.admit("1", 0, "s", redelivered=False)
+        seen.forget("1", 0, "s")
+    assert not seen.admit("other", 0, "s", redelivered=False)
+    assert len(seen) == 1
+
+
+def test_memory_does_not_grow() -> None:
+    """The room for all that is remembered is taken at the start, and a long life needs no more."""
+    seen = SeenIds(60, Clock(), capacity=5_000)
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            seen.admit(f"id-{number}", number, f"signature-{number}", redelivered=False)
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(seen) == 5_000
+    assert grown < 10_000
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.booleans()), max_size=200))
+def test_its_table_agrees_with_a_set(steps: list[tuple[int, bool]]) -> None:
+    """Numbers put in and taken out, many of them with the same place."""
+    table, plain = _Table(20), set[int]()
+    for number, out in steps:
+        # Multiples of 64 all belong to the first place of a table of 64.
+        wanted = number * 32
+        if out and wanted in plain:
+            table.remove(wanted)
+            plain.discard(wanted)
+        elif wanted not in plain and len(plain) < 20:
+            table.add(wanted)
+            plain.add(wanted)
+        assert len(table) == len(plain)
+        assert all((other * 32 in table) == (other * 32 in plain) for other in range(1, 41))
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0, 30), st.booleans()), max_size=60))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from amqpq.testing.proxy import Proxy
+from amqpq.testing.proxy import Proxy, open_gate
 
 DEADLINE_SECONDS = 10.0
 
@@ -99,3 +99,43 @@ def test_it_refuses(echo: int) -> None:
         with connect(proxy) as client:
             client.sendall(b"y")
             assert receive(client, 1) == b"y"
+
+
+def test_it_swallows_what_is_there_and_serves_what_comes(echo: int) -> None:
+    """A half-open connection takes bytes and gives none; the next connection is a good one."""
+    with Proxy("127.0.0.1", echo) as proxy, connect(proxy) as half_open:
+        half_open.sendall(b"a")
+        receive(half_open, 1)
+        proxy.swallow()
+        half_open.sendall(b"never")
+        with connect(proxy) as client:
+            client.sendall(b"fine")
+            assert receive(client, 4) == b"fine"
+        half_open.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            half_open.recv(1)
+
+
+def test_its_gates_change_and_break_what_passes(echo: int) -> None:
+    """A gate sees each piece of its direction, passes on what it likes, and may end the connection."""
+
+    def shout(data: bytes, /) -> tuple[bytes, bool]:
+        return data.upper(), b"!" in data
+
+    with Proxy("127.0.0.1", echo, gates=lambda: (open_gate, shout)) as proxy, connect(proxy) as client:
+        client.sendall(b"hey")
+        assert receive(client, 3) == b"HEY"
+        client.sendall(b"ho!")
+        assert receive(client, 3) == b"HO!"
+        assert client.recv(1) == b""
+
+
+def test_a_slow_line_takes_its_time(echo: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece waits for the latency and for its own length, in each direction."""
+    slept: list[float] = []
+    monkeypatch.setattr("amqpq.testing.proxy.time.sleep", slept.append)
+    with Proxy("127.0.0.1", echo) as proxy, connect(proxy) as client:
+        proxy.slow(10.0, latency_seconds=0.5)
+        client.sendall(b"12345")
+        assert receive(client, 5) == b"12345"
+    assert slept == [1.0, 1.0]

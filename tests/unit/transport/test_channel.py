@@ -119,6 +119,22 @@ def test_answers_find_their_requests_in_order(channel: WireChannel, wire: Wire) 
     assert [pending.result(0) for pending in asked] == [None, QueueState("q", 2, 1), *[None] * 4, 7, None, 3, None]
 
 
+def test_nothing_follows_the_answer_to_a_close(
+    channel: WireChannel, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that publishes just then is refused: RabbitMQ closes the connection for a frame on a closed channel."""
+    refused: list[bool] = []
+    send = wire.send
+
+    def send_and_look(data: bytes, *, lazy: bool = False) -> None:
+        send(data, lazy=lazy)
+        refused.append(channel._refusal() is not None and channel._lock.locked())
+
+    monkeypatch.setattr(wire, "send", send_and_look)
+    channel.on_event(frames.CHANNEL_CLOSE, CLOSE_404)
+    assert refused == [True]
+
+
 def test_an_answer_that_was_not_due_is_a_violation(channel: WireChannel) -> None:
     """A broker that answers another question than the oldest cannot be trusted with the rest."""
     channel.declare_queue(QueueSpec("q"))

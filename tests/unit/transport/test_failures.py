@@ -35,6 +35,16 @@ def test_a_channel_error_keeps_the_words_of_the_broker(code: int, kind: type[Exc
     assert remedy in str(error)
 
 
+def test_a_queue_whose_node_is_down_is_no_missing_queue() -> None:
+    """RabbitMQ answers 404 to both; only one of them comes back by itself."""
+    error = failures.channel_error(
+        404, "NOT_FOUND - home node 'rabbit@a' of durable queue 'q' in vhost '/' is down or inaccessible"
+    )
+    assert type(error) is errors.QueueUnavailable
+    assert error.recoverable
+    assert "topology apply" not in str(error)
+
+
 @pytest.mark.parametrize(
     ("code", "text", "kind", "words"),
     [

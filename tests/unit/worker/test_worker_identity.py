@@ -9,6 +9,7 @@ import pytest
 
 from amqpq.consumer import Tap
 from amqpq.types import Delivery, Properties
+from amqpq.worker import jobs as jobs_module
 from amqpq.worker.jobs import Jobs, signed_identity
 from amqpq.worker.settle import End
 
@@ -61,3 +62,19 @@ def test_a_copy_from_the_dead_letters_is_not_the_message_that_ended_here(requeue
     copy = replace(GENUINE, redelivered=True, properties=_headers(**{"amqpq-requeues": requeues}))
     assert jobs.ended_before(tap, copy) is isinstance(requeues, dict)
     assert jobs.ended_before(tap, replace(GENUINE, redelivered=True)) is not isinstance(requeues, dict)
+
+
+def test_ends_in_doubt_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that breaks again and again fills no memory; the latest ends are those that may come again."""
+    monkeypatch.setattr(jobs_module, "DOUBTFUL_COUNT", 3)
+    nobody: Any = None
+    jobs = Jobs(lambda: 0.0)
+    tap = Tap("default", 1, nobody, nobody)
+    ended = [replace(GENUINE, tag=number, properties=_headers(id=str(number))) for number in range(5)]
+    for delivery in ended:
+        job = jobs.open(tap, delivery)
+        job.end = End.ACK
+        jobs.close(job)
+        jobs.orphan(tap)
+    again = [jobs.ended_before(tap, replace(delivery, redelivered=True)) for delivery in ended]
+    assert again == [False, False, True, True, True]

@@ -278,6 +278,34 @@ def test_a_missing_dead_letter_queue_keeps_the_message(
     assert dead()["amqpq-reason"] == "ValueError: keep me"
 
 
+def test_a_result_for_a_queue_whose_node_is_down_waits_for_it(
+    app: App, start: Any, gate: Any, broker: MemoryBroker, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker returns it as if nobody waited. Its queue is there, and gets it when the node is back."""
+    start()
+    result = app.send_task("shop.hold", ("patient",))
+    until(lambda: gate.begun)
+    broker.lose_node(f"amqpq.reply.{result.id}")
+    gate.opened.set()
+    until(lambda: "is down or inaccessible" in caplog.text)
+    broker.find_node()
+    assert result.get(timeout=10) == "patient"
+
+
+def test_a_result_that_nobody_waits_for_ends_its_task(
+    app: App, start: Any, gate: Any, broker: MemoryBroker, until: Until
+) -> None:
+    """Its reply queue was deleted: the worker asks, is told, and acknowledges."""
+    worker = start()
+    result = app.send_task("shop.hold", ("forgotten",))
+    until(lambda: gate.begun)
+    result.forget()
+    gate.opened.set()
+    until(lambda: worker.loop.counts["unheard"] == 1)
+    until(lambda: broker.queues()["default"].messages == 0)
+    assert worker.stop() is ExitCode.FINISHED
+
+
 # --------------------------------------------------------------------------------------------------------- connections
 
 
@@ -412,3 +440,33 @@ def test_the_shutdown_timeout_gives_back_what_still_runs(
 def test_an_idle_worker_stops_at_once(start: Any) -> None:
     """Nothing to finish, nothing to give back."""
     assert start().stop() is ExitCode.FINISHED
+
+
+def test_the_watchdog_finds_a_consumer_that_the_broker_does_not_have(
+    app: App, start: Any, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """The connection stands, nobody said a word, and no message comes: the worker asks the broker, and subscribes again."""
+    monkeypatch.setattr(intake, "WATCH_SECONDS", 0.05)
+    worker = start()
+    with broker.lock:
+        for queue in ("default", "forgetful"):
+            broker.host.queues[queue].consumers.clear()
+    result = app.send_task("shop.add", (2, 3))
+    assert result.get(timeout=10) == 5
+    until(lambda: all(broker.queues()[queue].consumers == 1 for queue in ("default", "forgetful")))
+    assert worker.loop.counts["succeeded"] == 1
+    assert worker.stop() is ExitCode.FINISHED
+
+
+def test_the_watchdog_leaves_a_healthy_consumer_alone(
+    start: Any, monkeypatch: pytest.MonkeyPatch, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asked again and again, the broker confirms: nothing is subscribed anew."""
+    monkeypatch.setattr(intake, "WATCH_SECONDS", 0.001)
+    asked: list[object] = []
+    told = intake.Intake._told
+    monkeypatch.setattr(intake.Intake, "_told", lambda self, what: (asked.append(what), told(self, what))[1])
+    worker = start()
+    until(lambda: len(asked) > 20)
+    assert "subscribing again" not in caplog.text
+    assert worker.stop() is ExitCode.FINISHED

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from amqpq.errors import AccessRefused, AmqpqError, ConnectionLost, ObjectNotFound, QueueUnavailable
 from amqpq.types import Fate
 from amqpq.worker.settle import (
     CRASH_LIMIT,
@@ -22,6 +23,7 @@ from amqpq.worker.settle import (
     Step,
     review,
     settle,
+    whether_gone,
     without_delivery,
 )
 
@@ -114,14 +116,29 @@ def test_what_was_begun_and_cut_off_goes_back_as_begun() -> None:
 
 
 def test_only_a_reply_may_be_done_without_confirmation() -> None:
-    """A vanished reply queue ends the matter; a dead letter or a copy that was not taken is tried again."""
+    """A vanished reply queue may end the matter; a dead letter or a copy that was not taken is tried again."""
     for (step, fate), verdict in REVIEWS.items():
         if fate is Fate.CONFIRMED:
             assert verdict is Review.DONE
         elif (step, fate) == (Step.REPLY, Fate.RETURNED):
-            assert verdict is Review.DONE_UNHEARD
+            assert verdict is Review.ASK
         else:
             assert verdict is Review.AGAIN
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (ObjectNotFound("no queue"), Review.DONE_UNHEARD),
+        (AccessRefused("not yours to ask"), Review.DONE_UNHEARD),
+        (QueueUnavailable("its node is down"), Review.AGAIN),
+        (ConnectionLost("who knows"), Review.AGAIN),
+        (None, Review.AGAIN),
+    ],
+)
+def test_a_result_is_given_up_only_when_its_queue_is_gone(error: AmqpqError | None, verdict: Review) -> None:
+    """A reply queue on a node that is down has a reader: the result is kept until the node is back."""
+    assert whether_gone(error) is verdict
 
 
 def test_an_unknown_outcome_is_never_done() -> None:

@@ -1,0 +1,136 @@
+"""Faults of processes: workers, their children, the broker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Final
+
+from tests.faults.scene import Column, Row, Scene
+
+MORE_SECONDS: Final = 60.0
+CHILD_KILLS: Final = 4
+BETWEEN: Final = 60
+"""Results between two strikes of the same fault."""
+GORGERS: Final = ("gorge1", "gorge2", "gorge3")
+STARVERS: Final = ("starve1", "starve2", "starve3")
+
+
+def kill_worker(scene: Scene) -> None:
+    """Kill one, and start another, as a supervisor does."""
+    scene.crew.at_work[0].kill()
+    scene.struck()
+    scene.crew.hire()
+    scene.crew.ready()
+
+
+def kill_children(scene: Scene) -> None:
+    """Kill one child after the other, of both workers in turn."""
+    for turn in range(CHILD_KILLS):
+        hand = scene.crew.at_work[turn % len(scene.crew.at_work)]
+        os.kill(hand.children()[0], signal.SIGKILL)
+        scene.struck()
+        scene.traffic.more(BETWEEN, MORE_SECONDS)
+
+
+def exhaust_children(scene: Scene) -> None:
+    """Send tasks that take memory until they are killed, and tasks that meet the limit of their process."""
+    for gorger, starver in zip(GORGERS, STARVERS, strict=True):
+        scene.traffic.send("faults.gorge", gorger)
+        scene.traffic.send("faults.starve", starver)
+        scene.struck()
+    scene.traffic.extend(2 * BETWEEN)
+    scene.traffic.more(BETWEEN, MORE_SECONDS)
+
+
+def kill_broker(scene: Scene) -> None:
+    """Kill it, and start it on what it left behind."""
+    node = scene.server.nodes[0]
+    node.kill()
+    scene.struck()
+    node.start()
+
+
+def restart_broker(scene: Scene) -> None:
+    """Stop it in order, and start it."""
+    scene.struck()
+    scene.server.nodes[0].restart()
+
+
+MEMORY_ON: Final = ("set_vm_memory_high_watermark", "absolute", "1000")
+MEMORY_OFF: Final = ("set_vm_memory_high_watermark", "0.4")
+DISK_ON: Final = ("set_disk_free_limit", "1000000GB")
+DISK_OFF: Final = ("set_disk_free_limit", "50MB")
+ALARM_SECONDS: Final = 7.0
+"""More than three heartbeats."""
+
+
+def memory_alarm(scene: Scene) -> None:
+    """Set the limit below what is used, and back."""
+    _alarm(scene, MEMORY_ON, MEMORY_OFF)
+
+
+def disk_alarm(scene: Scene) -> None:
+    """Ask for more free space than there is, and no more."""
+    _alarm(scene, DISK_ON, DISK_OFF)
+
+
+def _alarm(scene: Scene, on: tuple[str, ...], off: tuple[str, ...]) -> None:
+    node = scene.server.nodes[0]
+    pause = threading.Event()
+    node.ctl(*on)
+    try:
+        deadline = time.monotonic() + MORE_SECONDS
+        while not scene.traffic.producing.link.connection(10.0).blocked:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the broker did not block the producers")
+            pause.wait(0.05)
+        scene.struck()
+        pause.wait(ALARM_SECONDS)
+    finally:
+        node.ctl(*off)
+
+
+def _prefork(column: Column) -> bool:
+    return column.pool == "prefork"
+
+
+def _has_children(column: Column) -> bool:
+    return column.pool not in {"threads", "solo"}
+
+
+ROWS: Final = (
+    Row("worker-kill", "kill -9 of one of two workers; another one starts", kill_worker, workers=1),
+    Row(
+        "child-kill",
+        f"kill -9 of {CHILD_KILLS} children, one after the other",
+        kill_children,
+        workers=1,
+        fits=_has_children,
+    ),
+    Row(
+        "child-memory",
+        "three children killed as the kernel kills for memory, three that get no more memory",
+        exhaust_children,
+        workers=1,
+        fits=_prefork,
+        parked={"failed": len(STARVERS)},
+        fails=STARVERS,
+    ),
+    Row("broker-kill", "kill -9 of the broker, and a restart", kill_broker, producers=True),
+    Row("broker-restart", "the broker stops in order, and starts again", restart_broker, producers=True),
+    Row(
+        "memory-alarm",
+        f"the memory alarm blocks all who publish for {ALARM_SECONDS:g} s",
+        memory_alarm,
+        producers=True,
+    ),
+    Row(
+        "disk-alarm",
+        f"the disk alarm blocks all who publish for {ALARM_SECONDS:g} s",
+        disk_alarm,
+        producers=True,
+    ),
+)
