@@ -345,11 +345,11 @@ class Executor:
         error, text = again.error, _traceback_text(again.error)
         return Finished(
             work.number,
-            Happened.RETRIED,
+            Happened.RETRYING,
             envelope.task,
             seconds,
             self._answer(work, envelope, State.RETRY, failure.describe(error), text),
-            "retried",
+            "retrying",
             f"{type(error).__name__}: {error}",
             text,
             again.due,
