@@ -10,12 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+from amqpq.rates import rate_of
 from amqpq.topology import document, model, versions
+from amqpq.topology.delays import URGENT_PRIORITY
 from amqpq.topology.document import BindingPart, CheckPart, File, QueuePart, RoutePart
 from amqpq.topology.problems import Findings
 
 DEFAULT_DEAD_LETTER: Final = "{project}.dead"
 """The queue generated where a file says nothing about dead letters."""
+
+_OVERTAKING: Final = ((4, 0, 0), (4, 1, 0), (4, 2, 0))
+"""Versions in which urgent messages overtake in quorum queues, although they are not due."""
+
+DEFAULT_SLOTS: Final = 64
+"""Permit queues of a limit with a key: about 2 MB of the broker's memory. When ten values run at a time, the odds are even
+that two of them share a slot, and one waits for the other."""
 
 REVOCATIONS_SEGMENT_BYTES: Final = 500_000
 
@@ -47,6 +56,7 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
         queues=queues,
         bindings=tuple(binding for part in file.bindings for binding in bindings_of(part, file, queues)),
         routes=_routes(file, queues),
+        limits=tuple(_limit(pattern, part) for pattern, part in file.limits.items() if is_whole(part)),
         messages=_messages(file.messages),
         replies=model.ReplyDefaults(
             mode=cast("model.ReplyMode", file.replies.mode),
@@ -127,7 +137,11 @@ def _delays(file: File, queues: dict[str, model.Queue]) -> model.Delays | None:
     dead = [queue.dead_letter for queue in queues.values() if queue.dead_letter is not None]
     lost = default if default in dead or not dead else dead[0]
     queues.setdefault(lost, model.Queue(name=lost, generated=True))
-    return model.Delays(unit_seconds=file.delays.unit, max_seconds=file.delays.max, lost=lost)
+    overtaking = any(versions.allows(file.requires.rabbitmq, version) for version in _OVERTAKING)
+    urgent = any((queue.max_priority or 0) >= URGENT_PRIORITY for queue in queues.values()) or any(
+        (route.priority or 0) >= URGENT_PRIORITY for route in file.routes.values()
+    )
+    return model.Delays(file.delays.unit, file.delays.max, lost, urgent_lane=overtaking and urgent)
 
 
 def _revocations(project: str, seconds: float) -> model.Queue:
@@ -221,6 +235,21 @@ def _retries(part: document.RetriesPart) -> model.Retries:
         max=part.max,
         backoff=model.Backoff(backoff.min, backoff.max, backoff.factor, backoff.jitter),
         then=part.then,
+    )
+
+
+def is_whole(part: document.TaskLimitPart) -> bool:
+    """Whether a limit says one thing; lint reports those that do not."""
+    return (part.rate is None) is not (part.concurrency is None)
+
+
+def _limit(pattern: str, part: document.TaskLimitPart) -> model.TaskLimit:
+    return model.TaskLimit(
+        pattern=pattern,
+        rate=rate_of(part.rate),
+        concurrency=part.concurrency or 0,
+        key=part.key if part.rate is None else None,
+        slots=part.slots or DEFAULT_SLOTS,
     )
 
 

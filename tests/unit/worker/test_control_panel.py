@@ -226,7 +226,7 @@ def test_an_entry_of_another_kind_revokes_nothing(entry: dict[str, Any]) -> None
         ("succeeded", False, "task-succeeded"),
         ("failed", False, "task-failed"),
         ("failed", True, "task-retried"),
-        ("retrying", True, "task-retried"),
+        ("retried", True, "task-retried"),
         ("overran", False, "task-failed"),
         ("crashed", True, "task-retried"),
         ("crashed", False, "task-failed"),
