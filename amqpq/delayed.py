@@ -45,6 +45,7 @@ class Waiting:
     level: int
     due_at: float | None
     targets: tuple[str, ...]
+    urgent: bool = False
 
     @property
     def id(self) -> str:
@@ -59,20 +60,20 @@ class Held:
     waiting: list[Waiting] = field(default_factory=list)
     seen: int = 0
     ready: int = 0
-    _channels: dict[int, Channel] = field(default_factory=dict)
+    _channels: dict[tuple[int, bool], Channel] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
         """Whether the whole ladder was looked at."""
         return self.seen >= self.ready
 
-    def keep(self, level: int, channel: Channel) -> None:
+    def keep(self, level: int, channel: Channel, *, urgent: bool) -> None:
         """Note where the messages of a level were taken."""
-        self._channels[level] = channel
+        self._channels[level, urgent] = channel
 
     def drop(self, waiting: Waiting) -> None:
         """Acknowledge one."""
-        channel = self._channels[waiting.level]
+        channel = self._channels[waiting.level, waiting.urgent]
         if channel.closed.done():
             raise ChannelClosed(
                 "the broker took the delayed messages back; nothing is lost, and the command can be given again"
@@ -96,7 +97,8 @@ class Shelf:
             raise LocalError(delays.no_ladder(topology))
         self._connection = connection
         self._topology = topology
-        self._levels = delays.level_count(topology.delays)
+        levels = reversed(range(delays.level_count(topology.delays)))
+        self._rungs = [(level, urgent) for level in levels for urgent in delays.lanes(topology.delays)]
         self._by_header = {delays.target_header(name): name for name in topology.queues}
 
     @contextmanager
@@ -112,10 +114,10 @@ class Shelf:
         """
         held = Held()
         with ExitStack() as stack:
-            for level in reversed(range(self._levels)):
+            for level, urgent in self._rungs:
                 channel = stack.enter_context(self._channel())
-                held.keep(level, channel)
-                self._take(channel, level, held, ids, scan)
+                held.keep(level, channel, urgent=urgent)
+                self._take(channel, (level, urgent), held, ids, scan)
                 if ids and ids <= {each.id for each in held.waiting}:
                     break
             yield held
@@ -178,8 +180,9 @@ class Shelf:
 
     # ---------------------------------------------------------------------------------------------------------- steps
 
-    def _take(self, channel: Channel, level: int, held: Held, ids: frozenset[str], scan: int) -> None:
-        queue = delays.level_name(self._topology.project, level)
+    def _take(self, channel: Channel, rung: tuple[int, bool], held: Held, ids: frozenset[str], scan: int) -> None:
+        level, urgent = rung
+        queue = delays.level_name(self._topology.project, level, urgent=urgent)
         ready = self._run(flows.count(channel, queue))
         held.ready += ready
         while ready > 0 and held.seen < scan:
@@ -188,9 +191,9 @@ class Shelf:
                 return  # they fell meanwhile
             ready -= len(letters)
             held.seen += len(letters)
-            held.waiting += [self._read(each, level) for each in letters if not ids or each.id in ids]
+            held.waiting += [self._read(each, level, urgent=urgent) for each in letters if not ids or each.id in ids]
 
-    def _read(self, letter: Letter, level: int) -> Waiting:
+    def _read(self, letter: Letter, level: int, *, urgent: bool) -> Waiting:
         headers = letter.headers
         due = headers.get(delays.DUE)
         return Waiting(
@@ -198,6 +201,7 @@ class Shelf:
             level,
             due / 1000 if isinstance(due, int) and not isinstance(due, bool) else None,
             tuple(sorted(name for header, name in self._by_header.items() if header in headers)),
+            urgent,
         )
 
     def _publish(self, publications: list[Publication]) -> list[Outcome]:

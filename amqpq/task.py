@@ -95,7 +95,6 @@ class TaskOptions:
     track_started: bool = False
     time_limit: float | None = None
     soft_time_limit: float | None = None
-    rate_limit: str | float | None = None
     max_retries: float | None = None
     """`retry.UNLIMITED` where the decorator says None."""
     default_retry_delay: float | None = None
@@ -105,6 +104,7 @@ class TaskOptions:
     """The first wait, seconds; True is one second, False (0) a wait that does not grow."""
     retry_backoff_max: float | None = None
     retry_jitter: bool | None = None
+    rate_limit: str | float | None = None
 
 
 TASK_OPTIONS: tuple[str, ...] = (

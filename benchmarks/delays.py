@@ -74,6 +74,15 @@ def run(given: argparse.Namespace, folder: Path) -> None:
         worker = Worker(given.concurrency, folder)
         restarted.append((left - began, time.time() - began))
 
+    backlog: list[int] = []
+    over = threading.Event()
+
+    def sample() -> None:
+        channel = app.link.connection(30.0).channel()
+        while not over.wait(1.0):
+            backlog.append(flow.run(_ready(channel), 30.0).messages)
+
+    threading.Thread(target=sample, daemon=True).start()
     timer = threading.Timer(given.seconds / 2, restart)
     timer.start()
     send(given, folder)
@@ -83,7 +92,11 @@ def run(given: argparse.Namespace, folder: Path) -> None:
     deadline = time.time() + given.seconds + PATIENCE_SECONDS
     while len({number for number, _, _ in notes(folder)}) < given.tasks and time.time() < deadline:
         time.sleep(1)
+    over.set()
     report(given, list(notes(folder)), sent, restarted, began)
+    print(
+        f"due and waiting for the worker: {max(backlog, default=0)} at most, {sum(backlog) // max(len(backlog), 1)} on average"
+    )
     print(f"resident memory of the worker's processes, MiB: {before} at the start, {after_restart} after the restart, "
           f"{worker.resident()} at the end")  # fmt: skip
     worker.stop()
@@ -133,6 +146,11 @@ def show(what: str, lates: list[float]) -> None:
         print(f"lateness of {len(ordered)} ({what}), s: p50 {cuts[0]:.3f}  p99 {cuts[1]:.3f}  max {cuts[2]:.3f}")
 
 
+def _ready(channel: Any) -> Any:
+    state = yield channel.declare_queue(QueueSpec("default"), passive=True)
+    return state
+
+
 class Worker:
     """`amqpq worker` on this file."""
 
@@ -157,15 +175,8 @@ class Worker:
         self._ready()
 
     def _ready(self) -> None:
-        channel = app.link.connection(30.0).channel
-
-        def ask() -> Any:
-            opened = channel()
-            state = yield opened.declare_queue(QueueSpec("default"), passive=True)
-            yield opened.close()
-            return state.consumers
-
-        while not flow.run(ask(), 30.0):
+        channel = app.link.connection(30.0).channel()
+        while not flow.run(_ready(channel), 30.0).consumers:
             time.sleep(0.05)
 
     def resident(self) -> int:

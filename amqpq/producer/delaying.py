@@ -51,13 +51,15 @@ class Destinations:
         self._topology = topology
         self._router: Router | None = None
 
-    def entry(self, exchange: str, key: str, headers: Table, *, due: datetime, now: datetime) -> delays.Entry:
+    def entry(
+        self, route: tuple[str, str], headers: Table, priority: int | None, *, due: datetime, now: datetime
+    ) -> delays.Entry:
         """Return how to publish a message so that it is where its route leads when it is due.
 
         Args:
-            exchange: Of its route; empty for the default exchange.
-            key: Of its route.
+            route: Exchange (empty for the default exchange) and key.
             headers: The user's.
+            priority: The message's.
             due: When; after `now`.
             now: The present.
 
@@ -66,8 +68,9 @@ class Destinations:
         """
         if self._topology.delays is None:
             raise LocalError(delays.no_ladder(self._topology))
-        targets = self._targets(exchange, key, headers)
-        return delays.entry(self._topology, (due - now).total_seconds(), targets, due.timestamp())
+        targets = self._targets(*route, headers)
+        seconds = (due - now).total_seconds()
+        return delays.entry(self._topology, seconds, targets, due.timestamp(), priority=priority)
 
     def _targets(self, exchange: str, key: str, headers: Table) -> list[str]:
         topology = self._topology

@@ -142,7 +142,9 @@ class Planner:
         ttl_ms = self._ttl_ms(expires_seconds, mode) if due is None else None
         exchange = target.exchange
         entry = (
-            None if due is None else self._destinations.entry(exchange, target.key, options.headers, due=due, now=now)
+            None
+            if due is None
+            else self._destinations.entry((exchange, target.key), options.headers, priority, due=due, now=now)
         )
         encoding = self._encoding(options, task_options, route, ttl_ms)
         body, properties = self._codec.encode_task(envelope, exchange=exchange, key=target.key, encoding=encoding)

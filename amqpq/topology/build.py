@@ -12,12 +12,15 @@ from typing import Any, Final, cast
 
 from amqpq.rates import rate_of
 from amqpq.topology import document, model, versions
+from amqpq.topology.delays import URGENT_PRIORITY
 from amqpq.topology.document import BindingPart, CheckPart, File, QueuePart, RoutePart
 from amqpq.topology.problems import Findings
 
 DEFAULT_DEAD_LETTER: Final = "{project}.dead"
 """The queue generated where a file says nothing about dead letters."""
 
+_OVERTAKING: Final = ((4, 0, 0), (4, 1, 0), (4, 2, 0))
+"""Versions in which urgent messages overtake in quorum queues, although they are not due."""
 
 DEFAULT_SLOTS: Final = 64
 """Permit queues of a limit with a key: about 2 MB of the broker's memory. When ten values run at a time, the odds are even
@@ -134,7 +137,11 @@ def _delays(file: File, queues: dict[str, model.Queue]) -> model.Delays | None:
     dead = [queue.dead_letter for queue in queues.values() if queue.dead_letter is not None]
     lost = default if default in dead or not dead else dead[0]
     queues.setdefault(lost, model.Queue(name=lost, generated=True))
-    return model.Delays(unit_seconds=file.delays.unit, max_seconds=file.delays.max, lost=lost)
+    overtaking = any(versions.allows(file.requires.rabbitmq, version) for version in _OVERTAKING)
+    urgent = any((queue.max_priority or 0) >= URGENT_PRIORITY for queue in queues.values()) or any(
+        (route.priority or 0) >= URGENT_PRIORITY for route in file.routes.values()
+    )
+    return model.Delays(file.delays.unit, file.delays.max, lost, urgent_lane=overtaking and urgent)
 
 
 def _revocations(project: str, seconds: float) -> model.Queue:

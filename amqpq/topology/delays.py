@@ -33,6 +33,11 @@ from amqpq.topology.units import duration_text
 LEVELS_LIMIT: Final = 32
 """More levels than anybody needs: from milliseconds to weeks it takes 32."""
 
+URGENT_PRIORITY: Final = 5
+"""From here on a quorum queue of RabbitMQ 4.0 to 4.2 lets a message overtake (https://www.rabbitmq.com/docs/quorum-queues#priorities),
+and one that is not due then holds up all others behind it: measured on 4.0.5, 3 s late for 4 s of delay; not on 4.3.6. 3.x
+does not look at priorities there. So where such messages are to be expected they have levels of their own."""
+
 DELAY: Final = "amqpq-delay-"
 TO: Final = "amqpq-to-"
 DUE: Final = "amqpq-due"
@@ -82,12 +87,13 @@ def ladder(topology: Topology) -> Ladder:
         for queue in topology.queues.values()
         if reachable(queue)
     ]
-    for level in range(level_count(delays)):
-        name = level_name(project, level)
-        below = exit_exchange(project) if level == 0 else level_name(project, level - 1)
-        exchanges.append(Exchange(name, "headers", unrouted=below, generated=True))
-        queues.append(_level_queue(name, delays.unit_seconds * 2**level, below))
-        bindings.append(Binding(name, name, arguments={"x-match": "all", f"{DELAY}{level}": True}))
+    for urgent in lanes(delays):
+        for level in range(level_count(delays)):
+            name = level_name(project, level, urgent=urgent)
+            below = level_name(project, level - 1, urgent=urgent) if level else exit_exchange(project)
+            exchanges.append(Exchange(name, "headers", unrouted=below, generated=True))
+            queues.append(_level_queue(name, delays.unit_seconds * 2**level, below))
+            bindings.append(Binding(name, name, arguments={"x-match": "all", f"{DELAY}{level}": True}))
     return Ladder(tuple(exchanges), tuple(queues), tuple(bindings))
 
 
@@ -96,7 +102,10 @@ def _level_queue(name: str, seconds: float, below: str) -> Queue:
 
     A quorum queue, because only that dead-letters at least once (https://www.rabbitmq.com/docs/quorum-queues#dead-lettering): a
     classic one forgets the message when it has handed it to the next queue, and a broker that is killed in that moment has it in
-    neither.
+    neither. Measured on 3.10.8 with 30,000 messages on their way and kill -9: a ladder of classic queues lost 9,797 of them, one
+    of quorum queues none (and doubled up to 123). The price: after such a kill a level may stand still for three minutes, until
+    the broker asks again for confirms of queues that were not back (`dead_letter_worker_publisher_confirm_timeout`), and
+    a level hands on some thousand messages a second instead of more than ten thousand.
     """
     return Queue(
         name,
@@ -107,6 +116,11 @@ def _level_queue(name: str, seconds: float, below: str) -> Queue:
         extra_arguments={"x-dead-letter-exchange": below, "x-dead-letter-strategy": "at-least-once"},
         generated=True,
     )
+
+
+def lanes(delays: Delays) -> tuple[bool, ...]:
+    """Return the sets of levels: for all messages, or (False, True) one for others and one for urgent ones."""
+    return (False, True) if delays.urgent_lane else (False,)
 
 
 def reachable(queue: Queue) -> bool:
@@ -129,7 +143,9 @@ def units_of(seconds: float, unit_seconds: float) -> int:
     return max(1, math.ceil(round(seconds / unit_seconds, 6)))
 
 
-def entry(topology: Topology, seconds: float, targets: Iterable[str], due_seconds: float) -> Entry:
+def entry(
+    topology: Topology, seconds: float, targets: Iterable[str], due_seconds: float, *, priority: int | None = None
+) -> Entry:
     """Return how to publish a message so that it reaches queues after a while.
 
     Args:
@@ -137,6 +153,7 @@ def entry(topology: Topology, seconds: float, targets: Iterable[str], due_second
         seconds: The delay; from now, and above zero.
         targets: The names of the queues.
         due_seconds: When it is due, since the epoch; for those who look.
+        priority: The message's.
 
     Raises:
         LocalError: The topology has no ladder, or the delay is longer than it.
@@ -153,7 +170,8 @@ def entry(topology: Topology, seconds: float, targets: Iterable[str], due_second
     headers: dict[str, Any] = {f"{DELAY}{level}": True for level in range(count.bit_length()) if count & (1 << level)}
     headers.update((target_header(target), True) for target in targets)
     headers[DUE] = round(due_seconds * 1000)
-    return Entry(level_name(topology.project, count.bit_length() - 1), headers)
+    urgent = delays.urgent_lane and (priority or 0) >= URGENT_PRIORITY
+    return Entry(level_name(topology.project, count.bit_length() - 1, urgent=urgent), headers)
 
 
 def no_ladder(topology: Topology) -> str:
@@ -183,9 +201,9 @@ def is_passing(header: str) -> bool:
     return is_hint(header) or header in _BROKERS_NAMES or header.startswith(_BROKERS_PREFIXES)
 
 
-def level_name(project: str, level: int) -> str:
+def level_name(project: str, level: int, *, urgent: bool = False) -> str:
     """Return the name of a level's exchange, and of its queue."""
-    return f"{project}.delay.{level}"
+    return f"{project}.delay.urgent.{level}" if urgent else f"{project}.delay.{level}"
 
 
 def exit_exchange(project: str) -> str:

@@ -297,6 +297,8 @@ class Delays:
     unit_seconds: float
     max_seconds: float
     lost: str
+    urgent_lane: bool = False
+    """Whether messages of high priority have levels of their own (`delays.URGENT_PRIORITY`)."""
 
 
 # ----------------------------------------------------------------------------------------------------------- security

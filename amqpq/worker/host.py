@@ -45,6 +45,9 @@ class ResultCodec(Protocol):
     ) -> TaskEnvelope:
         """Check, unpack and decode a task."""
 
+    def verify_task(self, body: bytes, properties: Properties) -> object:
+        """Check size and signature of a task, and whether its key may sign it; nothing of it is decoded."""
+
     def encode_result(
         self,
         envelope: ResultEnvelope,
@@ -59,9 +62,6 @@ class ResultCodec(Protocol):
         self, envelope: TaskEnvelope, *, exchange: str, key: str, encoding: Encoding = ...
     ) -> tuple[bytes, Properties]:
         """Encode and sign a task."""
-
-    def verify_task(self, body: bytes, properties: Properties) -> object:
-        """Check a signature, and whether its key may sign this task."""
 
     def task_facts(self, properties: Properties) -> TaskFacts:
         """Return what the properties claim."""

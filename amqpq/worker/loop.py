@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -31,6 +31,7 @@ from amqpq.log import WORKER
 from amqpq.security.replay import SeenIds
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery
+from amqpq.worker.autoscale import Scale, Sizing
 from amqpq.worker.control import ControlPlan, Inside, Office
 from amqpq.worker.deadletter import Place
 from amqpq.worker.gate import Gate
@@ -48,7 +49,7 @@ from amqpq.worker.suspects import Suspects
 from amqpq.worker.verdicts import Verdicts
 from amqpq.worker.vitals import BEAT_SECONDS, Connections, Pulse, Running, Vitals
 from amqpq.worker.waiting import Waiting
-from amqpq.worker.work import Finished, Report, Work
+from amqpq.worker.work import Finished, Report
 
 logger = logging.getLogger(WORKER)
 
@@ -75,13 +76,14 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoopPlan:
-    """What a loop is to do. `prefetch` is per queue."""
+    """What a loop is to do. `prefetch` is per queue, for the size that the pool has at first, or for the largest of `scale`."""
 
     queues: tuple[str, ...]
     prefetch: int
     place: Place
     shutdown_timeout_seconds: float
     control: ControlPlan = field(default_factory=ControlPlan)
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +139,10 @@ class Loop:
         self._verdicts = Verdicts(parts.host.codec)
         self._suspects = Suspects(self._jobs, self._settler.conclude, self._verdicts.poisonous, parts.reactor)
         self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)
+        self._sizing = Sizing(parts.pool, self._intake, plan.scale, self._demand, parts.reactor)
         self._office = Office(
             Inside(
-                parts.host, plan.place, plan.prefetch, parts.pool, self._jobs, self._intake, self.gate,
+                parts.host, plan.place, self._sizing, parts.pool, self._jobs, self._intake, self.gate,
                 self._settler, self.counts,
                 self._outlet, parts.publishing, parts.reactor, parts.clock,
                 stop=self.stop, begin=self._begin, revoke_here=self._revoke_here,
@@ -188,16 +191,9 @@ class Loop:
 
     def _give_out(self) -> None:
         """Give the pool what may run now."""
-        self._arrive(self._suspects.turn)
-        self._waiting.offer(self._pool, self._suspects)
-
-    def _arrive(self, judged: Callable[[deque[Work]], object]) -> None:
-        """Line up what the suspects let go; marked ones come first."""
-        free: deque[Work] = deque()
-        judged(free)
-        for work in reversed(free):
-            if (job := self._jobs.get(work.number)) is not None:
-                self._waiting.arrive(job)
+        self._suspects.turn(self._waiting)
+        if self._waiting:
+            self._suspects.offer(self._waiting, self._pool, isolated=self._pool.name == "prefork")
 
     def stop(self) -> None:
         """Stop: warm the first time, cold the second. From any thread or signal handler: `reactor.post(loop.stop)`."""
@@ -218,6 +214,17 @@ class Loop:
             logger.error("%s", reason)
             self._stop_cold()
             self._exit_code = ExitCode.ERROR
+
+    def set_pool_size(self, size: int) -> None:
+        """Run so many tasks at a time from now on, and hold deliveries in proportion.
+
+        Raises:
+            ConfigurationError: The pool cannot, or it is autoscaled; the message says why.
+        """
+        self._sizing.set_size(size)
+
+    def _demand(self) -> int | None:
+        return self._jobs.unfinished if self.stage is Stage.WORKING else None
 
     def _stop_warm(self) -> None:
         self._position.move("stop")
@@ -245,7 +252,7 @@ class Loop:
     def _stop_cold(self) -> None:
         self._position.move("stop now")
         self._intake.cancel()
-        waiting = set(self._waiting.clear()) | {job.number for job in self._suspects.clear()}
+        waiting = {*self._waiting.clear(), *(job.number for job in self._suspects.clear())}
         self._pool.kill()
         left = self._jobs.all()
         for job in left:
@@ -344,7 +351,7 @@ class Loop:
             self._office.events.received(job)
         if self._is_new(job):
             if not (self._revoked and self._revoke(job)):
-                self._arrive(lambda fresh: self._suspects.take(job, fresh))
+                self._suspects.take(job, self._waiting)
         else:
             error = Replayed(
                 f"task {job.id} was delivered here before, and this is not a redelivery: it was published again"

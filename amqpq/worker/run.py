@@ -37,7 +37,7 @@ from amqpq.worker.host import Host
 from amqpq.worker.lane import FIRST_SECONDS, ConnectionSource, Lane
 from amqpq.worker.limits import Timing, check_pool, limits_of_task
 from amqpq.worker.loop import ExitCode, Loop, LoopPlan, Parts
-from amqpq.worker.plan import WorkerPlan
+from amqpq.worker.plan import WorkerPlan, check_unpatched
 from amqpq.worker.pools.alarm import Alarm
 from amqpq.worker.pools.childprocess import ChildPlan
 from amqpq.worker.pools.hubpool import HUB_POOLS, HubPool
@@ -78,9 +78,10 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
         raise ConfigurationError(
             f"-A {plan.reference}: no task is registered there; is the module with the tasks imported?"
         )
+    check_unpatched()
     check_pool(plan.pool, plan.limits, plan.recycling, host.registry)
-    check_keys(host.topology, host.registry)
     check_retries(host)
+    check_keys(host.topology, host.registry)
     signals.worker_init.send(plan.name)
     herald = Herald(plan.name)
     try:
@@ -106,6 +107,7 @@ def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, listeners: tuple[
             Place(socket.gethostname(), plan.name),
             plan.shutdown_timeout_seconds,
             ControlPlan(plan.events),
+            plan.scale,
         ),
         Parts(
             host,
@@ -219,10 +221,10 @@ def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor) -> Pool:
             plan.reference, plan.name, plan.logs, plan.topology, plan.limits, plan.recycling, plan.pool
         )
         kind = HubPool if plan.pool in HUB_POOLS else ProcessPool
-        return kind(child_plan, plan.concurrency, reactor)
+        return kind(child_plan, plan.first_size, reactor)
     if plan.pool == "solo":
         return SoloPool(Executor(host, plan.name, timing=Timing("solo", plan.limits, Alarm())), reactor)
-    return ThreadPool(Executor(host, plan.name), plan.concurrency, reactor)
+    return ThreadPool(Executor(host, plan.name), plan.first_size, reactor)
 
 
 def _check_signing(host: Host) -> None:

@@ -68,7 +68,7 @@ class Happened(StrEnum):
     """It came back from a worker that did not end it; nothing was done with it here."""
     EARLY = "early"
     """It is not due yet."""
-    RETRYING = "retrying"
+    RETRIED = "retried"
     """The function raised, and it is to be tried again."""
     UNTOUCHED = "untouched"
     """It was not begun."""
@@ -187,7 +187,7 @@ def settle(happened: Happened, case: Case, *, crash_limit: int = CRASH_LIMIT) ->
     """
     if happened is Happened.UNTOUCHED:
         return GIVE_BACK
-    if happened in {Happened.EARLY, Happened.RETRYING}:
+    if happened in {Happened.EARLY, Happened.RETRIED}:
         return PUT_OFF
     if happened is Happened.CUT_OFF:
         return CUT_OFF

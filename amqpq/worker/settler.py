@@ -124,7 +124,7 @@ class Settler:
         job.end = settlement.end
         job.steps = settlement.steps
         job.copied = Step.REPUBLISH in settlement.steps or happened is Happened.EARLY
-        if happened is Happened.RETRYING and finished.reply is not None:
+        if happened is Happened.RETRIED and finished.reply is not None:
             self.report(finished.reply)
         self._proceed(job)
 
@@ -228,8 +228,9 @@ class Settler:
         entry = None
         if topology.delays is not None and (finished.due > now or finished.happened == Happened.EARLY):
             seconds = min(max(finished.due - now, 0.0), topology.delays.max_seconds)
-            entry = delays.entry(topology, seconds, (job.queue,), finished.due)
-        if finished.happened == Happened.RETRYING:
+            priority = job.delivery.properties.priority
+            entry = delays.entry(topology, seconds, (job.queue,), finished.due, priority=priority)
+        if finished.happened == Happened.RETRIED:
             return self._next_attempt(job, finished, entry, now)
         if entry is None:
             raise RuntimeError(f"job {job.number} is to be put off, and there is no ladder")
@@ -358,7 +359,7 @@ class Settler:
         if happened is Happened.REVOKED:
             task_log.info("%s[%s] revoked: %s", job.task, job.id, finished.reason, extra=self._keys_of(job))
             return
-        if happened is Happened.RETRYING:
+        if happened is Happened.RETRIED:
             wait = max(finished.due - self._around.now(), 0.0)
             again = retries_of(job.delivery.properties) + 1
             task_log.warning(

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from amqpq.worker.gate import Gate
 from amqpq.worker.jobs import Job
 from amqpq.worker.pools.interface import Pool
-from amqpq.worker.suspects import Suspects
 from amqpq.worker.work import Work
 
 
@@ -24,35 +23,42 @@ class Waiting:
         return len(self._works) + self._gate.waiting
 
     def arrive(self, job: Job) -> None:
-        """Line a work up: at the gate where its task has a limit; a marked suspect before the others.
+        """Line a work up: at the gate where its task has a limit."""
+        if not self._gate.active or not self._gate.hold(job):
+            self._works.append(job.work())
 
-        A suspect that is to run alone does not wait for a limit. There is one of them at a time, and nothing else begins until
-        it has run.
+    def next_up(self, job: Job) -> None:
+        """Put a marked suspect before all others.
+
+        One that is to run alone does not wait for a limit: nothing else begins until it has run. The rest do, for when a worker
+        dies, all it held comes back as suspects, and a limit must hold then, too.
         """
-        suspicion = job.suspicion
-        alone = suspicion.marked and suspicion.count > 1
-        if self._gate.active and not alone and self._gate.hold(job):
-            return
-        (self._works.appendleft if suspicion.marked else self._works.append)(job.work())
+        alone = job.suspicion.count > 1
+        if alone or not self._gate.active or not self._gate.hold(job):
+            self._works.appendleft(job.work())
 
     def come_back(self, job: Job) -> None:
         """Put a work that the pool had, and did not begin, to the front. What it needs to pass the gate it has."""
         self._works.appendleft(job.work())
 
-    def offer(self, pool: Pool, suspects: Suspects) -> None:
-        """Give works to the pool, in order, but for those that wait for a limit or for a suspect to run alone."""
-        gate, works, isolated = self._gate, self._works, pool.name == "prefork"
-        if gate.waiting and not suspects.alone(isolated=isolated):
+    def take_out(self, number: int) -> Work | None:
+        """Remove a work that is not at the gate, and return it; None where there is none of this number."""
+        found = next((work for work in self._works if work.number == number), None)
+        if found is not None:
+            self._works.remove(found)
+        return found
+
+    def offer(self, pool: Pool) -> None:
+        """Give works to the pool, in order, but for those that wait for a limit."""
+        gate, works = self._gate, self._works
+        if gate.waiting:
             held_up = gate.let_through(pool.room, works[0].number if works else None)
             if gate.passed:
                 pool.offer(gate.passed)
             if held_up:
                 return
-        offered = suspects.offered(works, isolated=isolated, gated=gate.waiting) if works else None
-        if offered:
-            pool.offer(offered)
-            if offered is not works:
-                works.extendleft(offered)  # a suspect that is to run alone, and the pool has no room
+        if works:
+            pool.offer(works)
 
     def drop(self, unwanted: Callable[[int], bool]) -> set[int]:
         """Give up works, by their number, which is asked about once; return the numbers of those given up."""

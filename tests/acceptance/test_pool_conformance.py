@@ -185,6 +185,20 @@ def test_a_task_can_log(station: Station) -> None:
     station.worker.says(f"said: hello from {station.pool}")
 
 
+@pytest.mark.parametrize("task", ["relay", "relay_later"])
+def test_a_task_can_call_tasks(station: Station, task: str) -> None:
+    """Several at once, over connections of the process that runs them; each result can be fetched by its id."""
+    callers = [station.app.send_task(f"crowd.{task}", (number,)) for number in range(8)]
+    called = [station.app.AsyncResult(caller.get(timeout=WAIT_SECONDS)) for caller in callers]
+    assert [result.get(timeout=WAIT_SECONDS) for result in called] == list(range(1, 9))
+
+
+def test_tasks_of_both_kinds_can_log_at_the_same_time(station: Station) -> None:
+    """The lock of a log handler does not stop threads, loops and greenlets."""
+    results = [station.app.send_task(f"crowd.{task}", (50,)) for _ in range(10) for task in ("chat", "chat_later")]
+    assert [result.get(timeout=WAIT_SECONDS) for result in results] == [result.id for result in results]
+
+
 def test_an_expired_message_and_an_unknown_task_are_answered(station: Station) -> None:
     """Neither is run, and nobody waits for ever."""
     result = station.app.send_task("crowd.add", (1, 2), expires=0.001)

@@ -24,6 +24,7 @@ from importlib import metadata
 from typing import Any, Final, NamedTuple, Protocol
 
 from amqpq.types import Properties, Publication
+from amqpq.worker.again import retries_of
 from amqpq.worker.control.lamport import LamportClock
 from amqpq.worker.control.sideline import EVENTS
 from amqpq.worker.jobs import Job
@@ -42,7 +43,7 @@ NOT_TOLD: Final = "(not in events)"
 """In place of arguments and results; nothing at all would read as None."""
 _TRANSIENT: Final = 1
 
-_RAN: Final = frozenset({"succeeded", "failed", "overran", "crashed", "retrying"})
+_RAN: Final = frozenset({"succeeded", "failed", "overran", "crashed", "retried"})
 """What happens only to a task that has begun."""
 
 
@@ -167,7 +168,7 @@ class Events:
                 kwargs=_text(get("kwargsrepr")) or NOT_TOLD,
                 root_id=_text(get("root_id")) or job.id,
                 parent_id=_text(get("parent_id")),
-                retries=get("retries") if type(get("retries")) is int else 0,
+                retries=_count(get("retries")) + retries_of(job.delivery.properties),
                 eta=_text(get("eta")),
                 expires=_text(get("expires")),
             )
@@ -245,6 +246,10 @@ def ending(finished: Finished, *, again: bool) -> tuple[str, dict[str, Any]] | N
         return "task-rejected", {"requeue": False}
     told = {"exception": finished.reason, "traceback": finished.traceback[-TRACEBACK_CHARACTERS:] or None}
     return "task-retried" if again else "task-failed", told
+
+
+def _count(value: object) -> int:
+    return value if type(value) is int else 0
 
 
 def _text(value: object) -> str | None:

@@ -16,6 +16,7 @@ from amqpq.errors import LocalError
 from amqpq.topology.declarations import queue_spec
 from amqpq.topology.model import did_you_mean
 from amqpq.transport import url
+from amqpq.worker.autoscale import Sizing
 from amqpq.worker.control.events import Events, Running, version
 from amqpq.worker.control.lamport import LamportClock
 from amqpq.worker.control.revoked import Revoked
@@ -40,7 +41,7 @@ class Inside:
 
     host: Host
     place: Place
-    prefetch: int
+    sizing: Sizing
     pool: Pool
     jobs: Jobs
     intake: Intake
@@ -130,7 +131,7 @@ class View:
             "pid": os.getpid(),
             "clock": str(self.clock()),
             "uptime": int(inside.reactor.monotonic() - self._started),
-            "prefetch_count": inside.prefetch * len(inside.intake.queues),
+            "prefetch_count": inside.intake.prefetch * len(inside.intake.queues),
             "broker": {
                 "hostname": address.host,
                 "userid": address.user,
@@ -171,7 +172,7 @@ class View:
             "topology": str(topology.path or "given in code"),
             "environment": topology.environment,
             "queues": list(self._inside.intake.queues),
-            "prefetch_per_queue": self._inside.prefetch,
+            "prefetch_per_queue": self._inside.intake.prefetch,
             "pool": self._inside.pool.describe(),
             "task_serializer": topology.messages.serializer,
             "accept_content": list(topology.messages.accept),
@@ -336,7 +337,7 @@ class View:
         """Grow or shrink the pool."""
         pool = self._inside.pool
         try:
-            (pool.grow if by > 0 else pool.shrink)(abs(by))
+            self._inside.sizing.set_size(pool.size + by)
         except LocalError as error:
             raise Refused(str(error)) from error
         return pool.size
@@ -352,8 +353,11 @@ class View:
 
     def autoscale(self, most: int | None, least: int | None) -> tuple[int, int]:
         """Change between which sizes the pool scales itself."""
-        del most, least
-        raise Refused("Autoscale not enabled")
+        try:
+            scale = self._inside.sizing.set_scale(most, least)
+        except LocalError as error:
+            raise Refused(str(error)) from error
+        return scale.most, scale.fewest
 
     def send_events(self, *, on: bool) -> bool:
         """Switch task events."""

@@ -104,6 +104,32 @@ def test_what_has_no_queue_any_more_becomes_a_dead_letter(topology: Topology) ->
     assert router(topology).route("shop.delay.out", "", entry.headers).queues == {"shop.dead"}
 
 
+URGENT: dict[str, Any] = {"delays": {"max": "1h"}, "queues": {"default": {"max_priority": 10}}}
+
+
+@pytest.mark.parametrize("requires,there", [(">=3.10", True), (">=4.1,<4.3", True), (">=4.3", False), ("<4.0", False)])
+def test_urgent_messages_have_levels_of_their_own_where_they_would_hold_up_others(requires: str, there: bool) -> None:
+    """RabbitMQ 4.0 to 4.2 lets them overtake in a quorum queue although they are not due."""
+    topology = made(**URGENT, requires={"rabbitmq": requires})
+    names = {queue.name for queue in declarations(topology).queues}
+    assert ("shop.delay.urgent.3" in names) is there
+    urgent, other = (delays.entry(topology, 1.0, ["default"], 0.0, priority=priority) for priority in (9, 4))
+    assert urgent.exchange == ("shop.delay.urgent.3" if there else "shop.delay.3")
+    assert other.exchange == "shop.delay.3"
+
+
+def test_urgent_messages_come_out_where_the_others_do() -> None:
+    """Their lowest level leads to the same exit."""
+    by_name = {queue.name: queue.arguments for queue in declarations(made(**URGENT)).queues}
+    assert by_name["shop.delay.urgent.0"]["x-dead-letter-exchange"] == "shop.delay.out"
+    assert by_name["shop.delay.urgent.2"]["x-dead-letter-exchange"] == "shop.delay.urgent.1"
+
+
+def test_without_priorities_in_the_file_there_is_one_set_of_levels(topology: Topology) -> None:
+    """Nobody pays for what nobody uses."""
+    assert not any("urgent" in queue.name for queue in declarations(topology).queues)
+
+
 @pytest.mark.parametrize("queue", ["q" * 250, "ä" * 127])
 def test_a_long_name_is_digested_for_its_header(queue: str) -> None:
     """The name of a header has 255 bytes at most."""
