@@ -30,11 +30,11 @@ class Waiting:
     def next_up(self, job: Job) -> None:
         """Put a marked suspect before all others.
 
-        One that is to run alone does not wait for a limit: there is one of them at a time, and nothing else begins until
-        it has run.
+        One that is to run alone does not wait for a limit: nothing else begins until it has run. The rest do, for when a worker
+        dies, all it held comes back as suspects, and a limit must hold then, too.
         """
         alone = job.suspicion.count > 1
-        if not self._gate.active or alone or not self._gate.hold(job):
+        if alone or not self._gate.active or not self._gate.hold(job):
             self._works.appendleft(job.work())
 
     def come_back(self, job: Job) -> None:

@@ -204,6 +204,23 @@ def test_what_waits_when_the_connection_is_lost_runs_once(
     assert worker.stop() is ExitCode.FINISHED
 
 
+def test_what_a_dead_worker_held_keeps_to_the_limit(
+    app: App, start: Any, gate: Any, until: Until, broker: MemoryBroker
+) -> None:
+    """It comes back all at once, and is marked and copied as suspect; it needs permits like everything else."""
+    for number in range(6):
+        app.send_task("report.make", (number,), reply="none")
+    dead = broker.connect()
+    channel = dead.channel()
+    for _ in range(6):
+        answer(channel.get("default"))
+    answer(dead.close())
+    worker = start(queues=("default",), concurrency=6, prefetch=20)
+    until(lambda: len(gate.begun) == 3 and wait_at(worker) == 3)
+    gate.opened.set()
+    until(lambda: len(gate.begun) == 6)
+
+
 def test_what_waits_is_given_back_at_once_when_the_worker_stops(
     app: App, start: Any, gate: Any, until: Until, broker: MemoryBroker
 ) -> None:
