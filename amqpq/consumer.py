@@ -84,6 +84,7 @@ class Tap:
         self._unsettled: dict[int, None] = {}
         self._acknowledged: set[int] = set()
         self._closing = False
+        self._replacing = False
 
     def __repr__(self) -> str:
         """Show the queue, the state and what is unsettled."""
@@ -94,16 +95,32 @@ class Tap:
         """Open the channel and subscribe; `subscribed` or `ended` follows."""
         channel = self._channel = connection.channel()
         self.alive = True
-        post, delivered = self._post, self._delivered
+        post = self._post
         channel.closed.add_done_callback(lambda pending: post(self._closed, pending))
+        self._subscribe(channel)
+
+    def resize(self, prefetch: int) -> None:
+        """Hold so many deliveries from now on.
+
+        A consumer keeps the prefetch that it began with (https://www.rabbitmq.com/docs/consumer-prefetch). So another takes
+        its place on the same channel, where delivery tags stay valid. Until what the first one brought is settled, that
+        comes on top.
+        """
+        self.prefetch = prefetch
+        if self.consuming and not self._replacing and self._channel is not None:
+            self._replacing = True
+            self._subscribe(self._channel)
+
+    def _subscribe(self, channel: Channel) -> None:
+        post, delivered, prefetch = self._post, self._delivered, self.prefetch
         pending = channel.consume(
             self.queue,
             lambda delivery: post(delivered, delivery),
-            prefetch=self.prefetch,
+            prefetch=prefetch,
             on_cancel=lambda _tag: post(self._cancelled, None),
             arguments=self._arguments,
         )
-        pending.add_done_callback(lambda answer: post(self._answered, answer))
+        pending.add_done_callback(lambda answer: post(self._answered, (answer, prefetch)))
 
     def ack(self, tag: int) -> None:
         """Settle a delivery with the next `flush`."""
@@ -180,11 +197,21 @@ class Tap:
             self._unsettled[delivery.tag] = None
             self._owner.delivered(self, delivery)
 
-    def _answered(self, answer: Pending[str]) -> None:
-        if answer.exception() is None and self.alive:
-            self._consumer_tag = answer.result()
-            self.consuming = True
-            self._owner.subscribed(self)
+    def _answered(self, answered: tuple[Pending[str], int]) -> None:
+        answer, prefetch = answered
+        if answer.exception() is None and self.alive and self._channel is not None:
+            before, self._consumer_tag = self._consumer_tag, answer.result()
+            replaced, self._replacing = self._replacing, False
+            if replaced:
+                if before is None:  # cancelled meanwhile: so is this one
+                    self.cancel()
+                    return
+                self._channel.cancel(before)
+            else:
+                self.consuming = True
+                self._owner.subscribed(self)
+            if self.prefetch != prefetch:
+                self.resize(self.prefetch)
         # A refusal closes the channel, and the reason comes with that.
 
     def _cancelled(self, _: None) -> None:

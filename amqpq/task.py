@@ -22,6 +22,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from amqpq import lifecycle
 from amqpq.errors import ConfigurationError, LocalError, MaxRetriesExceeded, NotBuiltYet
 from amqpq.hooks import HOOKS, TaskHooks, overridden
+from amqpq.rates import rate_of
 from amqpq.retry import DEFAULT_MAX_RETRIES, UNLIMITED, Retry
 
 P = ParamSpec("P")
@@ -80,7 +81,8 @@ class TaskOptions:
     """The options of `@app.task(...)`. None means: as the route or the project says.
 
     `expires` is in seconds from publishing; `serializer` and `compression` are the topology's words.
-    `time_limit` and `soft_time_limit` are in seconds from the moment a worker begins the task.
+    `time_limit` and `soft_time_limit` are in seconds from the moment a worker begins the task. `rate_limit` is how often each
+    worker may begin it: `10/s`, `100/m`, `5/h`, or a number per second.
     """
 
     bind: bool = False
@@ -102,6 +104,7 @@ class TaskOptions:
     """The first wait, seconds; True is one second, False (0) a wait that does not grow."""
     retry_backoff_max: float | None = None
     retry_jitter: bool | None = None
+    rate_limit: str | float | None = None
 
 
 TASK_OPTIONS: tuple[str, ...] = (
@@ -110,7 +113,6 @@ TASK_OPTIONS: tuple[str, ...] = (
 """What a decorator takes. The class of a task takes `base` and the hooks out (`amqpq.bases`)."""
 
 _LATER: Mapping[str, str] = {
-    "rate_limit": "rate limits",
     "acks_on_failure_or_timeout": "early acknowledgement",
     "reject_on_worker_lost": "early acknowledgement",
 }
@@ -154,6 +156,18 @@ def check_time_limits(time_limit: object, soft_time_limit: object, error: type[L
         raise error(message)
 
 
+def check_rate_limit(rate_limit: object) -> None:
+    """Raise `ConfigurationError` unless a rate limit is None or a rate above 0."""
+    try:
+        rate = rate_of(rate_limit)
+    except ValueError as error:
+        message = f"rate_limit={rate_limit!r}: {error}"
+        raise ConfigurationError(message) from None
+    if rate is None and rate_limit is not None:
+        message = f"rate_limit={rate_limit!r} would never let the task begin; None is no limit"
+        raise ConfigurationError(message)
+
+
 def is_positive(value: object) -> bool:
     """Whether a value is a finite number above 0."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and math.isfinite(value)
@@ -193,6 +207,7 @@ def task_options(given: Mapping[str, Any]) -> TaskOptions:
         message = f"expires={options.expires!r} is not a positive number of seconds"
         raise ConfigurationError(message)
     check_time_limits(options.time_limit, options.soft_time_limit, ConfigurationError)
+    check_rate_limit(options.rate_limit)
     return options
 
 
@@ -283,6 +298,26 @@ class Task(TaskHooks, Generic[P, R]):
         except TypeError as error:
             message = f"{self.name}{self._signature}: {error}"
             raise TypeError(message) from None
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of the arguments that a call gives, in their order."""
+        return tuple(self._signature.parameters)
+
+    def takes_argument(self, name: str) -> bool:
+        """Whether calls may have an argument of this name."""
+        parameters = self._signature.parameters
+        return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+    def argument(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Return what a call gives for the argument `name`, by position, by keyword or by default; None where nothing.
+
+        Raises:
+            TypeError: The function does not take these arguments.
+        """
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments.get(name, kwargs.get(name))
 
     @property
     def is_async(self) -> bool:

@@ -156,11 +156,14 @@ def revoke(task_ids: tuple[str, ...], terminate: bool, signal: str, **values: An
 @click.argument("rate")
 @remote_options
 def rate_limit(task: str, rate: str, **values: Any) -> None:
-    """Change how often a task may run: not built yet, and workers say so.
+    """Change how often each worker may begin a task, until it is started anew; 0 is no limit.
+
+    What all workers keep together stands under `limits:` in the topology file, and is not changed by this.
 
     \b
     Examples:
       amqpq control rate_limit shop.mail 10/m
+      amqpq control rate_limit shop.mail 0 -d w1@host
     """
     _tell("rate_limit", {"task_name": task, "rate_limit": rate}, values)
 

@@ -33,6 +33,7 @@ from amqpq.worker.plan import (
     choose_prefetch,
     choose_queues,
     choose_recycling,
+    choose_scale,
     worker_name,
 )
 from amqpq.worker.pools.hubpool import HUB_POOLS
@@ -40,7 +41,6 @@ from amqpq.worker.pools.hubpool import HUB_POOLS
 _LATER = {
     "-B": "beat",
     "--beat": "beat",
-    "--autoscale": "autoscaling",
     "-X": "excluding queues",
     "--exclude-queues": "excluding queues",
     "-D": "detaching (use `amqpq multi start`, or a service manager)",
@@ -69,6 +69,7 @@ class _WorkerCommand(click.Command):
 @click.option("-Q", "--queues", metavar="Q1,Q2", default="", help="Queues. [default: all but dead letters]")
 @click.option("-P", "--pool", default="prefork", show_default=True, help=f"Where tasks run: {', '.join(POOLS)}.")
 @click.option("-c", "--concurrency", type=int, default=None, help="Tasks at a time. [default: the number of CPUs]")
+@click.option("--autoscale", metavar="MAX,MIN", default=None, help="Instead of -c: as many as the work needs.")
 @click.option(
     "-n", "--hostname", "name", default=None, help="Name: %h host, %n its first part, %p pid. [default: amqpq@%h]"
 )
@@ -111,6 +112,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     queues: str,
     pool: str,
     concurrency: int | None,
+    autoscale: str | None,
     name: str | None,
     prefetch: int | None,
     apply: bool,
@@ -137,6 +139,8 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
       amqpq worker -A shop.tasks -Q default,web.high -c 8
       amqpq worker -A shop.tasks --apply -l debug       declare the topology first
       amqpq worker -A shop.tasks -P threads -c 20       tasks that wait for others
+      amqpq worker -A shop.tasks --autoscale 10,2       from two processes to ten, as the work needs
+      amqpq worker -A shop.tasks -P asyncio -c 200      async def tasks
       amqpq worker -A shop.tasks -P solo                one at a time, on the main thread: for debuggers
       amqpq worker -A shop.tasks -n images@%h --prefetch 4 -c 4    long tasks: hold no more than run
       amqpq worker -A shop.tasks --logformat json --health 8080    in a container, with probes
@@ -146,7 +150,8 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     log_level, log_format = logs.choose_log(log_level, log_format)
     name = worker_name(name)
     pool = choose_pool(pool)
-    concurrency = choose_concurrency(pool, concurrency)
+    scale = choose_scale(pool, autoscale, concurrency)
+    concurrency = choose_concurrency(pool, concurrency) if scale is None else scale.most
     app = options.load_app(app_reference)
     if ctx.get_parameter_source("topology_file") is ParameterSource.COMMANDLINE or environment is not None:
         app.topology = options.load_topology(topology_file, environment)
@@ -165,6 +170,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
         limits=choose_limits(time_limit, soft_time_limit),
         recycling=choose_recycling(max_tasks_per_child, max_memory_per_child),
         health=None if health is None else read_address(expand(health, name)),
+        scale=scale,
         events=events,
     )
     with _files(name, logfile, pidfile):
@@ -215,7 +221,8 @@ def _pool_words(plan: WorkerPlan) -> str:
     unit = {"prefork": "process", "threads": "thread", "solo": "task at a time"}.get(plan.pool) or HUB_POOLS[plan.pool]
     plural = "" if plan.concurrency == 1 else "es" if unit.endswith("s") else "s"
     place = " in one process" if plan.pool in HUB_POOLS else ""
-    return f"{plan.pool}, {plan.concurrency} {unit}{plural}{place}"
+    count = plan.concurrency if plan.scale is None else f"{plan.scale.fewest} to {plan.scale.most}"
+    return f"{plan.pool}, {count} {unit}{plural}{place}"
 
 
 def _version() -> str:

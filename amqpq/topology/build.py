@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+from amqpq.rates import rate_of
 from amqpq.topology import document, model, versions
 from amqpq.topology.delays import URGENT_PRIORITY
 from amqpq.topology.document import BindingPart, CheckPart, File, QueuePart, RoutePart
@@ -20,6 +21,10 @@ DEFAULT_DEAD_LETTER: Final = "{project}.dead"
 
 _OVERTAKING: Final = ((4, 0, 0), (4, 1, 0), (4, 2, 0))
 """Versions in which urgent messages overtake in quorum queues, although they are not due."""
+
+DEFAULT_SLOTS: Final = 64
+"""Permit queues of a limit with a key: about 2 MB of the broker's memory. When ten values run at a time, the odds are even
+that two of them share a slot, and one waits for the other."""
 
 REVOCATIONS_SEGMENT_BYTES: Final = 500_000
 
@@ -51,6 +56,7 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
         queues=queues,
         bindings=tuple(binding for part in file.bindings for binding in bindings_of(part, file, queues)),
         routes=_routes(file, queues),
+        limits=tuple(_limit(pattern, part) for pattern, part in file.limits.items() if is_whole(part)),
         messages=_messages(file.messages),
         replies=model.ReplyDefaults(
             mode=cast("model.ReplyMode", file.replies.mode),
@@ -229,6 +235,21 @@ def _retries(part: document.RetriesPart) -> model.Retries:
         max=part.max,
         backoff=model.Backoff(backoff.min, backoff.max, backoff.factor, backoff.jitter),
         then=part.then,
+    )
+
+
+def is_whole(part: document.TaskLimitPart) -> bool:
+    """Whether a limit says one thing; lint reports those that do not."""
+    return (part.rate is None) is not (part.concurrency is None)
+
+
+def _limit(pattern: str, part: document.TaskLimitPart) -> model.TaskLimit:
+    return model.TaskLimit(
+        pattern=pattern,
+        rate=rate_of(part.rate),
+        concurrency=part.concurrency or 0,
+        key=part.key if part.rate is None else None,
+        slots=part.slots or DEFAULT_SLOTS,
     )
 
 

@@ -7,11 +7,12 @@ and so are bindings of which one end is external: whoever owns the object owns i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from amqpq.topology.delays import ladder
 from amqpq.topology.model import Exchange, Queue, Topology
+from amqpq.topology.permits import permit_queues, permit_spec
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 
 MILLISECONDS: Final = 1000
@@ -26,6 +27,8 @@ class Declarations:
     bindings: tuple[BindingSpec, ...]
     expected_exchanges: tuple[ExchangeSpec, ...] = ()
     expected_queues: tuple[QueueSpec, ...] = ()
+    permits: Mapping[str, int] = field(default_factory=dict)
+    """Those of `queues` that hold permits, with how many an apply puts into one that it creates."""
 
 
 def declarations(topology: Topology) -> Declarations:
@@ -36,12 +39,16 @@ def declarations(topology: Topology) -> Declarations:
     """
     exchanges = _targets_first(topology.exchanges, lambda exchange: exchange.unrouted)
     queues = _targets_first(topology.queues, lambda queue: queue.dead_letter)
+    permits = dict(permit_queues(topology))
     external = {x.name for x in exchanges if x.manage == "external"}
     external_queues = {q.name for q in queues if q.manage == "external"}
     rungs = ladder(topology)
     return Declarations(
         exchanges=tuple(exchange_spec(x) for x in (*exchanges, *rungs.exchanges) if x.manage == "full"),
-        queues=tuple(queue_spec(q) for q in (*queues, *rungs.queues) if q.manage == "full"),
+        queues=(
+            *(queue_spec(q) for q in (*queues, *rungs.queues) if q.manage == "full"),
+            *(permit_spec(name, count) for name, count in permits.items()),
+        ),
         bindings=tuple(
             binding
             for binding in (*topology.bindings, *rungs.bindings)
@@ -50,6 +57,7 @@ def declarations(topology: Topology) -> Declarations:
         ),
         expected_exchanges=tuple(exchange_spec(x) for x in exchanges if x.manage == "verify"),
         expected_queues=tuple(queue_spec(q) for q in queues if q.manage == "verify"),
+        permits=permits,
     )
 
 

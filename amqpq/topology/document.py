@@ -14,7 +14,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from amqpq.topology import values
-from amqpq.topology.values import Arguments, Compression, Duration, Manage, Reply, Scalar, Serializer, Size
+from amqpq.topology.values import Arguments, Compression, Duration, Manage, RateText, Reply, Scalar, Serializer, Size
 
 
 def _accepted() -> list[Serializer]:
@@ -236,6 +236,19 @@ class RoutePart(Part):
     retries: RetriesPart | None = Field(default=None, description="Instead of the topology's retries, as a whole.")
 
 
+class TaskLimitPart(Part):
+    """How much of some tasks all workers together do."""
+
+    rate: RateText | None = Field(default=None, description="Beginnings in a time: 100/m, 10/s, 30/h.")
+    concurrency: int | None = Field(default=None, ge=1, le=10_000, description="Tasks that run at a time.")
+    key: str | None = Field(
+        default=None, min_length=1, description="An argument of the task: that many at a time for each of its values."
+    )
+    slots: int | None = Field(
+        default=None, ge=2, le=1024, description="With key: how many permit queues its values share. Default: 64."
+    )
+
+
 class CompressionPart(Part):
     """Which messages are compressed."""
 
@@ -437,6 +450,9 @@ class File(Part):
     bindings: list[AnyBinding] = Field(default_factory=list, description="Which exchange feeds what.")
     routes: dict[str, RoutePart] = Field(
         default_factory=dict, description="Task name, or pattern with *, to where it is published."
+    )
+    limits: dict[str, TaskLimitPart] = Field(
+        default_factory=dict, description="Task name, or pattern with *, to what all workers together keep."
     )
     messages: MessagesPart = Field(default_factory=MessagesPart, description="Defaults for all that is published.")
     replies: RepliesPart = Field(default_factory=RepliesPart, description="How results come back.")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from amqpq.errors import LocalError, NoRoute
+from amqpq.rates import Rate
 from amqpq.types import BindingSpec, Table
 
 Manage: TypeAlias = Literal["full", "verify", "external"]
@@ -228,6 +229,24 @@ def glob(pattern: str) -> re.Pattern[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskLimit:
+    """What all workers together keep for the tasks whose name matches `pattern`: a rate, or how many run at a time.
+
+    With `key`, that many run at a time for each value of this argument; the values share `slots` slots.
+    """
+
+    pattern: str
+    rate: Rate | None = None
+    concurrency: int = 0
+    key: str | None = None
+    slots: int = 64
+
+    def matches(self, task: str) -> bool:
+        """Whether the limit is for this task name."""
+        return glob(self.pattern).fullmatch(task) is not None
+
+
+@dataclass(frozen=True, slots=True)
 class MessageDefaults:
     """What every message of the project gets unless its route, task or call says otherwise."""
 
@@ -364,6 +383,7 @@ class Topology:
     queues: Mapping[str, Queue] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()
     routes: tuple[Route, ...] = ()
+    limits: tuple[TaskLimit, ...] = ()
     messages: MessageDefaults = field(default_factory=MessageDefaults)
     replies: ReplyDefaults = field(default_factory=ReplyDefaults)
     retries: Retries = field(default_factory=Retries)
@@ -392,6 +412,11 @@ class Topology:
             "Add one under `routes:`, or name a queue in the call"
         )
         raise NoRoute(msg)
+
+    def limit_for(self, task: str) -> TaskLimit | None:
+        """Find the limit of a task: the one with exactly its name, else the first in file order whose pattern matches."""
+        exact = next((limit for limit in self.limits if limit.pattern == task), None)
+        return exact or next((limit for limit in self.limits if limit.matches(task)), None)
 
     @property
     def revocations(self) -> str | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from amqpq.topology.declarations import exchange_spec, queue_spec
 from amqpq.topology.delays import Ladder, ladder
-from amqpq.topology.model import Binding, Exchange, Queue, Route, Topology, masked
+from amqpq.topology.model import Binding, Exchange, Queue, Route, TaskLimit, Topology, masked
+from amqpq.topology.permits import permits_of, queues_of
 from amqpq.topology.units import duration_text
 
 
@@ -42,6 +43,7 @@ def tables(topology: Topology, *, generated: bool = False) -> list[Table]:
         ),
         Table("Bindings", (("FROM", "KEY", "TO"), *(_binding_rows((*topology.bindings, *rungs.bindings))))),
         Table("Routes", (("TASK", "EXCHANGE", "KEY", "MESSAGES"), *(_route(route) for route in topology.routes))),
+        Table("Limits", (("TASK", "ALL WORKERS TOGETHER", "PERMITS IN"), *_limits(topology, generated=generated))),
     ]
     return [table for table in found if len(table.rows) > 1]
 
@@ -91,6 +93,7 @@ def facts(topology: Topology) -> dict[str, Any]:
             for binding in (*topology.bindings, *rungs.bindings)
         ],
         "routes": [_route_facts(route) for route in topology.routes],
+        "limits": [_limit_facts(topology.project, limit) for limit in topology.limits],
         "delays": None
         if delays is None
         else {"unit_seconds": delays.unit_seconds, "max_seconds": delays.max_seconds, "lost": delays.lost},
@@ -199,3 +202,34 @@ def _route(route: Route) -> tuple[str, ...]:
     }
     words = ", ".join(f"{name}: {value}" for name, value in named.items() if value is not None)
     return route.pattern, route.exchange or "(default)", route.key or "-", words
+
+
+def _limit_facts(project: str, limit: TaskLimit) -> dict[str, Any]:
+    return {
+        "pattern": limit.pattern,
+        "rate": None if limit.rate is None else str(limit.rate),
+        "concurrency": limit.concurrency or None,
+        "key": limit.key,
+        "slots": limit.slots if limit.key is not None else None,
+        "permits": permits_of(limit),
+        "queues": queues_of(project, limit),
+    }
+
+
+def _limits(topology: Topology, *, generated: bool) -> list[tuple[str, ...]]:
+    """One row for a limit; a limit with slots is folded unless everything is to be shown."""
+    rows: list[tuple[str, ...]] = []
+    for limit in topology.limits:
+        words = f"rate: {limit.rate}" if limit.rate is not None else f"concurrency: {limit.concurrency}"
+        if limit.key is not None:
+            words += f" for each {limit.key} ({limit.slots} slots)"
+        queues = queues_of(topology.project, limit)
+        if generated or len(queues) == 1:
+            rows += [(limit.pattern, words, queue) for queue in queues]
+        else:
+            rows.append((limit.pattern, words, f"{queues[0]} ... {queues[-1].removeprefix(_stem(queues[0]))}"))
+    return rows
+
+
+def _stem(queue: str) -> str:
+    return queue.rpartition(".")[0] + "."

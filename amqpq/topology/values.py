@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BeforeValidator, JsonValue, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from amqpq import rates
 from amqpq.topology import shorthand, units, versions
 
 
@@ -39,6 +40,21 @@ def _size(value: object) -> object:
             return units.size_bytes(value)
         except ValueError as error:
             raise problem("TOP001", str(error)) from None
+    return value
+
+
+def _rate(value: object) -> object:
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            rate = rates.rate_of(value)
+        except ValueError as error:
+            raise problem("TOP001", str(error)) from None
+        if rate is None:
+            rule, message = "TOP001", "a rate of 0 would never let a task begin"
+            raise problem(rule, message, "remove the limit, or write one above 0")
+        if not isinstance(value, str):
+            rule, message = "TOP001", f"{value:g} has no unit"
+            raise problem(rule, message, f"write {value:g}/s for so many in a second (or /m, /h)")
     return value
 
 
@@ -108,6 +124,11 @@ Size: TypeAlias = Annotated[
             ]
         }
     ),
+]
+RateText: TypeAlias = Annotated[
+    str,
+    BeforeValidator(_rate),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*/\s*[smh]$", "examples": ["10/s", "100/m"]}),
 ]
 Scalar: TypeAlias = Annotated[
     JsonValue,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias, cast
 
@@ -27,6 +27,7 @@ from amqpq.errors import (
     TransportError,
 )
 from amqpq.topology.declarations import Declarations
+from amqpq.topology.permits import permit_messages
 from amqpq.transport.interface import Channel, Flow, Pending
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 
@@ -96,7 +97,7 @@ def apply(
         (declarations.expected_exchanges, None),
         (declarations.exchanges, lambda spec, found: _settle(opener, spec, found)),
         (declarations.expected_queues, None),
-        (declarations.queues, lambda spec, found: _settle(opener, spec, found)),
+        (declarations.queues, lambda spec, found: _queue(opener, spec, found, declarations.permits)),
     ]
     for specs, settle in stages:
         found = yield from _spread(opener, [_passive(spec) for spec in specs])
@@ -214,6 +215,23 @@ def _settle(opener: Opener, spec: Spec, found: object) -> Flow[Applied]:
     if isinstance(answer, TransportError):
         return _failed(spec, answer)
     return Applied(_kind(spec), _name(spec), "created" if isinstance(found, ObjectNotFound) else "present")
+
+
+def _queue(opener: Opener, spec: Spec, found: object, permits: Mapping[str, int]) -> Flow[Applied]:
+    """Declare a queue; put its permits into one that this call creates."""
+    step = yield from _settle(opener, spec, found)
+    name = _name(spec)
+    if step.result != "created" or name not in permits:
+        return step
+    channel = opener()
+    outcomes = yield channel.publish(permit_messages(name, permits[name]))
+    bad = next((outcome for outcome in outcomes if not outcome.confirmed), None)
+    if bad is None:
+        channel.close()
+        return step
+    # As if it had not been created: the next apply must find it missing, or it would never get its permits.
+    yield from _spread(opener, [lambda channel: channel.delete_queue(name)])
+    return _failed(spec, TransportError(f"its permits were not taken ({bad.fate} {bad.reason}); apply again"))
 
 
 def _differences(opener: Opener, spec: Spec, refusal: PreconditionFailed) -> Flow[tuple[Difference, ...]]:

@@ -345,11 +345,11 @@ class Executor:
         error, text = again.error, _traceback_text(again.error)
         return Finished(
             work.number,
-            Happened.RETRYING,
+            Happened.RETRIED,
             envelope.task,
             seconds,
             self._answer(work, envelope, State.RETRY, failure.describe(error), text),
-            "retrying",
+            "retried",
             f"{type(error).__name__}: {error}",
             text,
             again.due,

@@ -28,6 +28,8 @@ from amqpq.worker.states import SUBSCRIPTION, Position
 
 logger = logging.getLogger(WORKER)
 
+PREFETCH_LIMIT: Final = 65_535
+"""What `basic.qos` can say (AMQP 0-9-1: a short)."""
 PAUSE_SECONDS: Final = 0.5
 """Before a tap that ended is opened again; doubles while it keeps ending."""
 LONGEST_PAUSE_SECONDS: Final = 10.0
@@ -126,6 +128,18 @@ class Intake:
             self._open(line)
         if self._timer is None:
             self._timer = self._reactor.call_later(WATCH_SECONDS, self._watch)
+
+    @property
+    def prefetch(self) -> int:
+        """How many deliveries of each queue are held at most."""
+        return self._prefetch
+
+    def resize(self, prefetch: int) -> None:
+        """Hold so many deliveries of each queue from now on."""
+        self._prefetch = prefetch
+        for line in self._lines.values():
+            if line.tap is not None:
+                line.tap.resize(prefetch)
 
     def cancel(self) -> None:
         """Stop all deliveries, for good; what is here can still be settled."""

@@ -135,6 +135,11 @@ class Jobs:
         """How many are not ended."""
         return len(self._jobs)
 
+    @property
+    def unfinished(self) -> int:
+        """How many run or wait for their turn."""
+        return sum(job.finished is None for job in self._jobs.values())
+
     def __repr__(self) -> str:
         """Show the counts."""
         return f"<{len(self._jobs)} jobs, {len(self._orphans)} orphans, {len(self._doubtful)} ended in doubt>"

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -31,8 +31,10 @@ from amqpq.log import WORKER
 from amqpq.security.replay import SeenIds
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery
+from amqpq.worker.autoscale import Scale, Sizing
 from amqpq.worker.control import ControlPlan, Inside, Office
 from amqpq.worker.deadletter import Place
+from amqpq.worker.gate import Gate
 from amqpq.worker.herald import Herald
 from amqpq.worker.host import Host
 from amqpq.worker.intake import Intake
@@ -46,7 +48,8 @@ from amqpq.worker.states import STAGE, Position
 from amqpq.worker.suspects import Suspects
 from amqpq.worker.verdicts import Verdicts
 from amqpq.worker.vitals import BEAT_SECONDS, Connections, Pulse, Running, Vitals
-from amqpq.worker.work import Finished, Report, Work
+from amqpq.worker.waiting import Waiting
+from amqpq.worker.work import Finished, Report
 
 logger = logging.getLogger(WORKER)
 
@@ -73,13 +76,14 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoopPlan:
-    """What a loop is to do. `prefetch` is per queue."""
+    """What a loop is to do. `prefetch` is per queue, for the size that the pool has at first, or for the largest of `scale`."""
 
     queues: tuple[str, ...]
     prefetch: int
     place: Place
     shutdown_timeout_seconds: float
     control: ControlPlan = field(default_factory=ControlPlan)
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,6 @@ class Loop:
         self._position = Position(STAGE)
         self.counts: Counter[str] = Counter()
         self._jobs = Jobs(parts.reactor.monotonic)
-        self._waiting: deque[Work] = deque()
         self._seen = SeenIds(topology.security.replay_window_seconds, parts.reactor.monotonic)
         self._outlet = Outlet(parts.publishing, parts.reactor)
         self._settler = Settler(
@@ -130,13 +133,17 @@ class Loop:
             ),
             self._seen,
         )
+        self.gate = Gate(parts.host, parts.consuming, parts.reactor, plan.prefetch, self._settler.put_off)
+        self._waiting = Waiting(self.gate)
         self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor)
         self._verdicts = Verdicts(parts.host.codec)
         self._suspects = Suspects(self._jobs, self._settler.conclude, self._verdicts.poisonous, parts.reactor)
         self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)
+        self._sizing = Sizing(parts.pool, self._intake, plan.scale, self._demand, parts.reactor)
         self._office = Office(
             Inside(
-                parts.host, plan.place, plan.prefetch, parts.pool, self._jobs, self._intake, self._settler, self.counts,
+                parts.host, plan.place, self._sizing, parts.pool, self._jobs, self._intake, self.gate,
+                self._settler, self.counts,
                 self._outlet, parts.publishing, parts.reactor, parts.clock,
                 stop=self.stop, begin=self._begin, revoke_here=self._revoke_here,
             ),
@@ -185,13 +192,8 @@ class Loop:
     def _give_out(self) -> None:
         """Give the pool what may run now."""
         self._suspects.turn(self._waiting)
-        offered = (
-            self._suspects.offered(self._waiting, isolated=self._pool.name == "prefork") if self._waiting else None
-        )
-        if offered:
-            self._pool.offer(offered)
-            if offered is not self._waiting:
-                self._waiting.extendleft(offered)  # a suspect that is to run alone, and the pool has no room
+        if self._waiting:
+            self._suspects.offer(self._waiting, self._pool, isolated=self._pool.name == "prefork")
 
     def stop(self) -> None:
         """Stop: warm the first time, cold the second. From any thread or signal handler: `reactor.post(loop.stop)`."""
@@ -213,13 +215,23 @@ class Loop:
             self._stop_cold()
             self._exit_code = ExitCode.ERROR
 
+    def set_pool_size(self, size: int) -> None:
+        """Run so many tasks at a time from now on, and hold deliveries in proportion.
+
+        Raises:
+            ConfigurationError: The pool cannot, or it is autoscaled; the message says why.
+        """
+        self._sizing.set_size(size)
+
+    def _demand(self) -> int | None:
+        return self._jobs.unfinished if self.stage is Stage.WORKING else None
+
     def _stop_warm(self) -> None:
         self._position.move("stop")
         self._tell_stopping("warm")
         self._intake.cancel()
-        waiting = [job for work in self._waiting if (job := self._jobs.get(work.number)) is not None]
+        waiting = [job for number in self._waiting.clear() if (job := self._jobs.get(number)) is not None]
         waiting += self._suspects.clear()
-        self._waiting.clear()
         for job in waiting:
             self._return(job)
         self._pool.recall()
@@ -240,8 +252,7 @@ class Loop:
     def _stop_cold(self) -> None:
         self._position.move("stop now")
         self._intake.cancel()
-        waiting = {work.number for work in self._waiting} | {job.number for job in self._suspects.clear()}
-        self._waiting.clear()
+        waiting = {*self._waiting.clear(), *(job.number for job in self._suspects.clear())}
         self._pool.kill()
         left = self._jobs.all()
         for job in left:
@@ -290,6 +301,7 @@ class Loop:
     def _can_consume(self, connection: Connection) -> None:
         self._office.consuming_on(connection)
         self._begin()
+        self.gate.connected()
 
     def _begin(self) -> None:
         """Subscribe once everything a delivery will need is there."""
@@ -355,16 +367,15 @@ class Loop:
         for job in jobs:
             # Another worker may get it, and park it; sent back from there, it is no replay here.
             self._settler.forget_seen(job)
-        unbegun = {work.number for work in self._waiting}
-        self._waiting = deque(work for work in self._waiting if self._has_delivery(work))
+        unbegun = self._waiting.drop(lambda number: not self._has_delivery(number))
         innocent = [job for job in jobs if job.number in unbegun or self._suspects.holds(job)]
         self._suspects.vouch(innocent)
         for job in innocent:
             self._jobs.forget(job)
         self._pool.recall()
 
-    def _has_delivery(self, work: Work) -> bool:
-        job = self._jobs.get(work.number)
+    def _has_delivery(self, number: int) -> bool:
+        job = self._jobs.get(number)
         return job is not None and job.tap is not None
 
     def _is_known(self, tap: Tap, delivery: Delivery) -> bool:
@@ -405,7 +416,11 @@ class Loop:
         for outcome in outcomes:
             job = self._jobs.get(outcome.number)
             if job is not None:
-                self._settler.conclude(job, outcome)
+                self._conclude(job, outcome)
+
+    def _conclude(self, job: Job, outcome: Finished) -> None:
+        self.gate.ended(job.number)
+        self._settler.conclude(job, outcome)
 
     def reported(self, report: Report) -> None:
         """Publish a state."""
@@ -418,13 +433,15 @@ class Loop:
             job = self._jobs.get(number)
             if job is None:
                 continue
+            if job.tap is not None and self._revoked and self._revoke(job):
+                continue
+            if job.tap is not None and self.stage is Stage.WORKING:
+                self._waiting.come_back(job)
+                continue
+            self.gate.ended(number)
             if job.tap is None:
                 self._suspects.vouch([job])
                 self._jobs.forget(job)
-            elif self._revoked and self._revoke(job):
-                continue
-            elif self.stage is Stage.WORKING:
-                self._waiting.appendleft(job.work())
             else:
                 self._return(job)
 
@@ -441,7 +458,7 @@ class Loop:
             logger.error("%s", crash.how)
             return
         job.remains = crash.remains
-        self._settler.conclude(job, self._verdicts.crashed(job, crash))
+        self._conclude(job, self._verdicts.crashed(job, crash))
 
     # ---------------------------------------------------------------------------------------------------------- revoked
 
@@ -449,16 +466,12 @@ class Loop:
         """Conclude a job that has not begun, if it is revoked. A forged one is not: the pool refuses it, with evidence."""
         revoked = self._verdicts.revoked(job) if job.id in self._revoked else None
         if revoked is not None:
-            self._settler.conclude(job, revoked)
+            self._conclude(job, revoked)
         return revoked is not None
 
     def _revoke_here(self) -> None:
         """Let go of what is here, has not begun, and is revoked by now; what the pool holds of it comes back first."""
-        waiting, self._waiting = self._waiting, deque()
-        for work in waiting:
-            job = self._jobs.get(work.number)
-            if job is None or not self._revoke(job):
-                self._waiting.append(work)
+        self._waiting.drop(lambda number: (job := self._jobs.get(number)) is not None and self._revoke(job))
         if any(job.finished is None and job.id in self._revoked for job in self._jobs.all()):
             self._pool.recall()
 

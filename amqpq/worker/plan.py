@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,8 @@ from amqpq.endpoint import Address
 from amqpq.errors import ConfigurationError
 from amqpq.topology import Topology
 from amqpq.topology.units import size_bytes
+from amqpq.worker.autoscale import Scale
+from amqpq.worker.intake import PREFETCH_LIMIT
 from amqpq.worker.limits import NO_LIMITS, NO_RECYCLING, Limits, Recycling
 from amqpq.worker.logs import PLAIN, LogPlan
 from amqpq.worker.pools.hubpool import HUB_POOLS
@@ -21,14 +24,13 @@ from amqpq.worker.pools.hubpool import HUB_POOLS
 POOLS: Final = ("prefork", "threads", "solo", "asyncio", "gevent", "eventlet")
 EXTRA_POOLS: Final = ("gevent", "eventlet")
 """Those that need a library of the same name, which comes as an extra of the same name."""
+SCALED_POOLS: Final = ("prefork", "threads")
 HUB_CONCURRENCY: Final = 100
 """Tasks at a time where they share a process and wait most of the time; a CPU is no measure for those."""
 PREFETCH_MULTIPLIER: Final = 4
 """Deliveries held per task that can run, as in Celery. It hides the way to the broker and back behind running tasks; more
 would keep from other workers what this one cannot begin. For tasks of under a millisecond `--prefetch` 10 to 50 times the
 concurrency pays (they go to children in batches); for tasks of minutes, `--prefetch` equal to the concurrency."""
-PREFETCH_LIMIT: Final = 65_535
-"""What `basic.qos` can say (AMQP 0-9-1: a short)."""
 SHUTDOWN_TIMEOUT_SECONDS: Final = 60.0
 """Between the first signal and giving up on running tasks; below the 90 s after which systemd kills."""
 
@@ -42,7 +44,8 @@ class WorkerPlan:
 
     `name` is complete (`w1@host`), `queues` exist in the topology, `prefetch` is per queue. `reference` is where children
     find the application, `module:attribute`; they take the `topology` as it is here, so that it cannot differ when the file
-    changes. `apply` declares it first. `health` is where the worker says how it is.
+    changes. `apply` declares it first. `health` is where the worker says how it is. With a `scale`, `concurrency` is the largest
+    size.
     """
 
     reference: str
@@ -59,6 +62,12 @@ class WorkerPlan:
     recycling: Recycling = NO_RECYCLING
     health: Address | None = None
     events: bool = False
+    scale: Scale | None = None
+
+    @property
+    def first_size(self) -> int:
+        """How many tasks run at a time when it starts."""
+        return self.concurrency if self.scale is None else self.scale.fewest
 
 
 def choose_pool(name: str) -> str:
@@ -74,6 +83,25 @@ def choose_pool(name: str) -> str:
     return name
 
 
+def check_unpatched() -> None:
+    """See that nobody has replaced the sockets and threads of this process, which owns the connection.
+
+    Raises:
+        ConfigurationError: The application did, when it was imported; its greenlets could then hold up the heartbeats.
+    """
+    monkey, patcher = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if monkey is not None and monkey.is_module_patched("socket"):
+        library, call = "gevent", "monkey.patch_all()"
+    elif patcher is not None and patcher.is_monkey_patched("socket"):
+        library, call = "eventlet", "monkey_patch()"
+    else:
+        return
+    raise ConfigurationError(
+        f"the application patches the standard library for {library} as it is imported ({call}), and the process that owns "
+        f"the connection must not be patched; take that out of the tasks' modules: -P {library} patches the one that runs tasks"
+    )
+
+
 def choose_concurrency(pool: str, wanted: int | None) -> int:
     """Return how many tasks run at a time; by default one per CPU, one in solo, a hundred where they share a process.
 
@@ -87,6 +115,31 @@ def choose_concurrency(pool: str, wanted: int | None) -> int:
             raise ConfigurationError(f"-c {wanted}: the solo pool runs one task at a time; use -P threads or prefork")
         return 1
     return wanted or (HUB_CONCURRENCY if pool in HUB_POOLS else _cpus())
+
+
+def choose_scale(pool: str, wanted: str | None, concurrency: int | None) -> Scale | None:
+    """Return the bounds that `--autoscale MAX,MIN` names; MIN is 1 where it is left out.
+
+    Raises:
+        ConfigurationError: They are none, contradict `-c`, or the pool has no use for them.
+    """
+    if wanted is None:
+        return None
+    if pool not in SCALED_POOLS:
+        raise ConfigurationError(
+            f"--autoscale {wanted}: a pool that shrinks gives back processes or threads, and {pool} has none to give; "
+            f"use -P {' or '.join(SCALED_POOLS)}, or -c"
+        )
+    if concurrency is not None:
+        raise ConfigurationError(f"--autoscale {wanted} and -c {concurrency} contradict each other; drop one of them")
+    most, comma, fewest = wanted.partition(",")
+    try:
+        scale = Scale(int(most), int(fewest) if comma else 1)
+    except ValueError:
+        scale = Scale(0, 0)
+    if not 1 <= scale.fewest <= scale.most:
+        raise ConfigurationError(f"--autoscale {wanted}: use MAX,MIN, as in 10,2, with MIN at least 1")
+    return scale
 
 
 def choose_prefetch(wanted: int | None, concurrency: int) -> int:

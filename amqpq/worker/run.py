@@ -24,6 +24,7 @@ from amqpq.message import ResultEnvelope
 from amqpq.topology import Topology, versions
 from amqpq.topology.declarations import Declarations, declarations, exchange_spec, queue_spec
 from amqpq.topology.delays import ladder, no_ladder
+from amqpq.topology.permits import permit_queues, permit_spec
 from amqpq.transport import declare, flow
 from amqpq.transport.interface import Connection
 from amqpq.types import ServerInfo
@@ -36,7 +37,7 @@ from amqpq.worker.host import Host
 from amqpq.worker.lane import FIRST_SECONDS, ConnectionSource, Lane
 from amqpq.worker.limits import Timing, check_pool, limits_of_task
 from amqpq.worker.loop import ExitCode, Loop, LoopPlan, Parts
-from amqpq.worker.plan import WorkerPlan
+from amqpq.worker.plan import WorkerPlan, check_unpatched
 from amqpq.worker.pools.alarm import Alarm
 from amqpq.worker.pools.childprocess import ChildPlan
 from amqpq.worker.pools.hubpool import HUB_POOLS, HubPool
@@ -44,6 +45,7 @@ from amqpq.worker.pools.interface import Pool
 from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.pools.threads import SoloPool, ThreadPool
 from amqpq.worker.reactor import Reactor
+from amqpq.worker.slots import check_keys
 from amqpq.worker.watch import Watch
 
 logger = logging.getLogger(WORKER)
@@ -76,8 +78,10 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
         raise ConfigurationError(
             f"-A {plan.reference}: no task is registered there; is the module with the tasks imported?"
         )
+    check_unpatched()
     check_pool(plan.pool, plan.limits, plan.recycling, host.registry)
     check_retries(host)
+    check_keys(host.topology, host.registry)
     signals.worker_init.send(plan.name)
     herald = Herald(plan.name)
     try:
@@ -103,6 +107,7 @@ def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, listeners: tuple[
             Place(socket.gethostname(), plan.name),
             plan.shutdown_timeout_seconds,
             ControlPlan(plan.events),
+            plan.scale,
         ),
         Parts(
             host,
@@ -193,14 +198,17 @@ def prepare(plan: WorkerPlan, topology: Topology, connection: Connection) -> Non
 
 
 def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
-    """Return what a worker relies on: its queues, those their dead letters go to, and the delay ladder."""
+    """Return what a worker relies on: its queues, those their dead letters go to, the delay ladder, the permits."""
     targets = (topology.dead_letter_of(queue) for queue in queues)
     names = dict.fromkeys((*queues, *(target for target in (*targets, topology.revocations) if target is not None)))
     known = [topology.queues[name] for name in names if name in topology.queues]
     rungs = ladder(topology)
     return Declarations(
         exchanges=tuple(exchange_spec(exchange) for exchange in rungs.exchanges),
-        queues=tuple(queue_spec(queue) for queue in (*known, *rungs.queues) if queue.manage == "full"),
+        queues=(
+            *(queue_spec(queue) for queue in (*known, *rungs.queues) if queue.manage == "full"),
+            *(permit_spec(name, count) for name, count in permit_queues(topology)),
+        ),
         bindings=(),
         expected_queues=tuple(queue_spec(queue) for queue in known if queue.manage != "full"),
     )
@@ -213,10 +221,10 @@ def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor) -> Pool:
             plan.reference, plan.name, plan.logs, plan.topology, plan.limits, plan.recycling, plan.pool
         )
         kind = HubPool if plan.pool in HUB_POOLS else ProcessPool
-        return kind(child_plan, plan.concurrency, reactor)
+        return kind(child_plan, plan.first_size, reactor)
     if plan.pool == "solo":
         return SoloPool(Executor(host, plan.name, timing=Timing("solo", plan.limits, Alarm())), reactor)
-    return ThreadPool(Executor(host, plan.name), plan.concurrency, reactor)
+    return ThreadPool(Executor(host, plan.name), plan.first_size, reactor)
 
 
 def _check_signing(host: Host) -> None:

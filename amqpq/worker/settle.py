@@ -68,7 +68,7 @@ class Happened(StrEnum):
     """It came back from a worker that did not end it; nothing was done with it here."""
     EARLY = "early"
     """It is not due yet."""
-    RETRYING = "retrying"
+    RETRIED = "retried"
     """The function raised, and it is to be tried again."""
     UNTOUCHED = "untouched"
     """It was not begun."""
@@ -144,7 +144,7 @@ SETTLEMENTS: Mapping[tuple[Happened, bool, bool], Settlement] = MappingProxyType
         **{(bad, False, False): Settlement((), End.ACK, dropped=True) for bad in _BAD},
     }
 )
-"""All ends but those: a crash that is not the last one allowed, what is suspected, comes later, was not begun or cut off."""
+"""All ends but those below: a crash that is not the last allowed, what is suspected, comes later, was not begun or cut off."""
 
 TRY_AGAIN: Final = Settlement((Step.REPUBLISH,), End.ACK)
 PUT_OFF: Final = Settlement((Step.LATER,), End.ACK)
@@ -187,7 +187,7 @@ def settle(happened: Happened, case: Case, *, crash_limit: int = CRASH_LIMIT) ->
     """
     if happened is Happened.UNTOUCHED:
         return GIVE_BACK
-    if happened in {Happened.EARLY, Happened.RETRYING}:
+    if happened in {Happened.EARLY, Happened.RETRIED}:
         return PUT_OFF
     if happened is Happened.CUT_OFF:
         return CUT_OFF

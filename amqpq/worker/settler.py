@@ -124,7 +124,7 @@ class Settler:
         job.end = settlement.end
         job.steps = settlement.steps
         job.copied = Step.REPUBLISH in settlement.steps or happened is Happened.EARLY
-        if happened is Happened.RETRYING and finished.reply is not None:
+        if happened is Happened.RETRIED and finished.reply is not None:
             self.report(finished.reply)
         self._proceed(job)
 
@@ -143,6 +143,16 @@ class Settler:
         """Return a job that was not begun, or (`Happened.CUT_OFF`) will not be finished, to its queue."""
         job.end = settle(happened, Case()).end
         self._end(job)
+
+    def put_off(self, job: Job, seconds: float) -> bool:
+        """Have a job that was not begun wait in the broker; False where no delay ladder leads back to its queue."""
+        topology = self._around.topology
+        queue = topology.queues.get(job.queue)
+        if topology.delays is None or queue is None or not delays.reachable(queue):
+            return False
+        due = self._around.now() + seconds
+        self.conclude(job, Finished(job.number, Happened.EARLY, job.task, due=due))
+        return True
 
     def flush(self) -> None:
         """Send what this turn has gathered: publications in one call, acknowledgements after."""
@@ -220,7 +230,7 @@ class Settler:
             seconds = min(max(finished.due - now, 0.0), topology.delays.max_seconds)
             priority = job.delivery.properties.priority
             entry = delays.entry(topology, seconds, (job.queue,), finished.due, priority=priority)
-        if finished.happened == Happened.RETRYING:
+        if finished.happened == Happened.RETRIED:
             return self._next_attempt(job, finished, entry, now)
         if entry is None:
             raise RuntimeError(f"job {job.number} is to be put off, and there is no ladder")
@@ -349,7 +359,7 @@ class Settler:
         if happened is Happened.REVOKED:
             task_log.info("%s[%s] revoked: %s", job.task, job.id, finished.reason, extra=self._keys_of(job))
             return
-        if happened is Happened.RETRYING:
+        if happened is Happened.RETRIED:
             wait = max(finished.due - self._around.now(), 0.0)
             again = retries_of(job.delivery.properties) + 1
             task_log.warning(

@@ -41,9 +41,11 @@ from amqpq.log import WORKER
 from amqpq.types import Delivery
 from amqpq.worker.deadletter import Suspicion
 from amqpq.worker.jobs import Job, Jobs, Print
+from amqpq.worker.pools.interface import Pool
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.settle import CRASH_LIMIT, Happened
-from amqpq.worker.work import Finished, Work
+from amqpq.worker.waiting import Waiting
+from amqpq.worker.work import Finished
 
 logger = logging.getLogger(WORKER)
 
@@ -137,13 +139,13 @@ class Suspects:
         """How many are held back."""
         return len(self._held)
 
-    def take(self, job: Job, waiting: deque[Work]) -> None:
+    def take(self, job: Job, waiting: Waiting) -> None:
         """Decide about a new job; what may run is put into `waiting`."""
         vouched = self._vouched.pop(job.print, self) is None if self._vouched else False
         back = not vouched and came_back(job.delivery)
         verdict = judge(job.suspicion, back=back, another_here=self._here() is not None)
         if verdict is Verdict.ORDINARY:
-            waiting.append(job.work())
+            waiting.arrive(job)
             return
         logger.debug("%s[%s]: %s, %s", job.task, job.id, verdict, job.suspicion)
         count = job.suspicion.count
@@ -161,14 +163,15 @@ class Suspects:
             if self._is_early(job):
                 self._early.append(job)
             else:
-                waiting.appendleft(job.work())
+                waiting.next_up(job)
 
-    def turn(self, waiting: deque[Work]) -> None:
+    def turn(self, waiting: Waiting) -> None:
         """Let copies run whose original is acknowledged; give the next of those held its mark, if it is its turn."""
         if self._early:
             ripe = [job for job in self._early if not self._is_early(job)]
             self._early = [job for job in self._early if job not in ripe]
-            waiting.extendleft(job.work() for job in ripe)
+            for job in ripe:
+                waiting.next_up(job)
         for job in [job for job in self._copying.values() if not job.asked_settled and not self._is_open(job)]:
             job.asked_settled = True
             if job.tap is None:
@@ -201,28 +204,38 @@ class Suspects:
             self._asked = True
             self._reactor.call_later(left, self._again)
 
-    def offered(self, waiting: deque[Work], *, isolated: bool) -> deque[Work] | None:
-        """Return what may be offered to the pool now; None where nothing may.
+    def offer(self, waiting: Waiting, pool: Pool, *, isolated: bool) -> None:
+        """Give the pool what may be begun now: nothing beside a suspect with a count.
 
         Args:
             waiting: What waits.
+            pool: Takes works.
             isolated: Whether the pool runs each work in a process of its own, where a suspect is alone anyway.
         """
         alone = self._here()
         if alone is None or isolated or alone.finished is not None:
-            return waiting
-        work = next((work for work in waiting if work.number == alone.number), None)
+            waiting.offer(pool)
+            return
+        work = waiting.take_out(alone.number)
         if work is None:
-            return None  # it runs
-        kept = len(waiting) + len(self._held) + len(self._early)
+            return  # it runs
+        if self._is_alone(waiting):
+            offered = deque([work])
+            pool.offer(offered)
+            if not offered:
+                return
+        waiting.come_back(alone)
+
+    def _is_alone(self, waiting: Waiting) -> bool:
+        """Whether nothing else runs, or has for so long that there is no more waiting for it; the suspect is taken out."""
+        kept = len(waiting) + 1 + len(self._held) + len(self._early)
         running = sum(job.finished is None for job in self._jobs.all()) - kept
         waited = self._reactor.monotonic() - self._marked_at
-        if running and waited < ALONE_SECONDS:
-            if self._waker is None:
-                self._waker = self._reactor.call_later(ALONE_SECONDS - waited, self._woken)
-            return None
-        waiting.remove(work)
-        return deque([work])
+        if not running or waited >= ALONE_SECONDS:
+            return True
+        if self._waker is None:
+            self._waker = self._reactor.call_later(ALONE_SECONDS - waited, self._woken)
+        return False
 
     def give_back(self, job: Job) -> bool:
         """Take the mark from one that will not run here after all: to come back with it would count. False: it has none."""

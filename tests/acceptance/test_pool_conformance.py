@@ -119,6 +119,12 @@ def test_no_more_run_at_a_time_than_the_size(station: Station, tmp_path: Path) -
     assert sorted(result.get(timeout=WAIT_SECONDS) for result in results) == names
 
 
+def test_tasks_with_a_rate_limit_begin_in_every_pool(station: Station) -> None:
+    """The pool tells how many it would begin now, and more of them come through than that."""
+    results = [station.app.send_task("crowd.rated", (number,)) for number in range(5 * station.size)]
+    assert [result.get(timeout=WAIT_SECONDS) for result in results] == list(range(5 * station.size))
+
+
 def test_states_arrive_on_the_way(station: Station, tmp_path: Path) -> None:
     """From the task, and from a thread that it has started."""
     result = station.app.send_task("crowd.progress", (str(tmp_path),))
@@ -177,6 +183,20 @@ def test_a_task_can_log(station: Station) -> None:
     """Its lines are in the worker's log."""
     station.call("log", f"hello from {station.pool}")
     station.worker.says(f"said: hello from {station.pool}")
+
+
+@pytest.mark.parametrize("task", ["relay", "relay_later"])
+def test_a_task_can_call_tasks(station: Station, task: str) -> None:
+    """Several at once, over connections of the process that runs them; each result can be fetched by its id."""
+    callers = [station.app.send_task(f"crowd.{task}", (number,)) for number in range(8)]
+    called = [station.app.AsyncResult(caller.get(timeout=WAIT_SECONDS)) for caller in callers]
+    assert [result.get(timeout=WAIT_SECONDS) for result in called] == list(range(1, 9))
+
+
+def test_tasks_of_both_kinds_can_log_at_the_same_time(station: Station) -> None:
+    """The lock of a log handler does not stop threads, loops and greenlets."""
+    results = [station.app.send_task(f"crowd.{task}", (50,)) for _ in range(10) for task in ("chat", "chat_later")]
+    assert [result.get(timeout=WAIT_SECONDS) for result in results] == [result.id for result in results]
 
 
 def test_an_expired_message_and_an_unknown_task_are_answered(station: Station) -> None:

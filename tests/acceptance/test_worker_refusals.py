@@ -35,6 +35,8 @@ pytestmark = pytest.mark.acceptance
         (("-A", "timed", "-P", "threads"), "tasks: shop.stubborn)"),
         (("-P", "threads", "--max-tasks-per-child", "5"), "-P threads: --max-tasks-per-child and"),
         (("--max-memory-per-child", "200000"), "Celery counts kilobytes"),
+        (("-P", "asyncio", "--autoscale", "10,2"), "asyncio has none to give"),
+        (("--autoscale", "10,2", "-c", "3"), "--autoscale 10,2 and -c 3 contradict each other"),
         (("-B",), "-B: not built yet: beat"),
         (("-l", "loud"), "-l loud: use debug, info"),
     ],

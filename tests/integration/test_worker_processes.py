@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from amqpq import App
+from amqpq.errors import ConfigurationError
 from amqpq.message import TaskEnvelope
 from amqpq.worker.limits import Limits, Recycling
 from amqpq.worker.logs import LogPlan
@@ -353,6 +354,93 @@ def test_an_application_that_is_too_large_from_the_start_is_reported(benches: An
     bench = benches(1, wait=False, recycling=Recycling(memory_bytes=2**20))
     bench.until(lambda: bench.heard.failures)
     assert "the application alone takes" in bench.heard.failures[0]
+
+
+def test_a_pool_grows_while_its_children_are_busy(benches: Any, tmp_path: Path) -> None:
+    """What waited behind a running task is begun by the new child."""
+    bench = benches(1)
+    bench.work("hold", str(tmp_path), "a")
+    bench.work("hold", str(tmp_path), "b")
+    bench.until(lambda: len(list(tmp_path.glob("*.begun.*"))) == 1)
+    bench.pool.grow(1)
+    assert bench.pool.size == 2
+    bench.until(lambda: len(list(tmp_path.glob("*.begun.*"))) == 2)
+    (tmp_path / "open").touch()
+    bench.until(lambda: len(bench.done()) == 2)
+
+
+def test_a_pool_shrinks_by_idle_children_first(benches: Any, tmp_path: Path) -> None:
+    """The one that works is not disturbed, and gets everything from then on."""
+    bench = benches(2)
+    bench.work("hold", str(tmp_path), "a")
+    bench.until(lambda: list(tmp_path.glob("*.begun.*")))
+    busy = int(next(tmp_path.glob("*.begun.*")).suffix[1:])
+    (idle,) = set(bench.pool.pids) - {busy}
+    bench.pool.shrink(1)
+    assert bench.pool.pids == (busy,)
+    bench.until(lambda: gone(idle))
+    (tmp_path / "open").touch()
+    numbers = [bench.work("add", number, 1) for number in range(20)]
+    bench.until(lambda: len(bench.done()) == 21)
+    assert sorted(bench.done())[1:] == numbers
+    assert not bench.heard.crashes
+
+
+def test_a_busy_child_that_is_to_go_ends_when_it_holds_nothing(benches: Any, tmp_path: Path) -> None:
+    """It gets nothing more, finishes, and nobody takes its place."""
+    bench = benches(2)
+    for name in "ab":
+        bench.work("hold", str(tmp_path), name)
+    bench.until(lambda: len(list(tmp_path.glob("*.begun.*"))) == 2)
+    before = bench.pool.pids
+    bench.pool.shrink(1)
+    (tmp_path / "open").touch()
+    bench.until(lambda: len(bench.done()) == 2)
+    bench.until(lambda: len(bench.pool.pids) == 1)
+    assert set(bench.pool.pids) < set(before)
+    bench.work("add", 1, 2)
+    bench.until(lambda: len(bench.done()) == 3)
+    assert len(bench.pool.pids) == bench.pool.size == 1
+    assert not bench.heard.crashes
+
+
+def test_a_child_that_was_to_go_stays_when_the_pool_grows_again(benches: Any, tmp_path: Path) -> None:
+    """No process is started for what is there."""
+    bench = benches(2)
+    for name in "ab":
+        bench.work("hold", str(tmp_path), name)
+    bench.until(lambda: len(list(tmp_path.glob("*.begun.*"))) == 2)
+    before = bench.pool.pids
+    bench.pool.shrink(1)
+    bench.pool.grow(1)
+    (tmp_path / "open").touch()
+    bench.until(lambda: len(bench.done()) == 2)
+    assert bench.pool.pids == before
+
+
+def test_a_child_that_dies_on_its_way_out_is_not_replaced(benches: Any, tmp_path: Path) -> None:
+    """The pool has the size that it was told."""
+    bench = benches(2)
+    for name in "ab":
+        bench.work("hold", str(tmp_path), name)
+    bench.until(lambda: len(list(tmp_path.glob("*.begun.*"))) == 2)
+    bench.pool.shrink(1)
+    (going,) = [child.process.pid for child in bench.pool._children if child.surplus]
+    os.kill(going, signal.SIGKILL)
+    bench.until(lambda: bench.heard.crashes)
+    (tmp_path / "open").touch()
+    bench.until(lambda: len(bench.done()) == 1)
+    bench.work("add", 1, 2)
+    bench.until(lambda: len(bench.done()) == 2)
+    assert len(bench.pool.pids) == 1
+
+
+def test_one_child_must_stay(benches: Any) -> None:
+    """A pool of none would take work and never run it."""
+    bench = benches(2)
+    with pytest.raises(ConfigurationError, match="cannot shrink by 2: at least one must be able to run"):
+        bench.pool.shrink(2)
+    assert len(bench.pool.pids) == 2
 
 
 def reply_of(outcome: Finished) -> tuple[bytes, Any]:

@@ -7,7 +7,7 @@ infos are for `amqpq topology lint`. Rules that depend on the broker's version u
 
 from __future__ import annotations
 
-from amqpq.topology.lint import delays, keys, names, queues, references, routing, secrets
+from amqpq.topology.lint import delays, keys, limits, names, queues, references, routing, secrets
 from amqpq.topology.lint.context import Context
 from amqpq.topology.lint.secrets import secrets_in_clear
 
@@ -24,5 +24,6 @@ def run(context: Context) -> None:
     queues.check(context)
     keys.check(context)
     delays.check(context)
+    limits.check(context)
     if whole:  # else many a route would seem to reach nobody
         routing.check(context)

@@ -6,6 +6,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from amqpq.topology.lint.context import Context
+from amqpq.topology.permits import prefix
 from amqpq.topology.problems import Path
 
 NAME_LIMIT_BYTES: Final = 255
@@ -53,6 +54,8 @@ def _accepted(context: Context) -> None:
             findings.error(
                 path, "TOP011", f"'{name}' would collide with the reply queues of tasks", "name it differently"
             )
+        elif kind == "queue" and name.startswith(prefix(context.topology.project)):
+            findings.error(path, "TOP011", f"'{name}' is named like a permit queue of `limits`", "name it differently")
 
 
 def _quorum_names(context: Context) -> None:

@@ -72,6 +72,12 @@ def _anything(value: object) -> object:
     return value
 
 
+def _rate(value: object) -> str | float | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        raise Refused("a rate: 10/s, 100/m, 5/h, a number per second, or 0 for none")
+    return value
+
+
 Reader: TypeAlias = Callable[[Any], Any]
 
 
@@ -163,6 +169,11 @@ def _shrink(surface: Surface, arguments: Arguments) -> Any:
     return {"ok": f"pool will shrink to {surface.resize(-arguments.get('n', 1))}"}
 
 
+def _rate_limit(surface: Surface, arguments: Arguments) -> Any:
+    limited = surface.limit_rate(arguments["task_name"], arguments["rate_limit"])
+    return {"ok": "new rate limit set successfully" if limited else "rate limit disabled successfully"}
+
+
 def _autoscale(surface: Surface, arguments: Arguments) -> Any:
     most, least = surface.autoscale(arguments.get("max"), arguments.get("min"))
     return {"ok": f"autoscale now max={most} min={least}"}
@@ -230,8 +241,9 @@ _ACTING: Final = (
     Command(
         "rate_limit",
         Access.ACT,
-        _not_built("rate limits"),
-        {"task_name": _text, "rate_limit": _anything},
+        _rate_limit,
+        {"task_name": _text, "rate_limit": _rate},
+        ("task_name", "rate_limit"),
     ),
     Command(
         "time_limit",
@@ -291,7 +303,7 @@ def read_arguments(command: Command, given: Mapping[str, Any]) -> dict[str, Any]
     if unknown:
         known = ", ".join(command.takes) or "none"
         raise Refused(f"{command.name}: unknown argument {unknown[0][:60]!r}; it takes {known}")
-    missing = [name for name in command.needs if not given.get(name)]
+    missing = [name for name in command.needs if given.get(name) in (None, "", [])]
     if missing:
         raise Refused(f"{command.name}: {missing[0]} is missing")
     read: dict[str, Any] = {}

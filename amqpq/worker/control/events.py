@@ -43,7 +43,7 @@ NOT_TOLD: Final = "(not in events)"
 """In place of arguments and results; nothing at all would read as None."""
 _TRANSIENT: Final = 1
 
-_RAN: Final = frozenset({"succeeded", "failed", "overran", "crashed", "retrying"})
+_RAN: Final = frozenset({"succeeded", "failed", "overran", "crashed", "retried"})
 """What happens only to a task that has begun."""
 
 

@@ -87,6 +87,13 @@ class Surface(Protocol):
             Refused: It cannot.
         """
 
+    def limit_rate(self, task: str, rate: str | float | None) -> bool:
+        """Change how often this worker may begin a task; answer whether it has a limit now.
+
+        Raises:
+            Refused: There is no such task, or this is no rate.
+        """
+
     def autoscale(self, most: int | None, least: int | None) -> tuple[int, int]:
         """Change between which sizes the pool scales itself; return them as they are then, most and least.
 

@@ -16,11 +16,13 @@ from amqpq.errors import LocalError
 from amqpq.topology.declarations import queue_spec
 from amqpq.topology.model import did_you_mean
 from amqpq.transport import url
+from amqpq.worker.autoscale import Sizing
 from amqpq.worker.control.events import Events, Running, version
 from amqpq.worker.control.lamport import LamportClock
 from amqpq.worker.control.revoked import Revoked
 from amqpq.worker.control.surface import Facts, Refused
 from amqpq.worker.deadletter import Place
+from amqpq.worker.gate import Gate
 from amqpq.worker.host import Host
 from amqpq.worker.intake import Intake
 from amqpq.worker.jobs import Job, Jobs
@@ -39,10 +41,11 @@ class Inside:
 
     host: Host
     place: Place
-    prefetch: int
+    sizing: Sizing
     pool: Pool
     jobs: Jobs
     intake: Intake
+    gate: Gate
     settler: Settler
     counts: Counter[str]
     outlet: Outlet
@@ -128,7 +131,7 @@ class View:
             "pid": os.getpid(),
             "clock": str(self.clock()),
             "uptime": int(inside.reactor.monotonic() - self._started),
-            "prefetch_count": inside.prefetch * len(inside.intake.queues),
+            "prefetch_count": inside.intake.prefetch * len(inside.intake.queues),
             "broker": {
                 "hostname": address.host,
                 "userid": address.user,
@@ -144,6 +147,7 @@ class View:
                 **inside.counts,
                 "paused": inside.intake.paused,
                 "waiting or running": len(inside.jobs),
+                "waiting for a limit": inside.gate.waiting,
                 "revoked": len(self._desk.revoked),
                 "control messages refused": self._desk.refused,
                 "events left out": 0 if events is None else events.left_out,
@@ -168,7 +172,7 @@ class View:
             "topology": str(topology.path or "given in code"),
             "environment": topology.environment,
             "queues": list(self._inside.intake.queues),
-            "prefetch_per_queue": self._inside.prefetch,
+            "prefetch_per_queue": self._inside.intake.prefetch,
             "pool": self._inside.pool.describe(),
             "task_serializer": topology.messages.serializer,
             "accept_content": list(topology.messages.accept),
@@ -333,15 +337,27 @@ class View:
         """Grow or shrink the pool."""
         pool = self._inside.pool
         try:
-            (pool.grow if by > 0 else pool.shrink)(abs(by))
+            self._inside.sizing.set_size(pool.size + by)
         except LocalError as error:
             raise Refused(str(error)) from error
         return pool.size
 
+    def limit_rate(self, task: str, rate: str | float | None) -> bool:
+        """Change how often this worker may begin a task."""
+        gate = self._inside.gate
+        try:
+            gate.set_rate_limit(task, rate)
+        except LocalError as error:
+            raise Refused(str(error)) from error
+        return gate.limits_rate_of(task)
+
     def autoscale(self, most: int | None, least: int | None) -> tuple[int, int]:
         """Change between which sizes the pool scales itself."""
-        del most, least
-        raise Refused("Autoscale not enabled")
+        try:
+            scale = self._inside.sizing.set_scale(most, least)
+        except LocalError as error:
+            raise Refused(str(error)) from error
+        return scale.most, scale.fewest
 
     def send_events(self, *, on: bool) -> bool:
         """Switch task events."""

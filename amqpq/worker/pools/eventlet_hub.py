@@ -20,7 +20,6 @@ class Eventlet:
     def __init__(self) -> None:
         self._eventlet: Any = importlib.import_module("eventlet")
         self._hubs: Any = importlib.import_module("eventlet.hubs")
-        self._tpool: Any = importlib.import_module("eventlet.tpool")
 
     def wait_readable(self, file: int) -> None:
         """Let the other greenlets run until the descriptor can be read."""
@@ -29,11 +28,6 @@ class Eventlet:
     def spawn(self, function: Callable[[], object]) -> None:
         """Run a function in a greenlet of its own, soon."""
         self._eventlet.spawn_n(function)
-
-    def in_thread(self, function: Callable[[], object]) -> object:
-        """Return what the function returns on a thread of eventlet's pool."""
-        result: object = self._tpool.execute(function)
-        return result
 
     def current(self) -> object:
         """Return the greenlet that runs."""

@@ -26,11 +26,6 @@ class Gevent:
         """Run a function in a greenlet of its own, soon."""
         self._gevent.spawn(function)
 
-    def in_thread(self, function: Callable[[], object]) -> object:
-        """Return what the function returns on a thread of the hub's pool."""
-        result: object = self._gevent.get_hub().threadpool.apply(function)
-        return result
-
     def current(self) -> object:
         """Return the greenlet that runs."""
         greenlet: object = self._gevent.getcurrent()

@@ -3,14 +3,15 @@
 The process is patched before anything else is imported in it, as users of these libraries expect: what blocks yields. Only
 what must go on while a greenlet does not yield (the control thread, its locks and its socket) is the system's own.
 
-An event loop cannot share its thread with another, and all greenlets share one. So `async def` tasks run side by side in one
-event loop on a real thread. Soft time limits are kept where a task yields.
+A thread has one running event loop at a time, and all greenlets share a thread. So `async def` tasks run side by side in one
+event loop, in a greenlet of its own: its selector is patched too, so it yields when it has nothing to do. A second thread for
+the loop would be the end of locks: those of eventlet know nothing of other threads. Soft time limits are kept where a task
+yields.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import socket
 import threading
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 
 from amqpq.errors import SoftTimeLimitExceeded
 from amqpq.log import WORKER
-from amqpq.worker.execute import Executor
+from amqpq.worker.execute import CoroutineRunner, Executor
 from amqpq.worker.host import Host
 from amqpq.worker.limits import Limits, Timing
 from amqpq.worker.pools import child, wire
@@ -43,9 +44,6 @@ class Greens(Protocol):
     def spawn(self, function: Callable[[], object]) -> None:
         """Run a function in a greenlet of its own, soon."""
 
-    def in_thread(self, function: Callable[[], object]) -> object:
-        """Return what the function returns on a real thread; the other greenlets run meanwhile."""
-
     def current(self) -> object:
         """Return the greenlet that runs."""
 
@@ -56,8 +54,9 @@ class Greens(Protocol):
 class GreenKeeper:
     """Keeps the soft limits of many greenlets."""
 
-    def __init__(self, greens: Greens) -> None:
+    def __init__(self, greens: Greens, run_coroutine: CoroutineRunner) -> None:
         self._greens = greens
+        self._run_coroutine = run_coroutine
         self._alarms: dict[object, Callable[[], object]] = {}
 
     def begin(self, limits: Limits) -> None:
@@ -74,16 +73,11 @@ class GreenKeeper:
 
     def finish(self, coroutine: Coroutine[Any, Any, Any]) -> object:
         """Run a coroutine that a plain function returned; this greenlet waits for it, and is told while it waits."""
-        return run_aside(self._greens, coroutine)
+        return self._run_coroutine(coroutine)
 
     def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Awaitable[object]:
         """Await it; none comes here, for event loops have a keeper of their own."""
         return coroutine
-
-
-def run_aside(greens: Greens, coroutine: Coroutine[Any, Any, Any]) -> object:
-    """Run a coroutine in an event loop on a real thread, as this task."""
-    return greens.in_thread(partial(contextvars.copy_context().run, asyncio.run, coroutine))
 
 
 class GreenChild(HubChild):
@@ -98,9 +92,9 @@ class GreenChild(HubChild):
     def _prepare(self, host: Host, init: wire.Init) -> None:
         self._host = host
         greens = self._greens
-        timing = Timing(greens.name, init.limits, GreenKeeper(greens))
-        aside = partial(run_aside, greens)
-        self._executor = Executor(host, init.worker, mark=self._mark, timing=timing, run_coroutine=aside)
+        beside = self._run_beside
+        timing = Timing(greens.name, init.limits, GreenKeeper(greens, beside))
+        self._executor = Executor(host, init.worker, mark=self._mark, timing=timing, run_coroutine=beside)
         timing = Timing(greens.name, init.limits, LoopKeeper())
         self._in_loop = Executor(host, init.worker, mark=self._mark, timing=timing)
 
@@ -129,20 +123,17 @@ class GreenChild(HubChild):
             self._run_function(work)
 
     def _start_loop(self) -> asyncio.AbstractEventLoop:
-        made: list[asyncio.AbstractEventLoop] = []
-        is_made = self._system.lock()
-        is_made.acquire()
+        loop = self._loop = asyncio.new_event_loop()
+        self._greens.spawn(partial(run_until_stopped, loop))
+        return loop
 
-        def live() -> None:
-            # Made where it runs: its wake-up sockets belong to the greenlet hub of the thread that makes them.
-            made.append(asyncio.new_event_loop())
-            is_made.release()
-            run_until_stopped(made[0])
-
-        self._system.start_thread(live)
-        with is_made:
-            self._loop = made[0]
-        return made[0]
+    def _run_beside(self, coroutine: Coroutine[Any, Any, Any]) -> object:
+        """Run the coroutine that a plain function returned in the one event loop; this greenlet waits for it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop or self._start_loop())
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # where a soft limit has ended the wait
 
     def _begin_coroutine(self, loop: asyncio.AbstractEventLoop, work: Work) -> None:
         task = loop.create_task(self._run_coroutine(work))

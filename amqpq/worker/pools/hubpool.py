@@ -56,10 +56,23 @@ class HubPool(ProcessPool):
         check_resize(self, -count)
         self._size -= count
 
-    def offer(self, waiting: deque[Work]) -> None:
-        """Give the child what it can run now."""
+    @property
+    def room(self) -> int:
+        """How many more tasks the child may run now."""
+        child = self._taker()
+        return 0 if child is None else max(0, self._size - len(child.held))
+
+    def _taker(self) -> Child | None:
+        """The child, if it may be given something."""
         child = next(iter(self._children), None)
         if child is None or not child.ready or child.alone or child.recalling or self._over:
+            return None
+        return child
+
+    def offer(self, waiting: deque[Work]) -> None:
+        """Give the child what it can run now."""
+        child = self._taker()
+        if child is None:
             return
         if waiting and waiting[0].alone:
             works = [] if child.held else [waiting.popleft()]

@@ -86,6 +86,10 @@ class Pool(Protocol):
     def offer(self, waiting: deque[Work]) -> None:
         """Take from the left of `waiting` what can be run now, and perhaps a little more."""
 
+    @property
+    def room(self) -> int:
+        """How many works would be begun at once, if they were offered now."""
+
     def recall(self) -> None:
         """Hand back what is not begun; `handed_back` follows."""
 

@@ -191,6 +191,12 @@ class ProcessPool:
                 self._give(child, [waiting.popleft() for _ in range(share)], now)
 
     @property
+    def room(self) -> int:
+        """How many children have nothing to do."""
+        now = self._reactor.monotonic()
+        return 0 if self._over else sum(not child.held and self._takes_more(child, now) for child in self._children)
+
+    @property
     def depth(self) -> int:
         """How many works a child may hold, by how long tasks have taken lately."""
         expected = int(PIPELINE_SECONDS / (self._average_seconds + OVERHEAD_SECONDS))

@@ -91,6 +91,11 @@ class ThreadPool:
             self._held.add(work.number)
             self._queue.put(work)
 
+    @property
+    def room(self) -> int:
+        """How many threads have nothing to do."""
+        return 0 if self._over else max(0, self._count - len(self._held))
+
     def recall(self) -> None:
         """Take back what no thread has taken yet."""
         returned: list[int] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import ctypes
 import functools
 import logging
 import os
@@ -46,6 +47,12 @@ async def meet_later(self: Any, folder: str, name: str, count: int) -> list[str 
     await asyncio.sleep(0.01)
     request = current_request.get()
     return [name, before, self.request.id, request.id if request else None]
+
+
+@app.task(name="crowd.rated", rate_limit="1000/s")
+def rated(number: int) -> int:
+    """Be held back a little."""
+    return number
 
 
 @app.task(name="crowd.add")
@@ -270,3 +277,63 @@ def die(folder: str, name: str) -> None:
 def whoami() -> int:
     """Return the process that runs this."""
     return os.getpid()
+
+
+@app.task(name="crowd.nap")
+def nap(seconds: float, number: int) -> int:
+    """Take a moment."""
+    time.sleep(seconds)
+    return number
+
+
+@app.task(name="crowd.grip")
+def grip(seconds: int) -> int:
+    """Hold the interpreter's lock, as a C extension may that does not care."""
+    return int(ctypes.PyDLL(None).sleep(seconds))
+
+
+@app.task(name="crowd.spin_for")
+def spin_for(seconds: float) -> float:
+    """Yield to nobody for so long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return seconds
+
+
+@app.task(name="crowd.spin_for_later")
+async def spin_for_later(seconds: float) -> float:
+    """Hold the event loop for so long."""
+    return spin_for(seconds)
+
+
+@app.task(name="crowd.relay")
+def relay(x: int) -> str:
+    """Call another task, as tasks do; return its id."""
+    request = current_request.get()
+    assert request is not None
+    result = add.delay(x, 1)
+    return str(result.id)
+
+
+@app.task(name="crowd.relay_later")
+async def relay_later(x: int) -> str:
+    """Do that beside an event loop."""
+    return await asyncio.to_thread(relay.function, x)
+
+
+@app.task(name="crowd.chat", bind=True)
+def chat(self: Any, count: int) -> str | None:
+    """Write many lines."""
+    for number in range(count):
+        logging.getLogger("crowd").warning("line %d of %s", number, self.request.id)
+    return str(self.request.id)
+
+
+@app.task(name="crowd.chat_later", bind=True)
+async def chat_later(self: Any, count: int) -> str | None:
+    """Write many lines, with pauses."""
+    for number in range(count):
+        logging.getLogger("crowd").warning("line %d of %s", number, self.request.id)
+        await asyncio.sleep(0)
+    return str(self.request.id)

@@ -135,6 +135,7 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "retention": document.RetentionPart,
     "bindings": document.BindingPart,
     "routes": document.RoutePart,
+    "limits of tasks": document.TaskLimitPart,
     "messages": document.MessagesPart,
     "compression": document.CompressionPart,
     "replies": document.RepliesPart,

@@ -57,7 +57,7 @@ class Clashing(Task[P, R]):
 class Hasty(Task[P, R]):
     """Asks for something that is not built."""
 
-    rate_limit = "10/s"
+    acks_on_failure_or_timeout = False
 
 
 def double(x: int) -> int:
@@ -122,7 +122,7 @@ def test_an_attribute_that_hides_an_option_is_refused(app: App) -> None:
 
 def test_a_later_option_is_refused_in_a_base_as_well(app: App) -> None:
     """What is not built is refused wherever it is asked for."""
-    with pytest.raises(NotBuiltYet, match="'rate_limit'"):
+    with pytest.raises(NotBuiltYet, match="'acks_on_failure_or_timeout'"):
         app.task(base=Hasty)(double)
 
 

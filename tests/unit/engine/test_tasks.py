@@ -125,10 +125,47 @@ def test_an_async_task_knows_it() -> None:
     assert asyncio.run(made(3)) == 3
 
 
+@pytest.mark.parametrize("rate", ["100/m", "10/s", "5/h", "0.5/m", 10, 0.25, None])
+def test_a_rate_limit_is_written_as_in_celery(rate: object) -> None:
+    """A number and a unit, or a number alone, which is per second."""
+    assert task_options({"rate_limit": rate}).rate_limit == rate
+
+
+@pytest.mark.parametrize("rate", ["fast", "10/d", "-1/s", True, -1, [10], float("inf")])
+def test_a_wrong_rate_limit_is_refused_at_once(rate: object) -> None:
+    """At the decorator, with the way to write it."""
+    with pytest.raises(ConfigurationError, match="is not a rate; write a number and a unit: 10/s, 100/m, 5/h"):
+        task_options({"rate_limit": rate})
+
+
+@pytest.mark.parametrize("rate", [0, "0", "0/m"])
+def test_a_rate_of_none_at_all_is_refused(rate: object) -> None:
+    """It might mean never, or always; nobody should have to guess."""
+    with pytest.raises(ConfigurationError, match="would never let the task begin; None is no limit"):
+        task_options({"rate_limit": rate})
+
+
+def test_an_argument_is_found_however_it_is_given() -> None:
+    """By position, by keyword, by default, among others; and its name is told from one that no call can give."""
+
+    def sync(customer: int, depth: int = 3, **more: object) -> None:
+        pass
+
+    made = task(sync)
+    assert made.argument("customer", (7,), {}) == made.argument("customer", (), {"customer": 7}) == 7
+    assert made.argument("depth", (7,), {}) == 3
+    assert made.argument("tenant", (7,), {"tenant": "a"}) == "a"
+    assert made.argument("tenant", (7,), {}) is None
+    assert made.takes_argument("customer")
+    assert made.takes_argument("tenant")
+    assert not task().takes_argument("tenant")
+    with pytest.raises(TypeError):
+        made.argument("customer", (), {})
+
+
 @pytest.mark.parametrize(
     "option",
     [
-        "rate_limit",
         "reject_on_worker_lost",
     ],
 )

@@ -57,6 +57,34 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("TOP009", {"queues": {"web-high": {}, "web.high": {}}}, "warning: .* differs from 'web-high' only by case"),
     ("TOP011", {"queues": {"amqpq.reply.x": {}}}, "error: .* collide with the reply queues"),
+    ("TOP011", {"queues": {"p.permits.x": {}}}, "error: .* named like a permit queue"),
+    # limits of tasks
+    ("TOP001", {"limits": {"*": {"rate": "fast"}}}, "error: .* is not a rate; write a number and a unit"),
+    ("TOP001", {"limits": {"*": {"rate": 10}}}, "error: .* 10 has no unit; write 10/s"),
+    ("TOP001", {"limits": {"*": {"rate": "0/s"}}}, "error: .* never let a task begin"),
+    ("TOP001", {"limits": {"*": {"concurrency": 0}}}, "error: .* greater than or equal to 1"),
+    ("TOP001", {"limits": {"*": {"concurency": 2}}}, r"error: .*\(did you mean 'concurrency'"),
+    ("TOP076", {"limits": {"*": {}}}, "error: .* says neither a rate nor a concurrency"),
+    ("TOP076", {"limits": {"*": {"rate": "1/s", "concurrency": 1}}}, "error: .* both a rate and a concurrency"),
+    ("TOP076", {"limits": {"*": {"rate": "1/s", "key": "x"}}}, "error: .* a rate for each value"),
+    ("TOP076", {"limits": {"*": {"concurrency": 1, "slots": 4}}}, "error: .* slots are for the values of a key"),
+    ("TOP076", {"limits": {"*": {"rate": "2/h"}}}, "error: .* 2/h is too slow: .* from 3/h on"),
+    (
+        "TOP076",
+        {"limits": {"*": {"concurrency": 1, "key": "x"}}, "messages": {"accept": ["pickle", "msgpack"]}},
+        "error: .* never loads a pickle",
+    ),
+    ("TOP006", {"limits": {"*" + "n" * 250: {"rate": "1/s"}}}, "error: .* its permit queue"),
+    (
+        "TOP077",
+        {"routes": {"web.*": {"queue": "q"}}, "limits": {"wbe.*": {"rate": "1/s"}}},
+        "warning: .* no route is for a task that 'wbe.\\*' matches",
+    ),
+    (
+        "TOP078",
+        {"limits": {"web.*": {"rate": "1/s"}, "*.fetch": {"rate": "1/s"}}},
+        "warning: .* the first one counts",
+    ),
     # references
     ("TOP012", {"bindings": ["d[k] -> q"]}, "error: .* written twice"),
     ("TOP013", {"exchanges": {"x": {"unrouted": "nowhere"}}}, "error: .* no exchange 'nowhere'"),
@@ -326,3 +354,14 @@ def test_topic_patterns_overlap_where_some_key_matches_both(left: str, right: st
     """Two patterns overlap when there is a key that both match."""
     split = [text.split(".") if text else [] for text in (left, right)]
     assert overlap(*split) is expected
+
+
+def test_a_limit_of_one_task_taken_out_of_a_pattern_is_no_finding() -> None:
+    """An exact name counts before every pattern, wherever it stands."""
+    limits = {
+        "web.*": {"rate": "3/h"},
+        "web.fetch": {"concurrency": 1, "key": "x", "slots": 2},
+        "a.*b": {"rate": "1/s"},
+    }
+    routes = {"web.*": {"queue": "q"}, "a.b": {"queue": "r"}}
+    assert found({"limits": limits, "routes": routes}) == {}

@@ -69,6 +69,7 @@ class RunningWorker:
                 options.get("prefetch", 10),
                 Place("test", "w1@test"),
                 options.get("shutdown_timeout", 60.0),
+                scale=options.get("scale"),
             ),
             Parts(
                 app,

@@ -143,6 +143,19 @@ def test_a_task_that_waits_at_a_worker_is_revoked(app: App, start: Any, gate: An
     assert broker.queues()["shop.dead"].messages == 0
 
 
+def test_a_task_that_the_pool_has_not_taken_is_revoked(app: App, start: Any, gate: Any, until: Any) -> None:
+    """It waits in the loop behind what the pool holds; its caller hears it at once, not when its turn comes."""
+    start(concurrency=1, prefetch=50)
+    results = [app.send_task("shop.hold", [number]) for number in range(20)]
+    until(lambda: len(app.control.inspect(WORKER, timeout=DEADLINE_SECONDS).reserved()["w1@test"]) == 19)
+    results[-1].revoke()
+    with pytest.raises(TaskRevoked):
+        results[-1].get(timeout=DEADLINE_SECONDS)
+    assert gate.begun == [0]
+    gate.opened.set()
+    assert [result.get(timeout=DEADLINE_SECONDS) for result in results[:-1]] == list(range(19))
+
+
 def test_a_task_that_comes_later_is_revoked(app: App, start: Any) -> None:
     """The id is remembered; `revoked` lists it."""
     start()
@@ -217,6 +230,7 @@ def test_what_runs_when_a_worker_is_paused_is_finished_once(app: App, start: Any
     told(app, "resume")
     assert app.send_task("shop.add", [1, 2]).get(timeout=DEADLINE_SECONDS) == 3
     assert gate.begun == ["first"]
+    assert worker.loop.counts["handed over"] == 0
     assert worker.stop() == 0
 
 

@@ -74,6 +74,12 @@ def test_a_line_of_a_task_names_it() -> None:
     assert TextFormatter().format(record("sold", name="amqpq.task")).endswith("w1@h] amqpq.task: sold")
 
 
+def test_a_record_that_nobody_has_stamped_is_a_line_too() -> None:
+    """Other handlers may use the formatter: the one that keeps the last words of a process does."""
+    bare = logging.makeLogRecord({"name": "shop.tasks", "msg": "sold", "levelname": "INFO"})
+    assert TextFormatter().format(bare).endswith("] shop.tasks: sold")
+
+
 def test_fields_of_the_user_stand_apart() -> None:
     """They cannot overwrite ours, and what is no JSON is shown as text, whatever it does."""
 

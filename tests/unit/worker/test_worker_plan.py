@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +13,7 @@ from amqpq.errors import ConfigurationError
 from amqpq.topology import load
 from amqpq.worker.plan import (
     PREFETCH_MULTIPLIER,
+    check_unpatched,
     choose_concurrency,
     choose_pool,
     choose_prefetch,
@@ -58,6 +61,21 @@ def test_a_pool_whose_library_is_missing_names_the_extra(pool: str, monkeypatch:
     with pytest.raises(ConfigurationError, match=re.escape(f"pip install 'amqpq[{pool}]'")):
         choose_pool(pool)
     assert choose_pool("asyncio") == "asyncio"
+
+
+@pytest.mark.parametrize(
+    "module, question, library",
+    [("gevent.monkey", "is_module_patched", "gevent"), ("eventlet.patcher", "is_monkey_patched", "eventlet")],
+)
+def test_an_application_that_patches_its_worker_is_refused(
+    module: str, question: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heartbeats would depend on its greenlets; the pool of that name patches where it does no harm."""
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{question: lambda name: name == "socket"}))
+    with pytest.raises(ConfigurationError, match=f"-P {library} patches the one that runs tasks"):
+        check_unpatched()
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{question: lambda _name: False}))
+    check_unpatched()
 
 
 @pytest.mark.parametrize("pool", ["asyncio", "gevent", "eventlet"])

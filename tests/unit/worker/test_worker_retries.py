@@ -113,7 +113,7 @@ def test_a_failure_is_tried_again_and_succeeds(
     result = shop.app.send_task("fail")
     until(lambda: waiting(broker) == 1)
     until(lambda: result.state == "RETRY")
-    assert worker.loop.counts["retrying"] == 1
+    assert worker.loop.counts["retried"] == 1
     broker.advance(9)
     assert len(shop.runs) == 1
     shop.mended.set()
@@ -140,7 +140,7 @@ def test_the_last_failure_has_the_whole_history(
     with pytest.raises(LookupError, match="not yet"):
         result.get(timeout=10)
     assert len(shop.runs) == 3
-    assert worker.loop.counts["retrying"] == 2
+    assert worker.loop.counts["retried"] == 2
 
 
 def test_the_message_stays_the_producers(shop: Shop, broker: MemoryBroker, worker: RunningWorker, until: Until) -> None:
@@ -153,7 +153,7 @@ def test_the_message_stays_the_producers(shop: Shop, broker: MemoryBroker, worke
     assert stamp is not None
     assert held.properties.headers["amqpq-retries"] == 1
     assert held.properties.headers["mine"] == 1
-    assert worker.loop.counts["retrying"] == 1
+    assert worker.loop.counts["retried"] == 1
 
 
 def test_dropping_after_the_last_attempt_is_possible(
@@ -172,7 +172,7 @@ def test_a_task_asks_for_it_with_other_arguments(shop: Shop, worker: RunningWork
     """Each attempt has the arguments of the one before it, and counts on."""
     assert shop.app.send_task("asks", [1]).get(timeout=10) == [3, 2]
     assert shop.runs == [(1, 0), (2, 1), (3, 2)]
-    assert worker.loop.counts["retrying"] == 2
+    assert worker.loop.counts["retried"] == 2
 
 
 def test_a_task_may_go_on_after_asking(shop: Shop, worker: RunningWorker) -> None:
@@ -218,7 +218,7 @@ def test_autoretry_without_a_ladder_is_refused_at_start() -> None:
 
 def test_another_attempt_is_confirmed_before_the_acknowledgement() -> None:
     """Like a dead letter."""
-    settlement = settle(Happened.RETRYING, Case(answerable=True))
+    settlement = settle(Happened.RETRIED, Case(answerable=True))
     assert (settlement.steps, settlement.end) == ((Step.LATER,), End.ACK)
 
 
@@ -261,13 +261,13 @@ def test_the_next_attempt_is_not_taken_for_a_redelivery() -> None:
 def test_what_is_to_come_instead_travels_from_a_child() -> None:
     """A changed message, the due time and the word `drop` come through the pipe."""
     reply = Reply("default", b"x", Properties(headers={"a": 1}))
-    finished = Finished(7, Happened.RETRYING, "t", 0.5, reply, "retrying", "why", "tb", 12.5, reply, True)
+    finished = Finished(7, Happened.RETRIED, "t", 0.5, reply, "retried", "why", "tb", 12.5, reply, True)
     assert unpack_finished(pack_finished(finished)) == finished
 
 
 def test_monitors_hear_of_a_retry() -> None:
     """Flower and its kin know `task-retried`; that something was put off is no end."""
-    told = ending(Finished(1, Happened.RETRYING, reason="ValueError: no"), again=True)
+    told = ending(Finished(1, Happened.RETRIED, reason="ValueError: no"), again=True)
     assert told is not None
     assert (told[0], told[1]["exception"]) == ("task-retried", "ValueError: no")
     assert ending(Finished(1, Happened.EARLY), again=True) is None
