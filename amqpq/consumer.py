@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
-from amqpq.errors import AmqpqError
+from amqpq.errors import AmqpqError, TransportError
 from amqpq.transport.interface import Channel, Connection, Pending
 from amqpq.types import Delivery, Table
 
@@ -93,9 +93,13 @@ class Tap:
 
     def open(self, connection: Connection) -> None:
         """Open the channel and subscribe; `subscribed` or `ended` follows."""
-        channel = self._channel = connection.channel()
         self.alive = True
         post = self._post
+        try:
+            channel = self._channel = connection.channel()
+        except TransportError as error:  # the connection ended before we came to use it
+            post(self._unopened, error)
+            return
         channel.closed.add_done_callback(lambda pending: post(self._closed, pending))
         self._subscribe(channel)
 
@@ -222,10 +226,16 @@ class Tap:
         self.close()
 
     def _closed(self, closed: Pending[AmqpqError | None]) -> None:
+        self._over(closed.result())
+
+    def _unopened(self, error: TransportError) -> None:
+        self._over(error)
+
+    def _over(self, reason: AmqpqError | None) -> None:
         if not self.alive:
             return
         self.alive = self.consuming = False
-        self.reason = closed.result()
+        self.reason = reason
         self._unsettled.clear()
         self._acknowledged.clear()
         self._owner.ended(self, self.reason)

@@ -294,7 +294,10 @@ class Intake:
 
     def _ask(self, line: _Line, tap: Tap, connection: Connection) -> None:
         """Ask on a channel of its own: a refusal must not cost the subscription."""
-        channel = connection.channel()
+        try:
+            channel = connection.channel()
+        except ConnectionLost:
+            return  # the end of the tap is on its way
         answer: Pending[QueueState] = channel.declare_queue(QueueSpec(line.queue), passive=True)
         answer.add_done_callback(lambda done: self._reactor.post(self._told, (line, tap, channel, done)))
 

@@ -166,7 +166,10 @@ class Outlet:
 
     def attach(self, connection: Connection) -> None:
         """Use this connection from now on."""
-        self._channel = connection.channel()
+        try:
+            self._channel = connection.channel()
+        except ConnectionLost:  # it ended before we came to use it; the next one is on its way
+            self._channel = None
 
     def publish(
         self, keys: Sequence[T], publications: Sequence[Publication], then: Callable[[T, Outcome], object]
@@ -192,7 +195,11 @@ class Outlet:
         if connection is None:
             self._reactor.post(then, ConnectionLost("not connected"))
             return
-        channel = connection.channel()  # of its own: a queue that is not there costs the channel
+        try:
+            channel = connection.channel()  # of its own: a queue that is not there costs the channel
+        except TransportError as error:
+            self._reactor.post(then, error)
+            return
         answer: Pending[QueueState] = channel.declare_queue(QueueSpec(queue), passive=True)
         answer.add_done_callback(lambda done: self._reactor.post(_seen, (then, channel, done)))
 
@@ -201,7 +208,7 @@ class Outlet:
         if connection is None:
             return None
         if self._channel is None or (self._channel.closed.done() and not connection.closed.done()):
-            self._channel = connection.channel()
+            self.attach(connection)
         return self._channel
 
     def _answered(self, answered: tuple[Any, ...]) -> None:

@@ -28,8 +28,14 @@ class Waiting:
             self._works.append(job.work())
 
     def next_up(self, job: Job) -> None:
-        """Put a suspect before all others, past the gate: it is to run soon and alone; a limit would keep its mark waiting."""
-        self._works.appendleft(job.work())
+        """Put a marked suspect before all others.
+
+        One that is to run alone does not wait for a limit: there is one of them at a time, and nothing else begins until
+        it has run.
+        """
+        alone = job.suspicion.count > 1
+        if not self._gate.active or alone or not self._gate.hold(job):
+            self._works.appendleft(job.work())
 
     def come_back(self, job: Job) -> None:
         """Put a work that the pool had, and did not begin, to the front. What it needs to pass the gate it has."""

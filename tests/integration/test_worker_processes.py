@@ -394,6 +394,8 @@ def test_a_busy_child_that_is_to_go_ends_when_it_holds_nothing(benches: Any, tmp
     bench.until(lambda: len(list(tmp_path.glob("*.begun.*"))) == 2)
     before = bench.pool.pids
     bench.pool.shrink(1)
+    (going,) = [child for child in bench.pool._children if child.surplus]
+    assert not bench.pool._takes_more(going, going.heard)
     (tmp_path / "open").touch()
     bench.until(lambda: len(bench.done()) == 2)
     bench.until(lambda: len(bench.pool.pids) == 1)

@@ -43,11 +43,11 @@ NOT_TOLD: Final = "(not in events)"
 """In place of arguments and results; nothing at all would read as None."""
 _TRANSIENT: Final = 1
 
-_RAN: Final = frozenset({"succeeded", "failed", "overran", "crashed", "retried"})
+_RAN: Final = frozenset({Happened.SUCCEEDED, Happened.FAILED, Happened.OVERRAN, Happened.CRASHED, Happened.RETRIED})
 """What happens only to a task that has begun."""
 
 
-_ENDS: Final = frozenset(_RAN | {"revoked", "expired", "refused"})
+_ENDS: Final = frozenset(_RAN | {Happened.REVOKED, Happened.EXPIRED, Happened.REFUSED})
 
 
 class Running(NamedTuple):

@@ -63,7 +63,10 @@ class Mailbox:
         connection = self._connection
         if self._over or connection is None or connection.closed.done():
             return
-        channel = connection.channel()
+        try:
+            channel = connection.channel()
+        except ConnectionLost:
+            return  # the next one is on its way
         answers: list[Pending[Any]] = [
             channel.declare_exchange(REQUESTS),
             channel.declare_queue(self._queue),

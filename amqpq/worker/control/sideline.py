@@ -67,7 +67,10 @@ class Sideline:
         if self._channel is None or self._channel.closed.done():
             if self._reactor.monotonic() < self._not_before:
                 return None
-            channel = self._channel = connection.channel()
+            try:
+                channel = self._channel = connection.channel()
+            except ConnectionLost:
+                return None
             channel.closed.add_done_callback(lambda closed: self._reactor.post(self._closed, closed))
             for exchange in (REPLIES, EVENTS):
                 channel.declare_exchange(exchange)

@@ -166,6 +166,7 @@ def test_an_argument_is_found_however_it_is_given() -> None:
 @pytest.mark.parametrize(
     "option",
     [
+        "acks_on_failure_or_timeout",
         "reject_on_worker_lost",
     ],
 )

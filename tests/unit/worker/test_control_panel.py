@@ -226,6 +226,7 @@ def test_an_entry_of_another_kind_revokes_nothing(entry: dict[str, Any]) -> None
         ("succeeded", False, "task-succeeded"),
         ("failed", False, "task-failed"),
         ("failed", True, "task-retried"),
+        ("retried", True, "task-retried"),
         ("overran", False, "task-failed"),
         ("crashed", True, "task-retried"),
         ("crashed", False, "task-failed"),
@@ -246,7 +247,7 @@ def test_every_end_has_its_event(happened: str, again: bool, kind: str) -> None:
 
 def test_what_is_only_put_off_has_none() -> None:
     """A task that is not due, or goes back, has not ended."""
-    for happened in ("early", "untouched"):
+    for happened in ("early", "untouched", "cut-off"):
         assert ending(Finished(1, happened), again=True) is None
 
 

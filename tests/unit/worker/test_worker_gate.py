@@ -422,7 +422,8 @@ def test_nothing_passes_before_the_pool_has_a_place(bench: Callable[..., Bench])
     assert gate.gate.let_through(0, None)
     assert gate.gate.let_through(0, 5)
     assert not gate.gate.passed
-    assert not gate.gate.let_through(1, 1), "what arrived before goes first"
+    assert not gate.gate.let_through(1, 1)
+    assert not gate.gate.passed, "what arrived before goes first"
     assert gate.pass_(room=1) == [number]
 
 

@@ -107,6 +107,15 @@ def test_a_soft_limit_that_is_let_go_is_how_the_task_failed(bench: Bench) -> Non
     assert other.happened == "succeeded"
 
 
+def test_what_a_coroutine_raises_without_a_loop_is_how_its_task_failed(bench: Bench) -> None:
+    """In the pools without a loop of their own, each `async def` task gets one."""
+    envelope = TaskEnvelope("1f0c", "cancel", (), reply_to="amqpq.reply.1")
+    body, properties = bench.app.codec.encode_task(envelope, exchange="", key="default")
+    work = Work(7, "default", body, properties, "", "default", False, False)
+    finished = Executor(bench.app, "w1@h").run(work, lambda _reply: None)
+    assert (finished.happened, finished.reason) == ("failed", "CancelledError: ")
+
+
 def test_a_cancellation_that_is_not_ours_stays_one(bench: Bench) -> None:
     """A task that is cancelled has failed with that, limit or not."""
     for soft in (None, 60.0):

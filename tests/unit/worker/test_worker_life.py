@@ -166,6 +166,22 @@ def test_a_retry_tells_its_hook_and_its_signals(task: Any) -> None:
     assert heard == [("shop.divide", "1f0c", error), "RETRY"]
 
 
+@pytest.mark.parametrize(("attempts_before", "hooks"), [(0, ["on_retry"]), (3, ["on_failure", "after_return"])])
+def test_an_attempt_that_is_to_be_repeated_is_told_as_such(attempts_before: int, hooks: list[str]) -> None:
+    """`on_retry` while there is another attempt, `on_failure` when it was the last."""
+    app = App({**TOPOLOGY, "delays": {"max": "1h"}})
+
+    @app.task(name="shop.try", base=Watched, autoretry_for=(LookupError,), max_retries=3)
+    def attempt() -> None:
+        raise LookupError
+
+    envelope = TaskEnvelope("1f0c", "shop.try", (), {}, retries=attempts_before)
+    body, properties = app.codec.encode_task(envelope, exchange="", key="default")
+    Executor(app, "w1@h").run(Work(7, "default", body, properties, "", "default", False, False), lambda _: None)
+    watched: Any = attempt
+    assert [each[0] for each in watched.told] == ["before_start", *hooks]
+
+
 class Keeper:
     """Writes down which limits count when."""
 

@@ -470,3 +470,38 @@ def test_the_watchdog_leaves_a_healthy_consumer_alone(
     until(lambda: len(asked) > 20)
     assert "subscribing again" not in caplog.text
     assert worker.stop() is ExitCode.FINISHED
+
+
+def test_a_connection_that_ends_before_it_is_used_is_replaced(
+    app: App, start: Any, broker: MemoryBroker, until: Until
+) -> None:
+    """Found by one thread and lost before the loop hears of it: the worker looks for the next one, and goes on."""
+    worker = start()
+    lost: list[object] = []
+
+    class Unlucky:
+        """Hands out connections of which the first two are lost already."""
+
+        def __init__(self, link: Any) -> None:
+            self._link = link
+            self._left = 2
+
+        def connection(self, timeout_seconds: float | None) -> Any:
+            connection = self._link.connection(timeout_seconds)
+            if self._left:
+                self._left -= 1
+                lost.append(connection)
+                with broker.lock:
+                    connection.lose("too late")
+            return connection
+
+        def close(self, timeout_seconds: float | None = 5.0) -> None:
+            self._link.close(timeout_seconds)
+
+    parts = worker.loop._parts
+    for lane in (parts.consuming, parts.publishing):
+        lane._link = Unlucky(lane._link)
+    broker.kill_connections()
+    until(lambda: len(lost) == 4)
+    assert app.send_task("shop.add", (2, 3)).get(timeout=10) == 5
+    assert worker.stop() is ExitCode.FINISHED
