@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -21,7 +21,7 @@ from amqpq.consumer import Tap
 from amqpq.errors import AccessRefused, AmqpqError, ConnectionLost, ObjectNotFound
 from amqpq.log import WORKER
 from amqpq.transport.interface import Channel, Connection, Pending
-from amqpq.types import Delivery, QueueSpec, QueueState
+from amqpq.types import Delivery, QueueSpec, QueueState, Table
 from amqpq.worker.lane import Lane
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.states import SUBSCRIPTION, Position
@@ -80,11 +80,21 @@ class Intake:
         lane: The connection.
         owner: Gets the deliveries.
         reactor: The loop's.
+        ask_for: Returns the arguments of the subscription to a queue.
     """
 
-    def __init__(self, queues: Sequence[str], prefetch: int, lane: Lane, owner: Owner, reactor: Reactor) -> None:
+    def __init__(
+        self,
+        queues: Sequence[str],
+        prefetch: int,
+        lane: Lane,
+        owner: Owner,
+        reactor: Reactor,
+        ask_for: Callable[[str, Connection], Table] = lambda _queue, _connection: {},
+    ) -> None:
         self._lines = {queue: _Line(queue) for queue in queues}
         self._prefetch = prefetch
+        self._ask_for = ask_for
         self._lane = lane
         self._owner = owner
         self._reactor = reactor
@@ -248,7 +258,8 @@ class Intake:
             line.timer = None
         line.silent = 0
         line.position.move("open")
-        tap = line.tap = Tap(line.queue, self._prefetch, self, self._reactor.post)
+        arguments = self._ask_for(line.queue, connection)
+        tap = line.tap = Tap(line.queue, self._prefetch, self, self._reactor.post, arguments)
         tap.open(connection)
 
     def _reopen(self, line: _Line) -> None:

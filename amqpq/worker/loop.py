@@ -16,6 +16,7 @@ Exit codes: 0, everything that was begun is finished; 1, an error; 3, work that 
 from __future__ import annotations
 
 import logging
+import math
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,7 +31,8 @@ from amqpq.errors import Replayed
 from amqpq.log import WORKER
 from amqpq.security.replay import SeenIds
 from amqpq.transport.interface import Connection
-from amqpq.types import Delivery
+from amqpq.types import Delivery, Table
+from amqpq.worker import timeouts
 from amqpq.worker.autoscale import Scale, Sizing
 from amqpq.worker.control import ControlPlan, Inside, Office
 from amqpq.worker.deadletter import Place
@@ -84,6 +86,8 @@ class LoopPlan:
     shutdown_timeout_seconds: float
     control: ControlPlan = field(default_factory=ControlPlan)
     scale: Scale | None = None
+    hard_limits: tuple[float | None, ...] = (None,)
+    """Of every task that may come, seconds; None is a task without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ class Loop:
         )
         self.gate = Gate(parts.host, parts.consuming, parts.reactor, plan.prefetch, self._settler.put_off)
         self._waiting = Waiting(self.gate)
-        self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor)
+        self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor, self._ask_for)
         self._verdicts = Verdicts(parts.host.codec)
         self._suspects = Suspects(self._jobs, self._settler.conclude, self._verdicts.poisonous, parts.reactor)
         self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)
@@ -310,6 +314,14 @@ class Loop:
         if self.stage in {Stage.STARTING, Stage.WORKING}:
             self._position.move("ready")
             self._intake.open()
+
+    def _ask_for(self, queue: str, connection: Connection) -> Table:
+        """Ask the broker for the patience that the tasks need, where it can be asked."""
+        waves = math.ceil(self._intake.prefetch / max(1, self._pool.size))
+        version = connection.server.version_tuple
+        return timeouts.consumer_arguments(
+            self._parts.host.topology.queues[queue], self._plan.hard_limits, waves, version
+        )
 
     def _complain_when_blocked(self) -> None:
         if self.stage is Stage.OVER:

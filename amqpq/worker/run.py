@@ -108,6 +108,7 @@ def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, listeners: tuple[
             plan.shutdown_timeout_seconds,
             ControlPlan(plan.events),
             plan.scale,
+            tuple(hard_limits(plan, host).values()),
         ),
         Parts(
             host,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -81,3 +83,25 @@ def test_a_limit_beyond_the_patience_of_the_broker_is_refused(start_worker: Any,
     said = " ".join(worker.text.split())
     assert "queue 'default': the broker takes back what is not acknowledged within 1800 s, and these tasks may" in said
     assert "set consumer_timeout in rabbitmq.conf and say so in the file" in said
+
+
+def test_a_worker_asks_for_the_time_that_its_tasks_need(
+    start_worker: Any, broker_server: Any, vhost_url: str, until: Any, tmp_path: Path
+) -> None:
+    """From RabbitMQ 4.3 on the subscription to a quorum queue says how long a delivery may be held."""
+    version = [int(part) for part in broker_server.request("GET", "overview")["rabbitmq_version"].split(".")[:2]]
+    file = tmp_path / "topology.yaml"
+    file.write_text("amqpq: 1\nproject: shop\nsecurity: {signing: off}\nqueues: {slow: {type: quorum}}\n")
+    worker = start_worker(
+        "-t", str(file), "--apply", "-c", "1", "--prefetch", "2", "-Q", "slow", "--time-limit", "1200"
+    )
+
+    def consumers() -> list[Any]:
+        found = broker_server.request("GET", f"consumers/{urlsplit(vhost_url).path[1:]}")
+        return [each for each in found if each["queue"]["name"] == "slow"]
+
+    until(consumers, "the management API knows the consumer")
+    (consumer,) = consumers()
+    asked = {"x-consumer-timeout": (2 * 1200 + 60) * 1000} if version >= [4, 3] else {}
+    assert (consumer["arguments"] or {}) == asked
+    assert worker.stop() == 0
