@@ -28,7 +28,11 @@ REFERENCE = ROOT / "docs" / "reference"
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`\]\((?P<link>[^)]+)\)")
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", REFERENCE / "guarantees.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", REFERENCE / "guarantees.md", REFERENCE / "thirty-pains.md"],
+    ids=lambda page: page.name,
+)
 def test_every_named_test_exists(page: Path) -> None:
     """A guarantee refers to tests that are there, and links to their file."""
     named = list(NAMED_TEST.finditer(page.read_text(encoding="utf-8")))
@@ -50,6 +54,15 @@ def test_the_ten_guarantees_are_all_there() -> None:
         assert "**Holds" in text or "**Not built yet" in text, title
         assert NAMED_TEST.search(text), title
         assert f"| {title} |" in readme
+
+
+def test_all_thirty_pains_have_a_test_or_a_reason() -> None:
+    """Thirty sections in order; each names a test, or says why there is none."""
+    page = (REFERENCE / "thirty-pains.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## (\d+)\. ([^\n]+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert [int(number) for number, _, _ in sections] == list(range(1, 31))
+    for _, title, text in sections:
+        assert NAMED_TEST.search(text) or "not part of `make test`" in text, title
 
 
 LINK = re.compile(r"\]\((?!https?:|mailto:)(?P<file>[^)#]*)(?:#(?P<heading>[^)]+))?\)")
