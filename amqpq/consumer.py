@@ -76,6 +76,8 @@ class Tap:
         self.alive = False
         self.consuming = False
         self.reason: AmqpqError | None = None
+        self.received = 0
+        """How many deliveries came."""
         self._owner = owner
         self._post = post
         self._arguments = arguments
@@ -198,6 +200,7 @@ class Tap:
 
     def _delivered(self, delivery: Delivery) -> None:
         if self.alive:
+            self.received += 1
             self._unsettled[delivery.tag] = None
             self._owner.delivered(self, delivery)
 

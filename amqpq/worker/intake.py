@@ -6,14 +6,14 @@ again (at once after a reconnect, else after a growing pause), or the worker end
 missing for `MISSING_SECONDS` will not come by itself.
 
 Believing that one consumes is not consuming. A watchdog compares what should be with what is: a queue without a tap, a
-subscription without an answer, and, asked from the broker, a queue without a consumer.
+subscription without an answer, and, asked from the broker, a queue without a consumer, or one that has messages for nobody.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -67,6 +67,8 @@ class _Line:
     failures: int = 0
     missing_since: float | None = None
     silent: int = 0
+    received: int = 0
+    """Deliveries of the tap when the broker was last asked."""
     extra: bool = False
     """It was added while the worker ran; without it the worker goes on."""
 
@@ -81,6 +83,7 @@ class Intake:
         owner: Gets the deliveries.
         reactor: The loop's.
         ask_for: Returns the arguments of the subscription to a queue.
+        one_at_a_time: Queues that deliver to one consumer only, so that another one may well get nothing.
     """
 
     def __init__(
@@ -91,10 +94,12 @@ class Intake:
         owner: Owner,
         reactor: Reactor,
         ask_for: Callable[[str, Connection], Table] = lambda _queue, _connection: {},
+        one_at_a_time: Collection[str] = (),
     ) -> None:
         self._lines = {queue: _Line(queue) for queue in queues}
         self._prefetch = prefetch
         self._ask_for = ask_for
+        self._one_at_a_time = frozenset(one_at_a_time)
         self._lane = lane
         self._owner = owner
         self._reactor = reactor
@@ -259,6 +264,7 @@ class Intake:
         line.silent = 0
         line.position.move("open")
         arguments = self._ask_for(line.queue, connection)
+        line.received = 0
         tap = line.tap = Tap(line.queue, self._prefetch, self, self._reactor.post, arguments)
         tap.open(connection)
 
@@ -325,10 +331,16 @@ class Intake:
         channel.close()
         if line.tap is not tap or line.position.state != "consuming":
             return
-        if answer.result().consumers:
-            line.silent = 0
-        else:
+        state = answer.result()
+        nothing_came, line.received = line.received == tap.received, tap.received
+        if not state.consumers:
             self._suspect(line, "has no consumer, says the broker")
+        elif state.messages and nothing_came and not tap.unsettled and line.queue not in self._one_at_a_time:
+            # Seen on 3.10.8: a quorum queue that is deleted and made anew within milliseconds keeps the consumer in its
+            # books, and delivers nothing to it.
+            self._suspect(line, "holds messages and delivers none")
+        else:
+            line.silent = 0
 
     def _suspect(self, line: _Line, what: str) -> None:
         line.silent += 1

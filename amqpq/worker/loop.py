@@ -139,7 +139,10 @@ class Loop:
         )
         self.gate = Gate(parts.host, parts.consuming, parts.reactor, plan.prefetch, self._settler.put_off)
         self._waiting = Waiting(self.gate)
-        self._intake = Intake(plan.queues, plan.prefetch, parts.consuming, self, parts.reactor, self._ask_for)
+        single = [name for name, queue in topology.queues.items() if queue.single_active]
+        self._intake = Intake(
+            plan.queues, plan.prefetch, parts.consuming, self, parts.reactor, self._ask_for, one_at_a_time=single
+        )
         self._verdicts = Verdicts(parts.host.codec)
         self._suspects = Suspects(self._jobs, self._settler.conclude, self._verdicts.poisonous, parts.reactor)
         self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)

@@ -108,9 +108,9 @@ def worker_environment(url: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "AMQPQ_BROKER_URL": url, "SHOP_KEY": KEY, "PYTHONUNBUFFERED": "1"}
 
 
-def until(condition: Callable[[], object], what: str = "the condition") -> None:
+def until(condition: Callable[[], object], what: str = "the condition", seconds: float = DEADLINE_SECONDS) -> None:
     """Wait for a condition; fail at the deadline."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + seconds
     pause = threading.Event()
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come true in time"

@@ -23,6 +23,9 @@ from amqpq.types import Properties, Publication, QueueSpec
 from tests.acceptance.conftest import APPS, Starter, worker_environment
 
 DEADLINE_SECONDS = 60.0
+STALL_SECONDS = 240.0
+"""The broker may make a pause of three minutes on the way back, where a confirm from queue to queue got lost
+(rabbit_fifo_dlx_worker, dead_letter_worker_publisher_confirm_timeout)."""
 DEAD = "shop.dead"
 Until = Callable[..., None]
 
@@ -211,6 +214,7 @@ def test_what_a_stranger_wrote_does_not_reach_the_terminal(shop: App, vhost_url:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.timeout(400)
 def test_a_tool_that_is_stopped_in_the_middle_loses_and_doubles_nothing(
     shop: App, vhost_url: str, until: Until, number: signal.Signals
 ) -> None:
@@ -225,9 +229,10 @@ def test_a_tool_that_is_stopped_in_the_middle_loses_and_doubles_nothing(
     until(lambda: ready(shop, "default") + ready(shop, DEAD) == 300)
     assert 0 < ready(shop, DEAD) < 300
     dlq(vhost_url, "requeue", "--all")
-    until(lambda: (ready(shop, "default"), ready(shop, DEAD)) == (300, 0))
+    until(lambda: (ready(shop, "default"), ready(shop, DEAD)) == (300, 0), seconds=STALL_SECONDS)
 
 
+@pytest.mark.timeout(400)
 def test_a_tool_that_is_killed_in_the_middle_loses_and_doubles_nothing(shop: App, vhost_url: str, until: Until) -> None:
     """The next run finishes what was under way, and goes on."""
     park(shop, 300)
@@ -236,7 +241,7 @@ def test_a_tool_that_is_killed_in_the_middle_loses_and_doubles_nothing(shop: App
     process.kill()
     process.communicate(timeout=DEADLINE_SECONDS)
     dlq(vhost_url, "requeue", "--all")
-    until(lambda: ready(shop, "default") == 300)
+    until(lambda: ready(shop, "default") == 300, seconds=STALL_SECONDS)
     back = [row["id"] for row in rows(vhost_url, "--queue", "default", "--limit", "1000")]
     assert sorted(back) == sorted(f"n{number}" for number in range(300))
     assert ready(shop, DEAD) == ready(shop, "shop.returning") == 0

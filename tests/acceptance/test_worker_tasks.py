@@ -161,7 +161,7 @@ def test_a_task_that_kills_its_process_is_tried_again_and_parked(
     assert headers["amqpq-signal"] == "SIGKILL"
     assert "amqpq-exit-code" not in headers
     assert headers["amqpq-peak-memory"] > 10 * 2**20
-    assert f"shop: about to die in {tmp_path}" in headers["amqpq-last-logs"]
+    assert f"about to die in {tmp_path}" in headers["amqpq-last-logs"]
     assert len(list(tmp_path.glob("died.*"))) == 3
     assert shop.collect(others, timeout=WAIT_SECONDS) == list(range(1, 51))
     assert worker.stop() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from amqpq.testing.memory import MemoryBroker
 from amqpq.topology.declarations import queue_spec
 from amqpq.transport import flow
 from amqpq.transport.interface import Flow, Pending
-from amqpq.types import Delivery, Outcome, Properties, Publication, QueueSpec
+from amqpq.types import Delivery, Outcome, Properties, Publication, QueueSpec, QueueState
 from amqpq.worker import intake
 from amqpq.worker.loop import ExitCode
 from amqpq.worker.pools.interface import Crash
@@ -455,6 +456,27 @@ def test_the_watchdog_finds_a_consumer_that_the_broker_does_not_have(
     assert result.get(timeout=10) == 5
     until(lambda: all(broker.queues()[queue].consumers == 1 for queue in ("default", "forgetful")))
     assert worker.loop.counts["succeeded"] == 1
+    assert worker.stop() is ExitCode.FINISHED
+
+
+def test_the_watchdog_finds_a_consumer_that_gets_nothing(
+    app: App, start: Any, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker has a consumer in its books, holds messages, and delivers none: the worker subscribes again."""
+    monkeypatch.setattr(intake, "WATCH_SECONDS", 0.05)
+    worker = start()
+    told = intake.Intake._told
+
+    def ghost(self: intake.Intake, what: tuple[Any, ...]) -> None:
+        line, tap, channel, answer = what
+        pending: Future[QueueState] = Future()
+        pending.set_result(replace(answer.result(), consumers=1))
+        told(self, (line, tap, channel, pending))
+
+    monkeypatch.setattr(intake.Intake, "_told", ghost)
+    with broker.lock:
+        broker.host.queues["default"].consumers.clear()
+    assert app.send_task("shop.add", (2, 3)).get(timeout=10) == 5
     assert worker.stop() is ExitCode.FINISHED
 
 
