@@ -240,6 +240,7 @@ class Intake:
         if isinstance(reason, ConnectionLost):
             line.position.move("disconnected")
             return  # the next connection brings the next tap
+        why = reason or ("it was deaf" if line.position.state == "renewing" else "the broker cancelled the consumer")
         line.position.move("ended")
         pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(line.failures - 1, 10))
         pause *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
@@ -248,7 +249,7 @@ class Intake:
         remedy = "; `amqpq topology apply` creates it" if isinstance(reason, ObjectNotFound) else ""
         logger.warning(
             "not consuming %s: %s%s; trying again in %.1f s",
-            tap.queue, reason or "the broker cancelled the consumer", remedy, pause, extra={"amqpq_queue": tap.queue},
+            tap.queue, why, remedy, pause, extra={"amqpq_queue": tap.queue},
         )  # fmt: skip
         line.timer = self._reactor.call_later(pause, lambda: self._reopen(line))
 
