@@ -35,6 +35,10 @@ T = TypeVar("T")
 TIMEOUT_SECONDS: Final = 30.0
 WINDOW: Final = 32
 """Messages that are asked for at once, and copies that wait for their confirm."""
+ROUNDS: Final = 5
+"""How often it begins anew because copies of a run that was cut off turn up in the middle."""
+RESTING_LOOKS: Final = 3
+LOOK_SECONDS: Final = 0.1
 COPIES: Final = 500
 """That are finished at a time."""
 DEFAULT_SCAN: Final = 10_000
@@ -102,6 +106,10 @@ class Sending:
     dry_run: bool = False
     window: int = WINDOW
     on_progress: Callable[[Tally], object] | None = None
+
+
+class _OthersOnTheWayError(OutcomeUnknown):
+    """Copies of a run that was cut off turned up among ours: its connection had only just gone."""
 
 
 class Desk:
@@ -188,8 +196,22 @@ class Desk:
             Blocked: The broker takes no messages now.
             ResourceLocked: Another run is at work.
         """
-        if not sending.dry_run:
+        if sending.dry_run:
+            self._send_back(source, choice, sending, tally)
+            return
+        for left in reversed(range(ROUNDS)):
             self.finish([source], tally)
+            try:
+                self._send_back(source, choice, sending, tally)
+            except _OthersOnTheWayError:
+                if not left:
+                    raise
+            else:
+                break
+        # What a run that was killed held comes back to the way when the broker has noticed its end, which may be only now.
+        self.finish([source], tally)
+
+    def _send_back(self, source: Source, choice: Choice, sending: Sending, tally: Tally) -> None:
         looked = Looked()
         bucket = Bucket(sending.per_second, self._clock.monotonic, burst=sending.window)
         limit = sending.bounds.limit
@@ -232,6 +254,8 @@ class Desk:
         known = {source.queue: source for source in sources}
         with self._channel() as moving:
             left = self._run(returning.prepare(moving, self._way))
+            if left or sources:
+                left = self._rested(sources)
             while left:
                 copies = self._run(returning.take_copies(moving, self._way, min(left, COPIES)))
                 if not copies:
@@ -239,9 +263,30 @@ class Desk:
                 marks = returning.marks(copies)
                 for queue in {returning.queue_of(mark) for mark in marks}:
                     self._drop_originals(known.get(queue) or Source(queue), marks)
-                tally.finished += self._run(returning.move_once(moving, copies))
+                tally.finished += self._run(returning.move_once(moving, self._way, copies))
                 tally.ids.update(str(copy.properties.headers.get("id") or "") for copy in copies)
                 left -= len(copies)
+
+    def _rested(self, sources: Sequence[Source]) -> int:
+        """Wait until the way and the dead letters rest; return how many copies are on the way.
+
+        A run that was killed held copies, and perhaps their originals. The broker gives them back one queue after the other.
+        A copy that is moved before its original is there again would be the first of two.
+        """
+        before: list[int] = []
+        resting = 0
+        while resting < RESTING_LOOKS:
+            now = [self._count_or_none(source) for source in (Source(self._way.name), *sources)]
+            resting = resting + 1 if now == before else 0
+            before = now
+            self._stop.wait(LOOK_SECONDS)
+        return before[0]
+
+    def _count_or_none(self, source: Source) -> int:
+        try:
+            return self.count(source)
+        except ObjectNotFound:
+            return 0
 
     def _drop_originals(self, source: Source, marks: Counter[str]) -> None:
         """Acknowledge the dead letters whose copies are on the way. Where they are is not known: the queue is gone through."""
@@ -326,10 +371,10 @@ class Desk:
         self._check_held(reading)
         copies = self._run(returning.take_copies(moving, self._way, len(chosen)))
         if returning.marks(copies) != Counter(returning.token(letter) for letter, _ in chosen):
-            raise OutcomeUnknown(
+            raise _OthersOnTheWayError(
                 "there are other copies on the way, of a run that was cut off; the next run finishes them"
             )
-        self._run(returning.move(moving, copies))
+        self._run(returning.move(moving, self._way, copies))
         self._check_held(moving)
         tally.sent.update(publication.routing_key for _, publication in chosen)
 

@@ -228,8 +228,8 @@ def test_a_tool_that_is_stopped_in_the_middle_loses_and_doubles_nothing(
     assert "interrupted" in said
     until(lambda: ready(shop, "default") + ready(shop, DEAD) == 300)
     assert 0 < ready(shop, DEAD) < 300
-    dlq(vhost_url, "requeue", "--all")
-    until(lambda: (ready(shop, "default"), ready(shop, DEAD)) == (300, 0), seconds=STALL_SECONDS)
+    go_on(shop, vhost_url, 300, until)
+    assert ready(shop, DEAD) == 0
 
 
 @pytest.mark.timeout(400)
@@ -240,11 +240,21 @@ def test_a_tool_that_is_killed_in_the_middle_loses_and_doubles_nothing(shop: App
     until(lambda: ready(shop, "default") > 20, "something sent back")
     process.kill()
     process.communicate(timeout=DEADLINE_SECONDS)
-    dlq(vhost_url, "requeue", "--all")
-    until(lambda: ready(shop, "default") == 300, seconds=STALL_SECONDS)
+    go_on(shop, vhost_url, 300, until)
     back = [row["id"] for row in rows(vhost_url, "--queue", "default", "--limit", "1000")]
     assert sorted(back) == sorted(f"n{number}" for number in range(300))
     assert ready(shop, DEAD) == ready(shop, "shop.returning") == 0
+
+
+def go_on(shop: App, url: str, count: int, until: Until) -> None:
+    """Type the command again until everything is back: mostly once, and once more if the broker was slow to see a tool's end."""
+
+    def again() -> bool:
+        dlq(url, "requeue", "--all")
+        until(lambda: ready(shop, "default") >= count or ready(shop, "shop.returning"), seconds=STALL_SECONDS)
+        return ready(shop, "default") == count
+
+    until(again, "everything is back", STALL_SECONDS)
 
 
 def _requeueing(url: str, rate: str) -> subprocess.Popen[str]:

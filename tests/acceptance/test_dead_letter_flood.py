@@ -18,7 +18,7 @@ from amqpq.transport.interface import Flow
 from amqpq.types import Delivery, Publication
 from amqpq.worker.deadletter import Evidence, Place, dead_letter
 from tests.acceptance.conftest import APPS, worker_environment
-from tests.acceptance.test_dead_letter_desk import DEAD, DEADLINE_SECONDS, STALL_SECONDS, dlq, publish, ready, rows
+from tests.acceptance.test_dead_letter_desk import DEAD, DEADLINE_SECONDS, dlq, go_on, publish, ready, rows
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -93,8 +93,7 @@ def test_ten_thousand_go_back_once_each_although_the_tool_is_killed(shop: App, v
         until(lambda moment=moment: ready(shop, "default") > moment)
         process.kill()
         process.wait(DEADLINE_SECONDS)
-    dlq(vhost_url, "requeue", "--all")
-    until(lambda: ready(shop, "default") == EACH * len(CAUSES), "everything is back", STALL_SECONDS)
+    go_on(shop, vhost_url, EACH * len(CAUSES), until)
     assert ready(shop, DEAD) == ready(shop, "shop.returning") == 0
     back = every_id(shop, "default")
     assert set(back) == {f"{cause}-{number}" for cause in CAUSES for number in range(EACH)}

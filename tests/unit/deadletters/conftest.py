@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
+from amqpq.deadletters import desk
 from amqpq.deadletters.letter import Letter, read
 from amqpq.types import Delivery, Properties
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The in-memory broker gives back at once; nobody has to wait for that."""
+    monkeypatch.setattr(desk, "LOOK_SECONDS", 0.0)
+
 
 NOW = 1_795_000_000.0
 PARKED: dict[str, Any] = {

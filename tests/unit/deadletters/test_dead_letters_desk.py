@@ -285,8 +285,9 @@ def test_a_rate_is_kept_by_pauses_that_are_long_enough(broker: MemoryBroker) -> 
     tally = Tally()
     Desk(broker.connect(), clock, stop=pauses).send_back(DEAD, ALL, Sending(BACK.plan, per_second=2.0), tally)
     assert tally.sent_count == 100
-    assert sum(pauses.waited) == pytest.approx(49.5)
-    assert len(pauses.waited) == 99
+    paused = [pause for pause in pauses.waited if pause]  # it waits for no time until nothing moves, see `_no_rest`
+    assert sum(paused) == pytest.approx(49.5)
+    assert len(paused) == 99
 
 
 def test_exactly_what_was_held_is_dropped(broker: MemoryBroker) -> None:
