@@ -7,30 +7,21 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import logging
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from amqpq.errors import BrokerSetupError
 from amqpq.worker.plan import POOLS
-from tests.faults import clusters, report, rows_broker, rows_cluster, rows_network, rows_processes
-from tests.faults.brokers import RELEASES, Release, Server, SingleNode
-from tests.faults.clusters import Cluster
-from tests.faults.report import Cell
-from tests.faults.scene import Column, Row, play
+from tests.faults import report
+from tests.faults.brokers import RELEASES
+from tests.faults.lanes import EXPECTED_SECONDS, GROUPS, ROWS, Group, How, run_all
+from tests.faults.scene import Column, Row
 
-ROWS: Final = {
-    row.name: row for row in (*rows_processes.ROWS, *rows_broker.ROWS, *rows_network.ROWS, *rows_cluster.ROWS)
-}
 QUEUES: Final = ("classic", "quorum")
 TASKS: Final = 2000
-EXPECTED_SECONDS: Final = {"node": 10.0, "cluster": 35.0}
-"""Of a cell, measured on two cores; for the estimate alone."""
 
 
 def words(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -57,18 +48,24 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--versions", type=words(versions), default=versions, help=", ".join(versions))
     parser.add_argument("--tasks", type=int, default=TASKS, help="per cell (%(default)s)")
     parser.add_argument("--markdown", type=Path, help="file for the table")
-    parser.add_argument("--json", type=Path, help="file for everything that was counted")
+    parser.add_argument(
+        "--journal", type=Path, help="file that gets a line of JSON per cell; cells that hold in it are not run again"
+    )
+    parser.add_argument("--lanes", type=int, default=2, help="brokers side by side (%(default)s)")
     parser.add_argument("--list", action="store_true", help="show the cells and the expected time, run none")
     parser.add_argument("--debug", action="store_true", help="show why a cell itself failed")
     parser.add_argument("--keep", type=Path, help="folder that keeps the workers' logs of each cell")
     return parser.parse_args(given)
 
 
-def cells(options: argparse.Namespace, release: Release, kind: str) -> Iterator[tuple[Row, Column]]:
+def cells(options: argparse.Namespace, group: Group) -> Iterator[tuple[Row, Column]]:
     """Yield the cells of one broker."""
+    version, kind = group
+    if version not in options.versions:
+        return
     chosen = [ROWS[name] for name in options.faults if ROWS[name].kind == kind]
     for row, pool, queue in itertools.product(chosen, options.pools, options.queues):
-        column = Column(pool, queue, release.version)
+        column = Column(pool, queue, version)
         if row.fits(column):
             yield row, column
 
@@ -76,81 +73,29 @@ def cells(options: argparse.Namespace, release: Release, kind: str) -> Iterator[
 def main(given: Sequence[str] | None = None) -> int:
     """Run what was asked for; return the exit code."""
     options = arguments(given)
-    logging.basicConfig(level=logging.DEBUG if options.debug else logging.CRITICAL)
-    if options.debug:
-        for name in ("amqpq", "amqp"):
-            logging.getLogger(name).setLevel(logging.INFO)
-    releases = [release for release in RELEASES if release.version in options.versions]
-    groups = [
-        (release, kind, found)
-        for release in releases
-        for kind in ("node", "cluster")
-        if (found := list(cells(options, release, kind)))
-    ]
-    expected = sum(EXPECTED_SECONDS[kind] * len(found) for _, kind, found in groups)
-    print(
-        f"{sum(len(found) for *_, found in groups)} cells of {options.tasks} tasks, about {expected / 60:.0f} minutes"
-    )
+    known = report.read(options.journal.read_text("utf-8")) if options.journal and options.journal.exists() else []
+    kept = {(cell.row, cell.column): cell for cell in known if not cell.broken}
+    asked = [(group, row, column) for group in GROUPS for row, column in cells(options, group)]
     if options.list:
-        for _, _, found in groups:
-            for row, column in found:
+        with suppress(BrokenPipeError):
+            for _, row, column in asked:
                 print(f"{row.name:18} {column.pool:8} {column.queue:7} {column.version:7} {row.sentence}")
         return 0
-    done: list[Cell] = []
-    skipped: list[str] = []
+    todo = [(group, (row.name, column)) for group, row, column in asked if (row.name, column) not in kept]
+    groups = {group: found for group in GROUPS if (found := [cell for of, cell in todo if of == group])}
+    expected = sum(EXPECTED_SECONDS[kind] * len(found) for (_, kind), found in groups.items()) / options.lanes
+    print(f"{len(todo)} cells of {options.tasks} tasks, about {expected / 60:.0f} minutes", flush=True)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="amqpq-faults-") as scratch:
-        folder = options.keep or Path(scratch)
-        with suppress(KeyboardInterrupt):
-            for release, kind, found in groups:
-                try:
-                    run_group(release, kind, found, done, (options.tasks, folder, Path(scratch)))
-                except BrokerSetupError as error:
-                    skipped.append(f"RabbitMQ {release.version}, {kind}: {error}")
-                    print(f"NO  {skipped[-1]}", flush=True)
-    table = report.markdown(done, ROWS)
+    how = How(options.tasks, options.lanes, options.journal, options.keep, options.debug)
+    done, refused = run_all(groups, how)
+    ran = {(cell.row, cell.column): cell for cell in (*kept.values(), *done)}
+    results = [ran[row.name, column] for _, row, column in asked if (row.name, column) in ran]
+    table = report.markdown(results, ROWS)
     print(f"\n{table}\n{(time.monotonic() - began) / 60:.1f} minutes")
     if options.markdown:
         options.markdown.write_text(table, encoding="utf-8")
-    if options.json:
-        options.json.write_text(report.as_json(done), encoding="utf-8")
-    complete = len(done) == sum(len(found) for *_, found in groups)
-    return 0 if complete and not skipped and not any(cell.broken for cell in done) else 1
-
-
-def run_group(
-    release: Release, kind: str, found: Sequence[tuple[Row, Column]], done: list[Cell], how: tuple[int, Path, Path]
-) -> None:
-    """Run the cells of one broker, and add them to `done`.
-
-    Raises:
-        BrokerSetupError: The broker cannot be had.
-    """
-    count, folder, scratch = how
-    if kind == "cluster" and (reason := clusters.obstacle()):
-        raise BrokerSetupError(reason)
-    place = scratch / f"{kind}-{release.version}"
-    server = make(kind, release, place)
-    try:
-        server.start()
-        print(f"RabbitMQ {server.version}, {kind}", flush=True)
-        for row, column in found:
-            if kind == "cluster" and done and done[-1].broken:
-                server.stop()  # whatever it is in now, the next cell gets a new one
-                server = make(kind, release, place)
-                server.start()
-            name = f"{len(done)}-{row.name}-{column.pool}-{column.queue}-{release.version}"
-            tally = play(row, column, server, count=count, folder=folder / name)
-            done.append(Cell(row.name, column, tally))
-            print(report.line(done[-1]), flush=True)
-            server.start()
-    finally:
-        server.stop()
-
-
-def make(kind: str, release: Release, place: Path) -> Server:
-    """Return a broker of that kind, not started."""
-    return Cluster(release, place) if kind == "cluster" else SingleNode(release, place)
+    complete = len(results) == len(asked)
+    return 0 if complete and not refused and not any(cell.broken for cell in results) else 1
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from amqpq.node.process import Process
 from amqpq.node.state import State
 from tests.faults.brokers import LONG_BOOT_SECONDS, Release, installation
 
-SUBNET: Final = "10.203.78"
-CLIENT: Final = f"{SUBNET}.254"
+SUBNETS: Final = ("10.203.78", "10.203.79", "10.203.80")
+"""One per version: clusters may stand side by side."""
+CLIENT: Final = 254
 COUNT: Final = 3
 PORTS: Final = Ports(amqp=5672, management=15672, distribution=25672, epmd=4369)
 """The usual ones: nobody else is on these hosts."""
@@ -77,16 +78,17 @@ class Cluster:
 
     kind = "cluster"
 
-    def __init__(self, release: Release, folder: Path) -> None:
+    def __init__(self, release: Release, folder: Path, number: int) -> None:
         found = installation(release)
         self.version = found.version or release.version
         self._folder = folder
-        self._mark = f"amqpq-faults-{os.getpid()}"
-        self._cable = f"aqf{os.getpid() % 1_000_000}"
+        self._mark = f"amqpq-faults-{number}-{os.getpid()}"
+        self._cable = f"aqf{number}-{os.getpid() % 1_000_000}"
+        self._subnet = SUBNETS[number]
         self._switch = f"{self._mark}-switch"
         self.hosts = tuple(
-            HostedNode(folder / f"node{number}", f"{SUBNET}.{number}", f"{self._mark}-{number}", found)
-            for number in range(1, COUNT + 1)
+            HostedNode(folder / f"node{host}", f"{self._subnet}.{host}", f"{self._mark}-{host}", found)
+            for host in range(1, COUNT + 1)
         )
         self._wired = False
         self._joined = False
@@ -160,7 +162,7 @@ class Cluster:
             _ip("-n", node.namespace, "link", "set", "eth0", "up")
         _ip("link", "add", self._cable, "type", "veth", "peer", "name", "to-clients", "netns", switch)
         _ip("-n", switch, "link", "set", "to-clients", "master", "bridge0", "up")
-        _ip("address", "add", f"{CLIENT}/24", "dev", self._cable)
+        _ip("address", "add", f"{self._subnet}.{CLIENT}/24", "dev", self._cable)
         _ip("link", "set", self._cable, "up")
 
 

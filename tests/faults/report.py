@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tests.faults.scene import Column, Row
 from tests.faults.tally import Tally, broken
@@ -63,17 +64,21 @@ def _text(cell: Cell | None) -> str:
     return f"**{counts}**" if cell.broken else counts
 
 
-def as_json(cells: Sequence[Cell]) -> str:
-    """Return everything that was counted."""
+def entry(cell: Cell) -> str:
+    """Return the line that a journal keeps of a cell: everything that was counted, as JSON."""
     return json.dumps(
-        [
-            {
-                "fault": cell.row,
-                **dataclasses.asdict(cell.column),
-                **dataclasses.asdict(cell.tally),
-                "broken": cell.broken,
-            }
-            for cell in cells
-        ],
-        indent=1,
+        {"fault": cell.row, "column": dataclasses.asdict(cell.column), "tally": dataclasses.asdict(cell.tally)}
     )
+
+
+def read(text: str) -> list[Cell]:
+    """Return the cells of a journal; of one that was run again, the last."""
+    found: dict[tuple[str, Column], Cell] = {}
+    for line_ in filter(None, text.splitlines()):
+        kept = json.loads(line_)
+        counts: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in kept["tally"].items()
+        }
+        cell = Cell(kept["fault"], Column(**kept["column"]), Tally(**counts))
+        found[cell.row, cell.column] = cell
+    return list(found.values())
