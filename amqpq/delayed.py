@@ -3,7 +3,7 @@
 Theory. A queue can be read only by taking from it. So looking is taking without acknowledging, from the highest level down, and
 closing the channels at the end: the broker then puts everything back where it was, and what fell due meanwhile falls on at
 once. What is held cannot fall, so a message is seen once, and those that fall due while somebody looks are late by as long as
-that takes. A quorum queue counts each look as a delivery; the level queues have a limit that nobody reaches.
+that takes. A quorum queue counts each look as a delivery; the rungs have a limit that nobody reaches.
 
 Letting one go is publish, wait for the confirm, acknowledge: whoever is killed in between leaves it in both places, and never in
 none. Taking one back answers its caller first; killed in between, the caller has read REVOKED and the task runs nevertheless.
@@ -42,10 +42,10 @@ class Waiting:
     """A message in the ladder. `due_at` is seconds since the epoch, None where nobody noted it; nothing is verified."""
 
     letter: Letter
-    level: int
+    queue: str
+    """The rung it waits on."""
     due_at: float | None
     targets: tuple[str, ...]
-    urgent: bool = False
 
     @property
     def id(self) -> str:
@@ -60,20 +60,20 @@ class Held:
     waiting: list[Waiting] = field(default_factory=list)
     seen: int = 0
     ready: int = 0
-    _channels: dict[tuple[int, bool], Channel] = field(default_factory=dict)
+    _channels: dict[str, Channel] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
         """Whether the whole ladder was looked at."""
         return self.seen >= self.ready
 
-    def keep(self, level: int, channel: Channel, *, urgent: bool) -> None:
-        """Note where the messages of a level were taken."""
-        self._channels[level, urgent] = channel
+    def keep(self, queue: str, channel: Channel) -> None:
+        """Note where the messages of a rung were taken."""
+        self._channels[queue] = channel
 
     def drop(self, waiting: Waiting) -> None:
         """Acknowledge one."""
-        channel = self._channels[waiting.level, waiting.urgent]
+        channel = self._channels[waiting.queue]
         if channel.closed.done():
             raise ChannelClosed(
                 "the broker took the delayed messages back; nothing is lost, and the command can be given again"
@@ -97,8 +97,11 @@ class Shelf:
             raise LocalError(delays.no_ladder(topology))
         self._connection = connection
         self._topology = topology
-        levels = reversed(range(delays.level_count(topology.delays)))
-        self._rungs = [(level, urgent) for level in levels for urgent in delays.lanes(topology.delays)]
+        self._rungs = [
+            delays.rung_name(topology.project, rung, urgent=urgent)
+            for rung in reversed(delays.rungs(topology.delays))
+            for urgent in delays.lanes(topology.delays)
+        ]
         self._by_header = {delays.target_header(name): name for name in topology.queues}
 
     @contextmanager
@@ -114,10 +117,10 @@ class Shelf:
         """
         held = Held()
         with ExitStack() as stack:
-            for level, urgent in self._rungs:
+            for queue in self._rungs:
                 channel = stack.enter_context(self._channel())
-                held.keep(level, channel, urgent=urgent)
-                self._take(channel, (level, urgent), held, ids, scan)
+                held.keep(queue, channel)
+                self._take(channel, queue, held, ids, scan)
                 if ids and ids <= {each.id for each in held.waiting}:
                     break
             yield held
@@ -180,9 +183,7 @@ class Shelf:
 
     # ---------------------------------------------------------------------------------------------------------- steps
 
-    def _take(self, channel: Channel, rung: tuple[int, bool], held: Held, ids: frozenset[str], scan: int) -> None:
-        level, urgent = rung
-        queue = delays.level_name(self._topology.project, level, urgent=urgent)
+    def _take(self, channel: Channel, queue: str, held: Held, ids: frozenset[str], scan: int) -> None:
         ready = self._run(flows.count(channel, queue))
         held.ready += ready
         while ready > 0 and held.seen < scan:
@@ -191,17 +192,16 @@ class Shelf:
                 return  # they fell meanwhile
             ready -= len(letters)
             held.seen += len(letters)
-            held.waiting += [self._read(each, level, urgent=urgent) for each in letters if not ids or each.id in ids]
+            held.waiting += [self._read(each, queue) for each in letters if not ids or each.id in ids]
 
-    def _read(self, letter: Letter, level: int, *, urgent: bool) -> Waiting:
+    def _read(self, letter: Letter, queue: str) -> Waiting:
         headers = letter.headers
         due = headers.get(delays.DUE)
         return Waiting(
             letter,
-            level,
+            queue,
             due / 1000 if isinstance(due, int) and not isinstance(due, bool) else None,
             tuple(sorted(name for header, name in self._by_header.items() if header in headers)),
-            urgent,
         )
 
     def _publish(self, publications: list[Publication]) -> list[Outcome]:

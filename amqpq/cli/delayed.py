@@ -178,7 +178,7 @@ def _facts(waiting: Waiting) -> Mapping[str, Any]:
         "id": waiting.id,
         "task": waiting.letter.task,
         "due": _moment(waiting.due_at),
-        "level": waiting.level,
+        "waits_in": waiting.queue,
         "queues": waiting.targets,
     }
 
@@ -197,7 +197,7 @@ def _row(waiting: Waiting, now: float) -> tuple[str, ...]:
         waiting.letter.task or "-",
         _moment(waiting.due_at) or "-",
         left,
-        str(waiting.level),
+        waiting.queue,
         ", ".join(waiting.targets) or "-",
     )
     return tuple(plain(cell, one_line=True) for cell in cells)

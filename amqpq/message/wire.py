@@ -89,9 +89,7 @@ HEADERS: Final = (
     Field("amqpq-edited-by", "text", "task", OPEN, "who edited it among the dead letters: key id@host"),
     # ours, the delay ladder's: where a message that waits is to go; what it may do is under the signature
     Field("amqpq-due", "int", "task", OPEN, "when it is due, milliseconds since the epoch; `eta` is the signed truth"),
-    Field(
-        "amqpq-delay-<level>", "bool", "task", OPEN, "it waits in that level of the ladder: see amqpq.topology.delays"
-    ),
+    Field("amqpq-delay-<level>", "int", "task", OPEN, "it waits on that rung of the level: see amqpq.topology.delays"),
     Field("amqpq-to-<queue>", "bool", "task", OPEN, "and goes to that queue then"),
     Field("amqpq-cause", "text", "dead letter", OPEN, "why: the `cause` of an error in amqpq.errors"),
     Field("amqpq-reason", "text", "dead letter", OPEN, "the same in a sentence"),

@@ -1,4 +1,4 @@
-"""The delay ladder on a real broker: each bit waits its time, each message comes out once, and where the simulator says."""
+"""The delay ladder on a real broker: each rung waits its time, each message comes out once, and where the simulator says."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_every_delay_is_kept_and_every_message_comes_once(connection: Connection
         targets = rnd.choice([{"a"}, {"b"}, {"a", "b"}])
         entry = delays.entry(topology, seconds, targets, 0.0)
         assert router(topology).route(entry.exchange, "k", entry.headers).queues <= {
-            f"rungs.delay.{n}" for n in range(8)
+            f"rungs.delay.{level}.{digit}" for level in range(3) for digit in range(1, 8)
         }
         properties = Properties(headers={**entry.headers, "mine": number}, delivery_mode=2, message_id=str(number))
         publications.append(Publication(entry.exchange, f"key.{number}", b"body", properties))

@@ -40,8 +40,8 @@ def _sizes(context: Context) -> None:
         findings.error(
             ("delays", "max"), "TOP052", "the broker lets a message wait ten years at most", "make it shorter"
         )
-    elif (levels := delays.units_of(part.max, part.unit).bit_length()) > delays.LEVELS_LIMIT:
-        message = f"from {duration_text(part.unit)} to {duration_text(part.max)} takes {levels} levels, each a queue"
+    elif (levels := delays.digit_count(delays.units_of(part.max, part.unit))) > delays.LEVELS_LIMIT:
+        message = f"from {duration_text(part.unit)} to {duration_text(part.max)} takes {levels} levels of seven queues"
         findings.error(("delays", "unit"), "TOP052", message, f"at most {delays.LEVELS_LIMIT}: a coarser unit, or less")
     elif context.topology.delays is not None and part.max > REPLY_SECONDS and context.topology.replies.mode == "task":
         message = "a reply queue can wait seven weeks at most, so a task with a longer delay cannot have one"

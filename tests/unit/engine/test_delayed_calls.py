@@ -74,11 +74,11 @@ def plan(planner: Planner, task: str = "tasks.add", **options: Any) -> Plan:
     [{"countdown": 5}, {"countdown": timedelta(seconds=5)}, {"eta": MOMENT + timedelta(seconds=5)}],
 )
 def test_a_delayed_call_enters_the_ladder(planner: Planner, options: dict[str, Any]) -> None:
-    """Five seconds are 40 units of 125 ms: levels 5 and 3, and then the queue of its route."""
+    """Five seconds are 40 units of 125 ms: the fifth rung of level 1, and then the queue of its route."""
     publication = plan(planner, **options).publication
-    assert (publication.exchange, publication.routing_key) == ("shop.delay.5", "default")
+    assert (publication.exchange, publication.routing_key) == ("shop.delay.1", "default")
     hints = {name for name in publication.properties.headers if name.startswith(("amqpq-delay-", "amqpq-to-"))}
-    assert hints == {"amqpq-delay-5", "amqpq-delay-3", "amqpq-to-default"}
+    assert hints == {"amqpq-delay-1", "amqpq-to-default"}
     assert publication.properties.headers["amqpq-due"] == round((NOW + 5) * 1000)
 
 

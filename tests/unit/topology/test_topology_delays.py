@@ -45,19 +45,19 @@ def test_the_ladder_is_generated_only_where_it_is_used(parts: dict[str, Any], th
 
 
 def test_the_levels_cover_the_longest_delay_and_no_more(topology: Topology) -> None:
-    """125 ms to 30 days are 25 levels; each waits twice as long as the one below."""
+    """125 ms to 30 days are nine levels of seven rungs, of which the highest needs one."""
     queues = [queue for queue in declarations(topology).queues if ".delay." in queue.name]
-    assert [queue.arguments["x-message-ttl"] for queue in queues] == [125 * 2**level for level in range(25)]
-    assert 125 * (2**25 - 1) >= 30 * 86_400_000 > 125 * (2**24 - 1)
+    waits = [125 * digit * 8**level for level in range(9) for digit in range(1, 8)][: 8 * 7 + 1]
+    assert [queue.arguments["x-message-ttl"] for queue in queues] == waits
+    assert 125 * (2 * 8**8 - 1) >= 30 * 86_400_000 >= 125 * 8**8
 
 
 def test_a_level_loses_nothing_inside_the_broker(topology: Topology) -> None:
     """Each level dead-letters at least once to the level below, the lowest to the exit."""
     by_name = {queue.name: queue.arguments for queue in declarations(topology).queues}
-    assert by_name["shop.delay.3"]["x-dead-letter-exchange"] == "shop.delay.2"
-    assert by_name["shop.delay.0"]["x-dead-letter-exchange"] == "shop.delay.out"
-    for level in range(25):
-        arguments = by_name[f"shop.delay.{level}"]
+    assert by_name["shop.delay.3.7"]["x-dead-letter-exchange"] == "shop.delay.2"
+    assert by_name["shop.delay.0.1"]["x-dead-letter-exchange"] == "shop.delay.out"
+    for arguments in (each for name, each in by_name.items() if ".delay." in name):
         assert arguments["x-queue-type"] == "quorum"
         assert arguments["x-dead-letter-strategy"] == "at-least-once"
         assert arguments["x-overflow"] == "reject-publish"
@@ -112,17 +112,17 @@ def test_urgent_messages_have_levels_of_their_own_where_they_would_hold_up_other
     """RabbitMQ 4.0 to 4.2 lets them overtake in a quorum queue although they are not due."""
     topology = made(**URGENT, requires={"rabbitmq": requires})
     names = {queue.name for queue in declarations(topology).queues}
-    assert ("shop.delay.urgent.3" in names) is there
+    assert ("shop.delay.urgent.1.1" in names) is there
     urgent, other = (delays.entry(topology, 1.0, ["default"], 0.0, priority=priority) for priority in (9, 4))
-    assert urgent.exchange == ("shop.delay.urgent.3" if there else "shop.delay.3")
-    assert other.exchange == "shop.delay.3"
+    assert urgent.exchange == ("shop.delay.urgent.1" if there else "shop.delay.1")
+    assert other.exchange == "shop.delay.1"
 
 
 def test_urgent_messages_come_out_where_the_others_do() -> None:
     """Their lowest level leads to the same exit."""
     by_name = {queue.name: queue.arguments for queue in declarations(made(**URGENT)).queues}
-    assert by_name["shop.delay.urgent.0"]["x-dead-letter-exchange"] == "shop.delay.out"
-    assert by_name["shop.delay.urgent.2"]["x-dead-letter-exchange"] == "shop.delay.urgent.1"
+    assert by_name["shop.delay.urgent.0.7"]["x-dead-letter-exchange"] == "shop.delay.out"
+    assert by_name["shop.delay.urgent.2.1"]["x-dead-letter-exchange"] == "shop.delay.urgent.1"
 
 
 def test_without_priorities_in_the_file_there_is_one_set_of_levels(topology: Topology) -> None:
@@ -181,7 +181,7 @@ def test_show_hides_the_ladder_unless_asked(topology: Topology) -> None:
     [
         ({"unit": "0.5ms"}, "no whole number of milliseconds"),
         ({"unit": "2s", "max": "1s"}, "shorter than delays.unit"),
-        ({"unit": "1ms", "max": "52w"}, "takes 35 levels"),
+        ({"unit": "1ms", "max": "52w"}, "takes 12 levels"),
         ({"max": "600w"}, "ten years at most"),
     ],
 )
@@ -199,6 +199,6 @@ def test_a_reply_queue_cannot_wait_longer_than_seven_weeks() -> None:
 
 def test_names_of_the_ladder_cannot_be_taken() -> None:
     """A queue of the file with such a name would be declared twice."""
-    queues = {**PLAIN["queues"], "shop.delay.3": {}}
+    queues = {**PLAIN["queues"], "shop.delay.3.1": {}}
     problems = inspect({**PLAIN, "delays": {}, "queues": queues}, environ={}).problems
-    assert any(each.rule == "TOP011" and "shop.delay.3" in each.message for each in problems)
+    assert any(each.rule == "TOP011" and "shop.delay.3.1" in each.message for each in problems)
