@@ -12,13 +12,11 @@ Acknowledgements are gathered and sent by `flush`: those that form an unbroken r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from amqpq.errors import AmqpqError, TransportError
-from amqpq.transport.interface import Channel, Connection, Pending
+from amqpq.transport.interface import Channel, Connection, Pending, caught_up
 from amqpq.types import Delivery, Table
-
-_NOBODY: Final = "amqpq-nobody"
 
 
 class Post(Protocol):
@@ -145,11 +143,6 @@ class Tap:
         acknowledged.clear()
 
     @property
-    def has_acks(self) -> bool:
-        """Whether `flush` has something to send."""
-        return bool(self._acknowledged)
-
-    @property
     def unsettled(self) -> int:
         """How many deliveries are neither acknowledged nor given back."""
         return len(self._unsettled)
@@ -171,16 +164,12 @@ class Tap:
                 self._channel.release(tag)
 
     def when_settled(self, then: Callable[[Any], object], argument: Any) -> None:
-        """Call `then(argument)` when the broker has read every acknowledgement so far, or never will.
-
-        Nothing answers an acknowledgement, so something is asked after it: to cancel a consumer that there is not, which the
-        broker grants (AMQP 0-9-1, basic.cancel) and which needs no permission.
-        """
+        """Call `then(argument)` when the broker has read every acknowledgement so far, or never will."""
         self.flush()
         if self._channel is None:
             self._post(then, argument)
             return
-        self._channel.cancel(_NOBODY).add_done_callback(lambda _: self._post(then, argument))
+        caught_up(self._channel).add_done_callback(lambda _: self._post(then, argument))
 
     def cancel(self) -> None:
         """Stop deliveries; those here can still be settled."""

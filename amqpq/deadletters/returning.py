@@ -31,10 +31,9 @@ from typing import Final
 
 from amqpq.deadletters.letter import BROKERS_COUNTS, Letter
 from amqpq.message.wire import RETURNED
-from amqpq.transport.interface import Channel, Flow
+from amqpq.transport.interface import Channel, Flow, caught_up
 from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Publication, QueueSpec
 
-_NOBODY: Final = "amqpq-nobody"
 SENT_AT_A_TIME: Final = 8
 """Of the commands that a channel sends to a quorum queue; it holds back more than 32 (RabbitMQ's soft limit)."""
 _NO_LIMIT: Final = 1_000_000
@@ -116,12 +115,8 @@ def stage(
 
 
 def read_by_broker(channel: Channel) -> Flow[None]:
-    """Wait until the broker has read all that was sent on a channel.
-
-    Nothing answers an acknowledgement. So something is asked after it that is always granted and needs no permission: to
-    cancel a consumer that there is not (AMQP 0-9-1, basic.cancel).
-    """
-    yield channel.cancel(_NOBODY)
+    """Wait until the broker has read all that was sent on a channel."""
+    yield caught_up(channel)
 
 
 def take_copies(channel: Channel, way: Way, count: int) -> Flow[list[Delivery]]:

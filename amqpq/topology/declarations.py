@@ -6,14 +6,14 @@ and so are bindings of which one end is external: whoever owns the object owns i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from amqpq.topology.delays import ladder
 from amqpq.topology.model import Exchange, Queue, Topology
-from amqpq.topology.permits import permit_queues, permit_spec
-from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
+from amqpq.topology.permits import permit_messages, permit_queues, permit_spec
+from amqpq.types import BindingSpec, ExchangeSpec, Publication, QueueSpec
 
 MILLISECONDS: Final = 1000
 
@@ -27,8 +27,8 @@ class Declarations:
     bindings: tuple[BindingSpec, ...]
     expected_exchanges: tuple[ExchangeSpec, ...] = ()
     expected_queues: tuple[QueueSpec, ...] = ()
-    permits: Mapping[str, int] = field(default_factory=dict)
-    """Those of `queues` that hold permits, with how many an apply puts into one that it creates."""
+    contents: Mapping[str, Sequence[Publication]] = field(default_factory=dict)
+    """What an apply puts into a queue that it creates, by the queue's name."""
 
 
 def declarations(topology: Topology) -> Declarations:
@@ -57,7 +57,7 @@ def declarations(topology: Topology) -> Declarations:
         ),
         expected_exchanges=tuple(exchange_spec(x) for x in exchanges if x.manage == "verify"),
         expected_queues=tuple(queue_spec(q) for q in queues if q.manage == "verify"),
-        permits=permits,
+        contents={name: permit_messages(name, count) for name, count in permits.items()},
     )
 
 

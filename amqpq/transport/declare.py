@@ -27,9 +27,8 @@ from amqpq.errors import (
     TransportError,
 )
 from amqpq.topology.declarations import Declarations
-from amqpq.topology.permits import permit_messages
 from amqpq.transport.interface import Channel, Flow, Pending
-from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
+from amqpq.types import BindingSpec, ExchangeSpec, Publication, QueueSpec
 
 Opener: TypeAlias = Callable[[], Channel]
 Kind: TypeAlias = Literal["exchange", "queue", "binding"]
@@ -97,7 +96,7 @@ def apply(
         (declarations.expected_exchanges, None),
         (declarations.exchanges, lambda spec, found: _settle(opener, spec, found)),
         (declarations.expected_queues, None),
-        (declarations.queues, lambda spec, found: _queue(opener, spec, found, declarations.permits)),
+        (declarations.queues, lambda spec, found: _queue(opener, spec, found, declarations.contents)),
     ]
     for specs, settle in stages:
         found = yield from _spread(opener, [_passive(spec) for spec in specs])
@@ -217,21 +216,21 @@ def _settle(opener: Opener, spec: Spec, found: object) -> Flow[Applied]:
     return Applied(_kind(spec), _name(spec), "created" if isinstance(found, ObjectNotFound) else "present")
 
 
-def _queue(opener: Opener, spec: Spec, found: object, permits: Mapping[str, int]) -> Flow[Applied]:
-    """Declare a queue; put its permits into one that this call creates."""
+def _queue(opener: Opener, spec: Spec, found: object, contents: Mapping[str, Sequence[Publication]]) -> Flow[Applied]:
+    """Declare a queue; fill one that this call creates."""
     step = yield from _settle(opener, spec, found)
     name = _name(spec)
-    if step.result != "created" or name not in permits:
+    if step.result != "created" or name not in contents:
         return step
     channel = opener()
-    outcomes = yield channel.publish(permit_messages(name, permits[name]))
+    outcomes = yield channel.publish(contents[name])
     bad = next((outcome for outcome in outcomes if not outcome.confirmed), None)
     if bad is None:
         channel.close()
         return step
-    # As if it had not been created: the next apply must find it missing, or it would never get its permits.
+    # As if it had not been created: the next apply must find it missing, or it would never be filled.
     yield from _spread(opener, [lambda channel: channel.delete_queue(name)])
-    return _failed(spec, TransportError(f"its permits were not taken ({bad.fate} {bad.reason}); apply again"))
+    return _failed(spec, TransportError(f"what it starts with was not taken ({bad.fate} {bad.reason}); apply again"))
 
 
 def _differences(opener: Opener, spec: Spec, refusal: PreconditionFailed) -> Flow[tuple[Difference, ...]]:

@@ -165,3 +165,12 @@ class Connection(Protocol):
 
     def close(self) -> Pending[None]:
         """Close the connection after what was sent before."""
+
+
+def caught_up(channel: Channel) -> Pending[None]:
+    """Return an answer that comes when the broker has read all that was sent on a channel so far.
+
+    Nothing answers an acknowledgement. So something is asked after it that is always granted and needs no permission: to
+    cancel a consumer that there is not (AMQP 0-9-1, basic.cancel).
+    """
+    return channel.cancel("amqpq-nobody")

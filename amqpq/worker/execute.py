@@ -290,7 +290,7 @@ class Executor:
             if reply is not None:
                 report(reply)
 
-        request = replace(self._request(work, envelope, tell), max_retries=self._attempts.most(run.task))
+        request = self._request(work, envelope, tell, self._attempts.most(run.task))
         token, fields = current_request.set(request), log.context.set(self._fields(work, envelope))
         task, began = run.task, time.perf_counter()
         try:
@@ -369,7 +369,9 @@ class Executor:
             text,
         )
 
-    def _request(self, work: Work, envelope: TaskEnvelope, tell: Callable[[str, object], None]) -> Request:
+    def _request(
+        self, work: Work, envelope: TaskEnvelope, tell: Callable[[str, object], None], max_retries: float
+    ) -> Request:
         return Request(
             id=envelope.id,
             task=envelope.task,
@@ -379,6 +381,7 @@ class Executor:
             parent_id=envelope.parent_id,
             group=envelope.group,
             retries=envelope.retries,
+            max_retries=max_retries,
             eta=envelope.eta,
             expires=envelope.expires,
             timelimit=envelope.timelimit,

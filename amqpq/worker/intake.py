@@ -113,7 +113,7 @@ class Intake:
     @property
     def lines(self) -> dict[str, bool]:
         """Which queue is consumed right now."""
-        return {line.queue: line.tap is not None and line.tap.consuming for line in self._lines.values()}
+        return {queue: line.position.state == "consuming" for queue, line in self._lines.items()}
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -128,12 +128,7 @@ class Intake:
     @property
     def complete(self) -> bool:
         """Whether every queue is consumed right now."""
-        return all(line.position.state == "consuming" for line in self._lines.values())
-
-    @property
-    def states(self) -> dict[str, str]:
-        """Where each queue's subscription is on `states.SUBSCRIPTION`."""
-        return {queue: line.position.state for queue, line in self._lines.items()}
+        return all(self.lines.values())
 
     def open(self) -> None:
         """Subscribe wherever there is no subscription; once at the start, and after each reconnect."""

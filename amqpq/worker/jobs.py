@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -223,10 +223,6 @@ class Jobs:
             if now - when < RECENT_SECONDS:
                 self._doubt(fingerprint)
         return jobs
-
-    def orphans(self) -> Iterable[Job]:
-        """Return the jobs whose delivery is back at the broker."""
-        return list(self._orphans.values())
 
     def _doubt(self, fingerprint: Print) -> None:
         now, doubtful = self._monotonic(), self._doubtful

@@ -78,11 +78,6 @@ class Lane:
         self._position.move("start")
         self._connect()
 
-    @property
-    def state(self) -> str:
-        """Where it is on `states.CONNECTION`."""
-        return self._position.state
-
     def close(self) -> None:
         """Close the connection; blocks, for a few seconds at most."""
         if not self._position.over:

@@ -222,14 +222,6 @@ class Loop:
             self._stop_cold()
             self._exit_code = ExitCode.ERROR
 
-    def set_pool_size(self, size: int) -> None:
-        """Run so many tasks at a time from now on, and hold deliveries in proportion.
-
-        Raises:
-            ConfigurationError: The pool cannot, or it is autoscaled; the message says why.
-        """
-        self._sizing.set_size(size)
-
     def _demand(self) -> int | None:
         return self._jobs.unfinished if self.stage is Stage.WORKING else None
 

@@ -140,7 +140,7 @@ def test_a_queue_whose_permits_are_refused_is_not_left_behind() -> None:
     opener: Any = lambda: Refusing(connection.channel())  # noqa: E731
     applied = flow.run(declare.apply(opener, declarations(wanted)), 10.0)
     (failed,) = (step for step in applied if step.result == "failed")
-    assert str(failed.error) == "queue 'p.permits.report.3': its permits were not taken (nacked no room)"
+    assert str(failed.error) == "queue 'p.permits.report.3': what it starts with was not taken (nacked no room)"
     assert "p.permits.report.3" not in broker.queues()
     declare_topology(broker, wanted)
     assert broker.queues()["p.permits.report.3"].messages == 3

@@ -171,7 +171,7 @@ def test_a_worker_of_threads_grows_while_it_works(
     for number in range(6):
         app.send_task("shop.hold", (number,), reply="none")
     until(lambda: len(gate.begun) == 1)
-    worker.reactor.post(lambda _: worker.loop.set_pool_size(3))
+    worker.reactor.post(lambda _: worker.loop._sizing.set_size(3))
     until(lambda: len(gate.begun) == 3)
     until(lambda: broker.queues()["default"].consumers == 1)
     gate.opened.set()
@@ -188,7 +188,7 @@ def test_a_worker_of_threads_shrinks_without_disturbing_what_runs(
     for number in range(3):
         app.send_task("shop.hold", (number,), reply="none")
     until(lambda: len(gate.begun) == 3)
-    worker.reactor.post(lambda _: worker.loop.set_pool_size(1))
+    worker.reactor.post(lambda _: worker.loop._sizing.set_size(1))
     until(lambda: worker.loop._pool.size == 1)
     gate.opened.set()
     until(lambda: worker.loop.counts["succeeded"] == 3)
@@ -212,7 +212,7 @@ def test_a_pool_of_threads_that_shrinks_hands_back_what_was_not_begun(
     for number in range(2):
         app.send_task("shop.hold", (number,), reply="none")
     until(lambda: len(gate.begun) == 2)
-    worker.reactor.post(lambda _: worker.loop.set_pool_size(1))
+    worker.reactor.post(lambda _: worker.loop._sizing.set_size(1))
     until(lambda: worker.loop._pool.size == 1)
     for number in range(2, 6):
         app.send_task("shop.hold", (number,), reply="none")
@@ -256,4 +256,4 @@ def test_the_size_of_an_autoscaled_worker_is_not_set_by_hand(start: Any) -> None
     """Both at once would undo each other."""
     worker = start(concurrency=1, scale=Scale(4, 1))
     with pytest.raises(ConfigurationError, match="follows its work, between 1 and 4"):
-        worker.loop.set_pool_size(2)
+        worker.loop._sizing.set_size(2)
