@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import tempfile
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import suppress
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,10 @@ Task = tuple[str, Column]
 """A cell to run: the name of its row, and its column."""
 GROUPS: Final[tuple[Group, ...]] = tuple((release.version, kind) for kind in EXPECTED_SECONDS for release in RELEASES)
 """Nodes first: they take longest, and lanes end together."""
+
+
+_interrupted: Final = threading.Event()
+"""In a lane: it was told to end. The executor hands out one group ahead, and that cannot be cancelled any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +66,27 @@ def run_all(groups: Mapping[Group, Sequence[Task]], how: How) -> tuple[list[Cell
     ):
         # A child process per lane: a node that dies with its caller dies with the thread that started it.
         running = {lanes.submit(run_group, group, found, how, Path(scratch)): group for group, found in groups.items()}
-        with suppress(KeyboardInterrupt):
-            for future in as_completed(running):
-                try:
-                    done += future.result()
-                except BrokerSetupError as error:
-                    version, kind = running[future]
-                    refused.append(f"RabbitMQ {version}, {kind}: {error}")
-                    print(f"NO  {refused[-1]}", flush=True)
+        for future in _finished(running, lanes):
+            try:
+                done += future.result()
+            except BrokerSetupError as error:
+                version, kind = running[future]
+                refused.append(f"RabbitMQ {version}, {kind}: {error}")
+                print(f"NO  {refused[-1]}", flush=True)
     return done, refused
+
+
+def _finished(running: Iterable[Future[list[Cell]]], lanes: ProcessPoolExecutor) -> Iterator[Future[list[Cell]]]:
+    """Yield each group when it is ready; after an interrupt those that were running, and no others."""
+    left = set(running)
+    while left:
+        try:
+            for future in as_completed(left):
+                left.discard(future)
+                if not future.cancelled():
+                    yield future
+        except KeyboardInterrupt:  # it comes to the children, too
+            lanes.shutdown(wait=False, cancel_futures=True)
 
 
 def run_group(group: Group, found: Sequence[Task], how: How, scratch: Path) -> list[Cell]:
@@ -83,6 +99,8 @@ def run_group(group: Group, found: Sequence[Task], how: How, scratch: Path) -> l
     if how.debug:
         for name in ("amqpq", "amqp"):
             logging.getLogger(name).setLevel(logging.INFO)
+    if _interrupted.is_set():
+        return []
     version, kind = group
     if kind == "cluster" and (reason := clusters.obstacle()):
         raise BrokerSetupError(reason)
@@ -106,7 +124,7 @@ def run_group(group: Group, found: Sequence[Task], how: How, scratch: Path) -> l
                     journal.write(report.entry(done[-1]) + "\n")
             server.start()
     except KeyboardInterrupt:
-        pass
+        _interrupted.set()
     finally:
         server.stop()
     return done
