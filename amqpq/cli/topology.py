@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,11 @@ import click
 
 from amqpq import config
 from amqpq.cli import output
+from amqpq.cli.addressing import address, pairs
+from amqpq.cli.graph import graph
 from amqpq.cli.options import DEFAULT_TOPOLOGY, duration, json_option, load_topology, topology_option
 from amqpq.errors import ConfigurationError
-from amqpq.topology import Inspection, Topology, checks, inspect, library, reach, render, schema
+from amqpq.topology import Inspection, checks, inspect, library, reach, render, schema
 from amqpq.topology.declarations import Declarations, declarations
 from amqpq.topology.problems import Problem
 from amqpq.transport import blocking, declare, flow
@@ -34,6 +34,9 @@ def topology() -> None:
       amqpq topology route --task web.resize         which queues a task reaches, and how
       amqpq topology apply                           create on the broker what the file declares
     """
+
+
+topology.add_command(graph)
 
 
 # --------------------------------------------------------------------------------------------------------------- lint
@@ -166,8 +169,8 @@ def route(
       amqpq topology route --exchange audit --header severity=high --header pii=true
     """
     loaded = load_topology(topology_file, environment)
-    exchange, key = _address(loaded, message["task"], message["exchange"], message["key"], message["kwargs"])
-    found = reach(loaded, exchange, key, _pairs(message["headers"], "--header"), message["cc"])
+    exchange, key = address(loaded, message["task"], message["exchange"], message["key"], message["kwargs"])
+    found = reach(loaded, exchange, key, pairs(message["headers"], "--header"), message["cc"])
     if as_json:
         output.print_json(
             {
@@ -186,34 +189,6 @@ def route(
         click.echo(f"reaches {_counted(len(found.queues), 'queue')}: {', '.join(sorted(found.queues))}")
     else:
         click.echo("reaches no queue: the broker would return it (mandatory) or drop it")
-
-
-def _address(
-    loaded: Topology, task: str | None, exchange: str | None, key: str, kwargs: tuple[str, ...]
-) -> tuple[str, str]:
-    if (task is None) == (exchange is None):
-        raise click.UsageError("say either --task NAME or --exchange NAME")
-    if task is None:
-        if kwargs:
-            raise click.UsageError("-k goes with --task")
-        return exchange or "", key
-    if key:
-        raise click.UsageError("--key goes with --exchange; a task's key comes from its route")
-    found = loaded.route_for(task)
-    return found.exchange, found.routing_key(task, _pairs(kwargs, "-k"))
-
-
-def _pairs(texts: Iterable[str], option: str) -> dict[str, Any]:
-    """Read NAME=VALUE; the value as JSON, else as text."""
-    pairs: dict[str, Any] = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise click.UsageError(f"{option} {text!r}: expected NAME=VALUE")
-        pairs[name] = value
-        with suppress(ValueError):
-            pairs[name] = json.loads(value)
-    return pairs
 
 
 # -------------------------------------------------------------------------------------------------------------- check

@@ -211,9 +211,7 @@ def _queue(queue: Queue, *, dead_letters: bool) -> Node:
     if queue.dead_letter is None and not dead_letters and queue.type != "stream" and not queue.generated:
         words.append("failures dropped")
     name = queue_node(queue.name)
-    return Node(
-        name, "queue", queue.name, queue.type, tuple(words), dead_letters=dead_letters, manage=queue.manage
-    )
+    return Node(name, "queue", queue.name, queue.type, tuple(words), dead_letters=dead_letters, manage=queue.manage)
 
 
 def _delays(topology: Topology) -> Node:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from amqpq.graph.layered import Grid
@@ -89,7 +90,7 @@ def _swapped(columns: list[list[int]], left: list[list[int]], right: list[list[i
 def _crossings(columns: Sequence[Sequence[int]], right: list[list[int]]) -> int:
     """Count the crossings of all pieces between neighbouring columns."""
     total = 0
-    for column, following in zip(columns, columns[1:], strict=False):
+    for column, following in pairwise(columns):
         place = {cell: index for index, cell in enumerate(following)}
         ends: list[int] = []
         for cell in column:

@@ -199,9 +199,7 @@ def _middles(cells: Grid, columns: Sequence[Sequence[int]], sizes: Sequence[Size
     _close_up(middles, sizes)
     # Labels and wires last: level with one end, for lines without bends, as far as the boxes leave them room.
     kinds = [cell.kind for cell in cells.cells]
-    level = {
-        cell: cell if kind == "box" else ties.anchor(cell, kinds) for cell, kind in enumerate(kinds)
-    }
+    level = {cell: cell if kind == "box" else ties.anchor(cell, kinds) for cell, kind in enumerate(kinds)}
     for _ in range(LEVELLING):
         for number, column in enumerate(columns):
             stiff = [kinds[cell] == "box" for cell in column]

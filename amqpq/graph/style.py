@@ -1,5 +1,7 @@
-"""The colours and strokes of the SVG, for light and dark pages. No colour is the only sign of anything: shapes, icons and words
-say the same."""
+"""The colours and strokes of the SVG, for light and dark pages.
+
+No colour is the only sign of anything: shapes, icons and words say the same.
+"""
 
 from __future__ import annotations
 

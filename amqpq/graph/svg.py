@@ -1,7 +1,7 @@
 """A graph as one SVG file: no font, script or picture is loaded, and it reads on light and dark pages alike.
 
-Everything the topology names is escaped, long names and long lists of keys are folded, and the whole text is in the `<title>` that
-a browser shows when the mouse rests on it.
+Everything the topology names is escaped, long names and long lists of keys are folded, and the whole text is in the `<title>`
+that a browser shows when the mouse rests on it.
 """
 
 from __future__ import annotations
@@ -59,13 +59,14 @@ class _Picture:
         footer = list(self._footer(width - 2 * MARGIN))
         height = HEADING + layout.size.height + 2 * MARGIN + len(footer) * (LINE + 2)
         title = escape(printable(self.graph.title))
+        size = f'width="{number(width)}" height="{number(height)}"'
+        box = f'viewBox="0 0 {number(width)} {number(height)}"'
         lines = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="amqpq-graph" role="img" width="{number(width)}" '
-            f'height="{number(height)}" viewBox="0 0 {number(width)} {number(height)}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="amqpq-graph" role="img" {size} {box}>',
             f"<title>{title}</title>",
             f"<desc>{escape(_described(self.graph))}</desc>",
             f"<style>\n{style.sheet()}</style>",
-            f'<rect class="paper" width="{number(width)}" height="{number(height)}" rx="10"/>',
+            f'<rect class="paper" {size} rx="10"/>',
             f'<text class="heading" x="{number(MARGIN)}" y="34">{title}</text>',
             f'<g transform="translate({number(MARGIN)} {number(HEADING)})">',
             *self._captions(layout),
