@@ -8,7 +8,7 @@ from typing import Final
 from amqpq.graph.model import Edge, Graph, Node
 from amqpq.graph.shapes import colour_of
 from amqpq.graph.style import LIGHT, LIGHT_PAGE
-from amqpq.graph.text import printable
+from amqpq.graph.text import cleaned, printable
 
 _SHAPES: Final = {
     "tasks": "box",
@@ -27,7 +27,7 @@ _FAINT: Final = "#d5dae0"
 
 def dot(graph: Graph) -> str:
     """Return the graph as a `digraph`."""
-    return "\n".join(_lines(graph)) + "\n"
+    return "\n".join(_lines(cleaned(graph))) + "\n"
 
 
 def _lines(graph: Graph) -> Iterator[str]:

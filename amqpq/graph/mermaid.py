@@ -8,7 +8,7 @@ from typing import Final
 from amqpq.graph.model import Edge, Graph, Node
 from amqpq.graph.shapes import colour_of
 from amqpq.graph.style import LIGHT, LIGHT_PAGE
-from amqpq.graph.text import printable
+from amqpq.graph.text import cleaned
 
 _SHAPES: Final = {
     "tasks": ("([", "])"),
@@ -28,7 +28,7 @@ _COLOURED: Final = {"dead": "dead", "delay": "delays", "publish": "tasks"}
 
 def mermaid(graph: Graph) -> str:
     """Return the flowchart of a graph."""
-    return "\n".join(_lines(graph)) + "\n"
+    return "\n".join(_lines(cleaned(graph))) + "\n"
 
 
 def _lines(graph: Graph) -> Iterator[str]:
@@ -80,4 +80,4 @@ def _look(edge: Edge) -> str:
 
 def _text(text: str) -> str:
     """Write a text so that nothing in it is markup: Mermaid has entities of its own, `#35;` for `#`."""
-    return "".join(letter if letter in _PLAIN else f"#{ord(letter)};" for letter in printable(text))
+    return "".join(letter if letter in _PLAIN else f"#{ord(letter)};" for letter in text)

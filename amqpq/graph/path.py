@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from amqpq.graph.build import binding_ends
-from amqpq.graph.model import Graph, Light, exchange_node, queue_node, tasks_node
+from amqpq.graph.model import DELAYS, Graph, Light, exchange_node, queue_node, tasks_node
 from amqpq.topology.declarations import exchange_spec, queue_spec
 from amqpq.topology.model import Binding, Topology
 from amqpq.topology.routing import Reach, Router, router
@@ -92,7 +92,7 @@ def _after(graph: Graph, queues: set[str]) -> set[str]:
     after: set[str] = set()
     frontier = set(queues)
     while frontier:
-        found = {edge.target for edge in graph.edges if edge.kind == "dead" and edge.source in frontier}
+        found = {edge.target for edge in graph.edges if edge.kind == "dead" and edge.source in frontier - {DELAYS}}
         found |= {
             other
             for edge in graph.edges

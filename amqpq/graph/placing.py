@@ -349,4 +349,8 @@ class _Drawing:
         if self.cells.cells[cell].kind == "box" or not self.widths[column]:
             return []
         begin, y = self.lefts[column], round(self.places[cell].middle, 1)
-        return [Piece(begin, y, begin + self.widths[column], y)]
+        end = begin + self.widths[column]
+        if self.cells.cells[cell].kind == "wire":
+            return [Piece(begin, y, end, y)]
+        label = self.label(cell)  # not below it: a dim label would let the wire shine through
+        return [Piece(begin, y, label.x, y), Piece(label.x + label.width, y, end, y)]

@@ -32,6 +32,8 @@ ICONS: Final = {
 
 def colour_of(node: Node) -> str:
     """Return the class that colours a node."""
+    if node.ladder:
+        return "delays"
     return "dead" if node.dead_letters else node.kind
 
 

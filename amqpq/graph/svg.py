@@ -16,7 +16,7 @@ from amqpq.graph.layered import Cell
 from amqpq.graph.model import Edge, EdgeKind, Graph, Node
 from amqpq.graph.placing import Layout, Piece, Place, Size, Wire, lay_out
 from amqpq.graph.shapes import ICON, behind, colour_of, icon_of, inset, number, outline, rounded
-from amqpq.graph.text import folded, mono_width, printable, sans_width, wrapped
+from amqpq.graph.text import cleaned, folded, mono_width, printable, sans_width, wrapped
 
 NAME_SIZE: Final = 13.0
 KEY_SIZE: Final = 11.0
@@ -28,7 +28,7 @@ WORD_LINES: Final = 3
 LINE: Final = 15.0
 """From one line of words to the next, pixels."""
 MARGIN: Final = 24.0
-HEADING: Final = 62.0
+HEADING: Final = 70.0
 """Room for the heading and the captions of the columns."""
 ICON_ROOM: Final = 34.0
 ARROW: Final = 7.0
@@ -44,7 +44,7 @@ MEANINGS: Final[Mapping[EdgeKind, str]] = {
 
 def svg(graph: Graph) -> str:
     """Return the picture of a graph as an SVG document."""
-    return _Picture(graph).text()
+    return _Picture(cleaned(graph)).text()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class _Picture:
         width = max(layout.size.width, 420.0) + 2 * MARGIN
         footer = list(self._footer(width - 2 * MARGIN))
         height = HEADING + layout.size.height + 2 * MARGIN + len(footer) * (LINE + 2)
-        title = escape(printable(self.graph.title))
+        title = escape(self.graph.title)
         size = f'width="{number(width)}" height="{number(height)}"'
         box = f'viewBox="0 0 {number(width)} {number(height)}"'
         lines = [
@@ -67,7 +67,7 @@ class _Picture:
             f"<desc>{escape(_described(self.graph))}</desc>",
             f"<style>\n{style.sheet()}</style>",
             f'<rect class="paper" {size} rx="10"/>',
-            f'<text class="heading" x="{number(MARGIN)}" y="34">{title}</text>',
+            f'<text class="heading" x="{number(MARGIN)}" y="36">{title}</text>',
             f'<g transform="translate({number(MARGIN)} {number(HEADING)})">',
             *self._captions(layout),
             *self._wires(layout),
@@ -85,7 +85,7 @@ class _Picture:
 
     def _measure(self, cell: Cell) -> Size:
         if cell.kind == "label":
-            return Size(mono_width(folded(printable(cell.text), KEY_COLUMNS), KEY_SIZE) + 14, 19.0)
+            return Size(mono_width(folded(cell.text, KEY_COLUMNS), KEY_SIZE) + 14, 19.0)
         node = self.graph.by_name[cell.text]
         words, live = self._words(node), node.live
         widest = max(
@@ -96,14 +96,14 @@ class _Picture:
     def _words(self, node: Node) -> tuple[str, ...]:
         loops = [edge for edge in self.graph.edges if edge.source == edge.target == node.name]
         phrases = (*node.details, *(f"to itself: {edge.label or edge.kind}" for edge in loops))
-        return wrapped(tuple(printable(phrase) for phrase in phrases), WORD_COLUMNS, WORD_LINES)
+        return wrapped(phrases, WORD_COLUMNS, WORD_LINES)
 
     def _box(self, node: Node, place: Place) -> Iterator[str]:
         classes = ["node", colour_of(node), node.light]
         if node.manage != "full" or node.kind == "unknown":
             classes.append("guest")
         yield f'<g class="{" ".join(classes)}" data-node={quoteattr(printable(node.name))}>'
-        yield f"<title>{escape(printable(_told(node)))}</title>"
+        yield f"<title>{escape(_told(node))}</title>"
         plate = behind(node, place)
         if plate is not None:
             yield f'<path class="box" d="{plate}"/>'
@@ -125,7 +125,7 @@ class _Picture:
         rank = {"dim": 0, "plain": 1, "lit": 2}
         for index, edge in sorted(enumerate(self.graph.edges), key=lambda pair: (rank[pair[1].light], pair[0])):
             yield f'<g class="edge {edge.kind} {edge.light}" {_between(edge)}>'
-            yield f"<title>{escape(printable(_said(edge, self.graph)))}</title>"
+            yield f"<title>{escape(_said(edge, self.graph))}</title>"
             if index in layout.wires:
                 yield from self._wire(edge, layout.wires[index], layout)
             else:
@@ -189,7 +189,7 @@ class _Picture:
             yield f'<g class="legend" transform="translate(0 @y)">{"".join(parts)}</g>'
         limit = int(width / sans_width("x", WORD_SIZE))
         for note in self.graph.notes:
-            for line in _broken(printable(note), limit):
+            for line in _broken(note, limit):
                 yield f'<text class="faint" x="0" y="@y">{escape(line)}</text>'
 
 
@@ -200,9 +200,9 @@ def _label(cell: Cell, place: Place) -> Iterator[str]:
     edge = cell.edge
     if edge is None:
         return
-    text = folded(printable(cell.text), KEY_COLUMNS)
+    text = folded(cell.text, KEY_COLUMNS)
     yield f'<g class="label {edge.kind} {edge.light}">'
-    yield f"<title>{escape(printable(cell.full))}</title>"
+    yield f"<title>{escape(cell.full)}</title>"
     yield f'<path class="pill" d="{rounded(place, place.height / 2)}"/>'
     x, y = number(place.x + place.width / 2), number(place.middle + 4)
     yield f'<text class="key" x="{x}" y="{y}" text-anchor="middle">{escape(text)}</text>'
@@ -249,7 +249,7 @@ def _between(edge: Edge) -> str:
 
 
 def _name(node: Node) -> str:
-    return folded(printable(node.title), NAME_COLUMNS)
+    return folded(node.title, NAME_COLUMNS)
 
 
 def _told(node: Node) -> str:

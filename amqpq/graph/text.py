@@ -1,14 +1,22 @@
-"""How much room a text takes, without a font at hand: names are set in a monospaced one, the rest is estimated generously."""
+"""Texts of a picture: what they may hold, and how much room they take.
+
+There is no font at hand. So names are set in a monospaced one, and the width of everything else is estimated generously.
+"""
 
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 from typing import Final
+
+from amqpq.graph.model import Graph
 
 MONO_EM: Final = 0.605
 """Width of a letter in a monospaced font by its size: Menlo, DejaVu Sans Mono and Courier have 0.60, Consolas 0.55."""
 SANS_EM: Final = 0.56
 """Mean width of a letter in a wide sans-serif font (DejaVu Sans, Verdana); narrower ones leave a little room."""
+
+_TURNS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def columns(text: str) -> int:
@@ -61,5 +69,25 @@ def wrapped(phrases: tuple[str, ...], limit: int, lines: int) -> tuple[str, ...]
 
 
 def printable(text: str) -> str:
-    """Return a text without what no picture can hold: control characters and lone surrogates become a question mark."""
-    return "".join("?" if unicodedata.category(letter) in {"Cc", "Cs", "Cn"} else letter for letter in text)
+    """Return a text without what no picture can hold, or would be turned round by: each such character is a question mark.
+
+    These are control characters, lone surrogates, what XML has no place for, and marks that override the direction of writing.
+    """
+    return "".join(
+        "?" if unicodedata.category(letter) in {"Cc", "Cs", "Cn"} or letter in _TURNS else letter for letter in text
+    )
+
+
+def cleaned(graph: Graph) -> Graph:
+    """Return a graph all of whose texts are printable; names of nodes, which tell them apart, stay."""
+    nodes = tuple(
+        replace(
+            node,
+            title=printable(node.title),
+            details=tuple(map(printable, node.details)),
+            live=tuple(map(printable, node.live)),
+        )
+        for node in graph.nodes
+    )
+    edges = tuple(replace(edge, labels=tuple(map(printable, edge.labels))) for edge in graph.edges)
+    return Graph(printable(graph.title), nodes, edges, tuple(map(printable, graph.notes)))

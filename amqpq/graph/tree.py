@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from amqpq.graph.model import DELAYS, Edge, EdgeKind, Graph, Light, Node
-from amqpq.graph.text import printable
+from amqpq.graph.text import cleaned
 
 Tone: TypeAlias = Literal["plain", "faint", "name", "tasks", "exchange", "queue", "dead", "delays", "unknown", "live"]
 """What a piece of a line is, for whoever colours it."""
@@ -35,7 +35,7 @@ _LINES: Final[dict[EdgeKind, str]] = {"publish": "─", "binding": "─", "unrou
 
 def tree(graph: Graph) -> list[Line]:
     """Return the lines of the tree, in pieces that can be coloured."""
-    return list(_Walk(graph).lines())
+    return list(_Walk(cleaned(graph)).lines())
 
 
 def text(graph: Graph) -> str:
@@ -64,7 +64,7 @@ class _Walk:
 
     def lines(self) -> Iterator[Line]:
         graph = self.graph
-        yield (Span(printable(graph.title), "name"),)
+        yield (Span(graph.title, "name"),)
         within = {edge.target for edge in graph.edges if edge.kind != "publish" and edge.source != edge.target}
         within |= {edge.source for edge in graph.edges if edge.both}
         order = [node for node in graph.nodes if node.kind != "tasks"]
@@ -77,7 +77,7 @@ class _Walk:
                 yield from self._branches(node, "")
         if graph.notes:
             yield ()
-            yield from ((Span(printable(note), "faint"),) for note in graph.notes)
+            yield from ((Span(note, "faint"),) for note in graph.notes)
 
     def _branches(self, start: Node, before: str) -> Iterator[Line]:
         """Walk depth first, with a stack of our own: a chain of exchanges may be longer than Python's."""
@@ -105,22 +105,22 @@ class _Walk:
     def _way(self, edge: Edge, node: Node, *, leaving: bool, seen: bool) -> Iterator[Span]:
         tone: Tone = "dead" if edge.kind == "dead" else "delays" if edge.kind == "delay" else "faint"
         line = _LINES[edge.kind]
-        label = f" {printable(edge.label)} " if edge.labels else ""
+        label = f" {edge.label} " if edge.labels else ""
         if leaving:
             yield Span(f"{'◀' if edge.both else ''}{line}{label}{line}▶ ", tone, edge.light)
         else:
             yield Span(f"◀{line}{label}{line} ", "tasks", edge.light)
         if seen:
-            yield Span(printable(node.title), "plain", node.light)
+            yield Span(node.title, "plain", node.light)
             yield Span("  " + ", ".join(filter(None, (_kind(node), "above"))), "faint", node.light)
         else:
             yield from self._head(node)
 
     def _head(self, node: Node) -> Iterator[Span]:
         tone: Tone = "dead" if node.dead_letters else node.kind
-        yield Span(printable(node.title), tone, node.light)
+        yield Span(node.title, tone, node.light)
         details = node.details[1:] if node.kind in {"exchange", "queue"} else node.details
-        yield Span("  " + " · ".join(filter(None, (_kind(node), *map(printable, details)))), "faint", node.light)
+        yield Span("  " + " · ".join(filter(None, (_kind(node), *details))), "faint", node.light)
         if node.live:
             yield Span("  " + " · ".join(node.live), "live", node.light)
 
