@@ -168,7 +168,7 @@ class _Picture:
         for caption, left, right in spans:
             if caption is not None:
                 x = number((left + right) / 2)
-                yield f'<text class="caption faint" x="{x}" y="-12" text-anchor="middle">{caption}</text>'
+                yield f'<text class="caption faint" x="{x}" y="-14" text-anchor="middle">{caption}</text>'
 
     # ------------------------------------------------------------------------------------------------------ footer
 
