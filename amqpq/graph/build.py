@@ -239,7 +239,7 @@ def _delayed(topology: Topology) -> list[Queue]:
 
 def _unknown(name: str) -> Node:
     kind, _, title = name.partition(" ")
-    return Node(name, "unknown", title, kind, (f"{kind} that the file does not have",))
+    return Node(name, "unknown", title, kind, ("not in the file",))
 
 
 def _flags(thing: Exchange | Queue) -> list[str]:

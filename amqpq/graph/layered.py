@@ -217,7 +217,7 @@ def _longest(lowest: Mapping[str, int], pairs: Iterable[tuple[str, str]]) -> dic
 
 def _first_queues(graph: Graph, ranks: Mapping[str, int], pairs: Iterable[tuple[str, str]]) -> list[str]:
     """Return the queues that no other queue leads to."""
-    queues = {node.name for node in graph.nodes if node.kind == "queue" and not node.ladder}
+    queues = {node.name for node in graph.nodes if node.is_queue and not node.ladder}
     behind: set[str] = set()
     for left, right in sorted(pairs, key=lambda pair: ranks[pair[0]]):
         if left in queues or left in behind:

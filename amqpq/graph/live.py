@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from amqpq.graph.model import Graph, Node
+from amqpq.graph.model import Graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ def annotated(graph: Graph, depths: Mapping[str, Depth | None], note: str) -> Gr
         note: Where this comes from, for the foot of the picture.
     """
     nodes = tuple(
-        replace(node, live=_lines(depths[node.title])) if _is_queue(node) and node.title in depths else node
+        replace(node, live=_lines(depths[node.title])) if node.is_queue and node.title in depths else node
         for node in graph.nodes
     )
     return replace(graph, nodes=nodes, notes=(*graph.notes, note))
@@ -36,11 +36,7 @@ def annotated(graph: Graph, depths: Mapping[str, Depth | None], note: str) -> Gr
 
 def queues_of(graph: Graph) -> tuple[str, ...]:
     """Return the names of the queues in a graph."""
-    return tuple(node.title for node in graph.nodes if _is_queue(node))
-
-
-def _is_queue(node: Node) -> bool:
-    return node.kind == "queue" or (node.kind == "unknown" and node.shape == "queue")
+    return tuple(node.title for node in graph.nodes if node.is_queue)
 
 
 def _lines(depth: Depth | None) -> tuple[str, ...]:

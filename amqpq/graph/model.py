@@ -46,6 +46,11 @@ class Node:
     manage: str = "full"
     light: Light = "plain"
 
+    @property
+    def is_queue(self) -> bool:
+        """Whether it is a queue, or where one should be."""
+        return self.kind == "queue" or (self.kind == "unknown" and self.shape == "queue")
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:

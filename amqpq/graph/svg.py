@@ -88,9 +88,8 @@ class _Picture:
             return Size(mono_width(folded(cell.text, KEY_COLUMNS), KEY_SIZE) + 14, 19.0)
         node = self.graph.by_name[cell.text]
         words, live = self._words(node), node.live
-        widest = max(
-            mono_width(_name(node), NAME_SIZE), *(sans_width(line, WORD_SIZE) for line in (*words, *live)), 64.0
-        )
+        widths = [mono_width(_name(node), NAME_SIZE), *(sans_width(line, WORD_SIZE) for line in words)]
+        widest = max(64.0, *widths, *(sans_width(line, WORD_SIZE, bold=True) for line in live))
         return Size(ICON_ROOM + widest + 16, 34.0 + LINE * len((*words, *live)))
 
     def _words(self, node: Node) -> tuple[str, ...]:
@@ -273,7 +272,7 @@ def _described(graph: Graph) -> str:
 def _broken(text: str, limit: int) -> Iterator[str]:
     """Break a note into lines between its words."""
     line = ""
-    for word in text.split(" "):
+    for word in (folded(word, limit) for word in text.split(" ")):
         if line and len(line) + 1 + len(word) > limit:
             yield line
             line = "   " + word

@@ -16,6 +16,8 @@ MONO_EM: Final = 0.605
 SANS_EM: Final = 0.56
 """Mean width of a letter in a wide sans-serif font (DejaVu Sans, Verdana); narrower ones leave a little room."""
 
+BOLD_EM: Final = 0.63
+
 _TURNS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -32,9 +34,9 @@ def mono_width(text: str, size: float) -> float:
     return columns(text) * size * MONO_EM
 
 
-def sans_width(text: str, size: float) -> float:
+def sans_width(text: str, size: float, *, bold: bool = False) -> float:
     """Return the width of a text in a sans-serif font of this size, in the size's unit; an estimate."""
-    return columns(text) * size * SANS_EM
+    return columns(text) * size * (BOLD_EM if bold else SANS_EM)
 
 
 def folded(text: str, limit: int) -> str:

@@ -117,7 +117,7 @@ def test_what_the_file_does_not_have_is_drawn_as_unknown() -> None:
     loaded = topology(exchanges={"x": {}}, bindings=["x[k] -> q"], routes={"t": {"exchange": "x", "key": "k"}})
     drawn = graph(replace(loaded, bindings=(Binding("x", "gone", "k"),)))
     assert drawn.by_name["queue gone"].kind == "unknown"
-    assert drawn.by_name["queue gone"].details == ("queue that the file does not have",)
+    assert drawn.by_name["queue gone"].details == ("not in the file",)
 
 
 def test_what_is_managed_elsewhere_says_so(drawn: Graph) -> None:
