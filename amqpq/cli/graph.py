@@ -102,7 +102,7 @@ def graph(
         raise click.UsageError("--json is printed, and a format of its own: leave --format and -o out")
     if drawing["kwargs"] and drawing["task"] is None:
         raise click.UsageError("-k goes with --task")
-    form = form or _form(target)
+    form = form or chosen_form(target)
     loaded = load_topology(file or topology_file, environment)
     drawn = build.graph(loaded, generated=drawing["generated"])
     if drawing["task"] is not None:
@@ -132,7 +132,7 @@ def _given(parameter: str) -> bool:
     return source is click.core.ParameterSource.COMMANDLINE
 
 
-def _form(target: Path | None) -> str:
+def chosen_form(target: Path | None) -> str:
     """Return the format that nobody chose."""
     if target is None:
         return "tree" if sys.stdout.isatty() else "svg"
@@ -157,10 +157,10 @@ def _print_tree(drawn: Graph) -> None:
 
 def _styled(span: tree.Span, encoding: str) -> str:
     looks = {"plain": _TONES[span.tone], "dim": {"dim": True}, "lit": {**_TONES[span.tone], "bold": True, "dim": None}}
-    return click.style(_shown(span.text, encoding), **looks[span.light])
+    return click.style(shown(span.text, encoding), **looks[span.light])
 
 
-def _shown(text: str, encoding: str) -> str:
+def shown(text: str, encoding: str) -> str:
     """Return a text as the terminal can show it."""
     try:
         text.encode(encoding)

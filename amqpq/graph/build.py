@@ -27,7 +27,8 @@ DRAWN_DELAYS: Final = 6
 
 def graph(topology: Topology, *, generated: bool = False) -> Graph:
     """Return the graph of a topology; `generated` adds what the file does not write out."""
-    builder = _Builder(topology, ladder(topology) if generated else Ladder(), generated=generated)
+    rungs = ladder(topology) if generated else Ladder()
+    builder = _Builder(topology, rungs, _dead(topology), generated=generated)
     edges = tuple(builder.edges())
     nodes = [*builder.nodes()]
     known = {node.name for node in nodes}
@@ -46,14 +47,14 @@ class _Builder:
 
     topology: Topology
     rungs: Ladder
+    dead: frozenset[str]
     generated: bool
 
     def nodes(self) -> Iterator[Node]:
         topology = self.topology
-        dead = {queue.name for queue in topology.queues.values() if topology.is_dead_letter(queue.name)}
         yield from (_tasks(route, only=len(topology.routes) == 1) for route in topology.routes)
         yield from (_exchange(exchange) for exchange in topology.exchanges.values())
-        yield from (_queue(queue, dead_letters=queue.name in dead) for queue in topology.queues.values())
+        yield from (_queue(queue, dead_letters=queue.name in self.dead) for queue in topology.queues.values())
         yield from (replace(_exchange(exchange), ladder=True) for exchange in self.rungs.exchanges)
         yield from (replace(_queue(queue, dead_letters=False), ladder=True) for queue in self.rungs.queues)
         if self.generated:
@@ -98,7 +99,7 @@ class _Builder:
             return
         key = arguments.get("x-dead-letter-routing-key")
         reasons = []
-        if queue.dead_letter is not None and not self.topology.is_dead_letter(queue.name):
+        if queue.dead_letter is not None and queue.name not in self.dead:
             reasons.append("failed")
         if queue.ttl_seconds is not None or any(route.expires_seconds is not None for route in routes):
             reasons.append("expired")
@@ -172,7 +173,8 @@ def _tasks(route: Route, *, only: bool) -> Node:
         if route.retries.then == "drop":
             words.append("failures dropped")
     if route.reply is not None:
-        words.append({"none": "no reply", "direct": "direct reply", "task": "reply queue"}[route.reply])
+        named = {"none": "no reply", "direct": "direct reply", "task": "reply queue"}
+        words.append(named.get(route.reply, f"{route.reply} reply"))
     title = ("every task" if only else "other tasks") if route.pattern == "*" else route.pattern
     return Node(tasks_node(route.pattern), "tasks", title, "", tuple(words))
 
@@ -227,14 +229,18 @@ def _delays(topology: Topology) -> Node:
 
 def _delayed(topology: Topology) -> list[Queue]:
     """Return the queues that tasks wait for: not dead letters, streams or what nobody wrote."""
+    dead = _dead(topology)
     return [
         queue
         for queue in topology.queues.values()
-        if reachable(queue)
-        and queue.type != "stream"
-        and not queue.generated
-        and not topology.is_dead_letter(queue.name)
+        if reachable(queue) and queue.type != "stream" and not queue.generated and queue.name not in dead
     ]
+
+
+def _dead(topology: Topology) -> frozenset[str]:
+    """Return the names of all queues that take dead letters, as `Topology.is_dead_letter` says for one."""
+    lost = set() if topology.delays is None else {topology.delays.lost}
+    return frozenset(lost | {queue.dead_letter for queue in topology.queues.values() if queue.dead_letter is not None})
 
 
 def _unknown(name: str) -> Node:

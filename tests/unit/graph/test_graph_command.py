@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
-from amqpq.cli.graph import depth_of
+from amqpq.cli.graph import chosen_form, depth_of, shown
 from amqpq.cli.main import main
 from amqpq.graph.build import graph
 from amqpq.graph.live import Depth
@@ -47,7 +49,7 @@ def amqpq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Amqpq:
     monkeypatch.setenv("SHOP_URL", "amqp://shop:hunter2@localhost:5672/")
     Path("topology.yaml").write_text(TOPOLOGY, encoding="utf-8")
     runner = CliRunner()
-    return lambda *arguments: runner.invoke(main, ["topology", "graph", *arguments])
+    return lambda *arguments, **extra: runner.invoke(main, ["topology", "graph", *arguments], **extra)
 
 
 def test_a_pipe_gets_the_svg(amqpq: Amqpq) -> None:
@@ -131,6 +133,31 @@ def test_mistakes_are_said(amqpq: Amqpq, arguments: list[str], message: str) -> 
     result = amqpq(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert message in result.stderr
+
+
+def test_the_tree_has_colours_on_a_terminal(amqpq: Amqpq, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gets the tree; dead letters are red there, and what is off the way is dim."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    plain = amqpq("--format", "tree").stdout
+    coloured = amqpq("--format", "tree", color=True).stdout
+    assert "\x1b[31mshop.dead\x1b[0m" in coloured
+    assert click.unstyle(coloured) == plain
+    asked = amqpq("--format", "tree", "--task", "web.resize", color=True).stdout
+    assert "\x1b[32m\x1b[1mhigh" in asked
+    assert "\x1b[2mlost" in asked
+    monkeypatch.setattr("sys.stdout", Terminal())
+    assert chosen_form(None) == "tree"
+
+
+def test_a_terminal_without_line_drawing_gets_ascii() -> None:
+    """Where the encoding has no box-drawing letters the tree is drawn with others; where it has them, with them."""
+    assert shown("├─ failed ─▶ q", "ascii") == "|- failed -> q"
+    assert shown("├─ failed ─▶ q", "utf-8") == "├─ failed ─▶ q"
+    assert shown("├─", "no such encoding") == "|-"
 
 
 def test_machines_get_nodes_and_edges(amqpq: Amqpq) -> None:
