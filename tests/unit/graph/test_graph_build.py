@@ -112,6 +112,14 @@ def test_generated_unfolds_everything(shop: Topology) -> None:
     assert DELAYS not in names
 
 
+def test_what_nobody_wrote_and_nothing_leads_to_is_a_note() -> None:
+    """The stream of revocations is a sentence; with `generated` it is a box."""
+    loaded = topology(control={"revocations": "1d"})
+    assert "queue p.revocations" not in graph(loaded).by_name
+    assert "Revoked tasks are remembered in the stream p.revocations" in graph(loaded).notes
+    assert graph(loaded, generated=True).by_name["queue p.revocations"].shape == "stream"
+
+
 def test_what_the_file_does_not_have_is_drawn_as_unknown() -> None:
     """A route or binding that leads nowhere is not left out: its end is a node that says what is missing."""
     loaded = topology(exchanges={"x": {}}, bindings=["x[k] -> q"], routes={"t": {"exchange": "x", "key": "k"}})
