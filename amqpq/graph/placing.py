@@ -26,6 +26,9 @@ WIDEST: Final = 84.0
 STEEPNESS: Final = 0.16
 PORT_GAP: Final = 9.0
 """Between two wires that end at the same box, where it is high enough."""
+LEAST_PORT_GAP: Final = 6.0
+HIGHEST: Final = 140.0
+"""A box does not grow beyond this for the sake of its wires."""
 PORT_MARGIN: Final = 10.0
 ROUNDS: Final = 24
 LEVELLING: Final = 3
@@ -104,8 +107,9 @@ def lay_out(graph: Graph, measure: Callable[[Cell], Size]) -> Layout:
     """Return where everything of a graph goes; `measure` says how large a box or a label is."""
     cells = grid(graph)
     columns = order(cells)
-    sizes = [Size(0.0, 0.0) if cell.kind == "wire" else measure(cell) for cell in cells.cells]
-    middles = _middles(cells, columns, sizes, _ties(cells, graph))
+    ties = _ties(cells, graph)
+    sizes = [_size(cell, measure, ties.most(index)) for index, cell in enumerate(cells.cells)]
+    middles = _middles(cells, columns, sizes, ties)
     ports = _ports(cells, sizes, middles)
     lefts, widths = _columns(cells, columns, sizes, ports)
     top = min((middle - size.height / 2 for middle, size in zip(middles, sizes, strict=True)), default=0.0)
@@ -135,6 +139,16 @@ def lay_out(graph: Graph, measure: Callable[[Cell], Size]) -> Layout:
     )
 
 
+def _size(cell: Cell, measure: Callable[[Cell], Size], wires: int) -> Size:
+    """Return how large a cell is: a box so high that the wires on its busier side can be told apart."""
+    if cell.kind == "wire":
+        return Size(0.0, 0.0)
+    size = measure(cell)
+    if cell.kind == "label":
+        return size
+    return Size(size.width, max(size.height, min(HIGHEST, 2 * PORT_MARGIN + LEAST_PORT_GAP * (wires - 1))))
+
+
 # ------------------------------------------------------------------------------------------------------------ heights
 
 
@@ -145,6 +159,10 @@ class _Ties:
     left: list[list[int]]
     right: list[list[int]]
     pulls: Mapping[tuple[int, int], float]
+
+    def most(self, cell: int) -> int:
+        """Return the number of wires on the busier side of a cell."""
+        return max(len(self.left[cell]), len(self.right[cell]))
 
     def mean(self, cell: int, middles: Sequence[float], *, left: bool, right: bool) -> float | None:
         """Return the mean height of a cell's neighbours on one side, or on both."""

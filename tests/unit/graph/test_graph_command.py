@@ -135,6 +135,14 @@ def test_mistakes_are_said(amqpq: Amqpq, arguments: list[str], message: str) -> 
     assert message in result.stderr
 
 
+def test_the_ladder_can_be_unfolded(amqpq: Amqpq) -> None:
+    """With `--generated` the delay ladder's queues are in the picture, without it they are one box."""
+    Path("topology.yaml").write_text(f"{TOPOLOGY}delays: {{unit: 1s, max: 8s}}\n", encoding="utf-8")
+    assert "shop.delay.0.1" not in amqpq().stdout
+    assert "delay ladder" in amqpq().stdout
+    assert "shop.delay.0.1" in amqpq("--generated").stdout
+
+
 def test_the_tree_has_colours_on_a_terminal(amqpq: Amqpq, monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal gets the tree; dead letters are red there, and what is off the way is dim."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -179,6 +179,23 @@ def test_dead_letters_with_the_same_reasons_share_one_label() -> None:
     assert sum(wire.at_right for wire in layout.wires.values()) == 1
     assert all(wire.at_left for wire in layout.wires.values())
     sound(drawn, layout)
+
+
+def test_a_busy_box_grows_with_its_wires() -> None:
+    """The wires of a hub can be told apart at its side; the box does not grow without end."""
+
+    def hub(count: int) -> float:
+        queues = tuple(Node(f"queue {index}", "queue", str(index)) for index in range(count))
+        node = Node("exchange x", "exchange", "x")
+        edges = tuple(Edge(node.name, queue.name, "binding", (queue.title,)) for queue in queues)
+        layout = lay_out(Graph("hub", (node, *queues), edges), measure)
+        sides = sorted(wire.pieces[0].y1 for wire in layout.wires.values())
+        assert sides[-1] - sides[0] <= layout.boxes[node.name].height
+        if count == 12:
+            assert min(lower - upper for upper, lower in pairwise(sides)) >= 5.9
+        return layout.boxes[node.name].height
+
+    assert hub(2) < hub(12) < hub(100) == hub(200)
 
 
 def test_a_chain_longer_than_pythons_stack_is_drawn() -> None:

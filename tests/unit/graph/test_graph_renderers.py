@@ -81,15 +81,17 @@ def test_the_svg_says_all_keys_in_titles(drawn: Graph) -> None:
 
 
 def test_every_exchange_type_has_an_outline_of_its_own(drawn: Graph) -> None:
-    """Direct, topic, fanout and headers are told apart by shape, not by colour."""
-    root = parsed(drawn)
-    outlines: dict[tuple[str, str], set[tuple[str, str]]] = {}
-    for element in with_class(root, "node"):
+    """Direct, topic, fanout and headers are told apart by outline and by icon, not by colour; so are the types of queues."""
+    outlines: dict[str, str] = {}
+    icons: dict[str, str] = {}
+    for element in with_class(parsed(drawn), "node"):
         node = drawn.by_name[element.get("data-node", "")]
-        box, icon = (next(iter(with_class(element, kind))).get("d", "") for kind in ("box", "icon"))
-        outlines.setdefault((node.kind, node.shape), set()).add((re.sub(r"[-\d. ]", "", box), icon))
-    kinds = [("exchange", kind) for kind in ("direct", "topic", "fanout", "headers")]
-    assert len({next(iter(outlines[kind])) for kind in kinds}) == len(kinds)
+        outlines[node.shape], icons[node.shape] = (
+            next(iter(with_class(element, kind))).get("d", "") for kind in ("box", "icon")
+        )
+    exchanges = ("direct", "topic", "fanout", "headers")
+    assert [outlines[kind].count("L") + 1 for kind in exchanges] == [5, 6, 4, 8]
+    assert len({icons[kind] for kind in (*exchanges, "classic", "quorum", "stream")}) == 7
 
 
 def test_the_svg_needs_nothing_else(drawn: Graph) -> None:
