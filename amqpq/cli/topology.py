@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from amqpq import config
-from amqpq.cli import output
+from amqpq.cli import convert, output
 from amqpq.cli.options import DEFAULT_TOPOLOGY, duration, json_option, load_topology, topology_option
 from amqpq.errors import ConfigurationError
 from amqpq.topology import Inspection, Topology, checks, inspect, library, reach, render, schema
@@ -397,3 +397,7 @@ def _title(path: Path) -> str:
     lines = path.read_text(encoding="utf-8").split("\n")
     comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "$schema" not in line]
     return comments[0] if comments else ""
+
+
+topology.add_command(convert.import_)
+topology.add_command(convert.export)

@@ -1,0 +1,139 @@
+"""`amqpq topology import` and `amqpq topology export`: topology files from elsewhere, and for elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from amqpq.cli import output
+from amqpq.cli.options import json_option, load_topology, topology_option
+from amqpq.convert import definitions, importing
+from amqpq.convert.importing import Imported
+from amqpq.convert.objects import Remark, counted
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@click.group("import")
+def import_() -> None:
+    """Make a topology file from what exists: definitions, a broker, Celery settings.
+
+    The file goes to standard output or to -o FILE, what it could not hold to standard error.
+
+    \b
+    Examples:
+      amqpq topology import definitions definitions.json -o topology.yaml
+    """
+
+
+@click.group("export")
+def export() -> None:
+    """Write the topology for other tools. What they cannot hold is said on standard error.
+
+    \b
+    Examples:
+      amqpq topology export definitions -o definitions.json
+    """
+
+
+def _output_option(command: Command) -> Command:
+    return click.option(
+        "-o",
+        "--output",
+        "target",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=None,
+        help="Write to this file, not to standard output.",
+    )(command)
+
+
+def _project_option(command: Command) -> Command:
+    return click.option("--project", metavar="NAME", default=None, help="The project's name in the new file.")(command)
+
+
+def _vhost_option(command: Command) -> Command:
+    return click.option("--vhost", metavar="NAME", default=None, help="The virtual host.")(command)
+
+
+# ------------------------------------------------------------------------------------------------------------- import
+
+
+@import_.command("definitions")
+@click.argument("file", type=click.File(encoding="utf-8"))
+@_vhost_option
+@_project_option
+@_output_option
+@json_option
+def import_definitions(file: Any, vhost: str | None, project: str | None, target: Path | None, as_json: bool) -> None:
+    """Read the JSON of `rabbitmqctl export_definitions`, or of one virtual host from the management API.
+
+    \b
+    Examples:
+      amqpq topology import definitions definitions.json --vhost shop -o topology.yaml
+      curl -su guest:guest http://localhost:15672/api/definitions/shop | amqpq topology import definitions -
+    """
+    found = definitions.parse(file.read(), vhost)
+    source = "definitions" if file.name in {"-", "<stdin>"} else Path(file.name).name
+    _print_imported(importing.from_objects(found, source=source, project=project), target, as_json=as_json)
+
+
+def _print_imported(imported: Imported, target: Path | None, *, as_json: bool) -> None:
+    if as_json:
+        _write(None, json.dumps({"topology": imported.tree, "remarks": _facts(imported.remarks)}, indent=2) + "\n")
+        if target is not None:
+            _write(target, imported.text)
+        return
+    _write(target, imported.text)
+    _print_remarks(imported.remarks)
+    shown = imported.topology
+    counts = [
+        counted(len([x for x in shown.exchanges.values() if not x.generated]), "exchange"),
+        counted(len([x for x in shown.queues.values() if not x.generated]), "queue"),
+        counted(len(shown.bindings), "binding"),
+    ]
+    click.echo(f"{', '.join(counts)}; {counted(len(imported.remarks), 'remark')}", err=True)
+
+
+def _facts(remarks: Iterable[Remark]) -> list[dict[str, str]]:
+    return [{"kind": each.kind, "what": each.what, "name": each.name, "why": each.why} for each in remarks]
+
+
+def _print_remarks(remarks: Iterable[Remark]) -> None:
+    for remark in remarks:
+        click.echo(str(remark), err=True)
+
+
+def _write(target: Path | None, text: str) -> None:
+    if target is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        output.fail(f"cannot write {target}: {error.strerror}")
+
+
+# ------------------------------------------------------------------------------------------------------------- export
+
+
+@export.command("definitions")
+@topology_option
+@_output_option
+def export_definitions(topology_file: Path | None, environment: str | None, target: Path | None) -> None:
+    """Write definitions of one virtual host, as RabbitMQ itself imports them.
+
+    RabbitMQ leaves an object that exists as it is, even where the definitions say something else.
+
+    \b
+    Examples:
+      amqpq topology export definitions -o definitions.json
+      rabbitmqadmin definitions import_into_vhost --vhost shop --file definitions.json
+    """
+    built, remarks = definitions.build(load_topology(topology_file, environment))
+    _write(target, json.dumps(built, indent=2, ensure_ascii=False) + "\n")
+    _print_remarks(remarks)
