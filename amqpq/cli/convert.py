@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from amqpq import management
 from amqpq.cli import output
-from amqpq.cli.options import json_option, load_topology, topology_option
-from amqpq.convert import definitions, importing
+from amqpq.cli.options import duration, json_option, load_topology, topology_option
+from amqpq.convert import definitions, importing, live
 from amqpq.convert.importing import Imported
 from amqpq.convert.objects import Remark, counted
+from amqpq.topology.loading import URL_VARIABLE
+from amqpq.topology.model import DEFAULT_URL
+from amqpq.transport import url
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -26,6 +31,7 @@ def import_() -> None:
 
     \b
     Examples:
+      amqpq topology import live --vhost shop -o topology.yaml
       amqpq topology import definitions definitions.json -o topology.yaml
     """
 
@@ -80,6 +86,42 @@ def import_definitions(file: Any, vhost: str | None, project: str | None, target
     found = definitions.parse(file.read(), vhost)
     source = "definitions" if file.name in {"-", "<stdin>"} else Path(file.name).name
     _print_imported(importing.from_objects(found, source=source, project=project), target, as_json=as_json)
+
+
+@import_.command("live")
+@click.option(
+    "--management",
+    "address",
+    metavar="URL",
+    envvar="AMQPQ_MANAGEMENT_URL",
+    default="http://localhost:15672/",
+    help="The broker's HTTP API. [default: $AMQPQ_MANAGEMENT_URL, else http://localhost:15672/]",
+)
+@_vhost_option
+@_project_option
+@_output_option
+@json_option
+@click.option(
+    "--timeout", type=duration, default="30s", show_default=True, metavar="DURATION", help="For each of its answers."
+)
+def import_live(address: str, vhost: str | None, project: str | None, target: Path | None, **values: Any) -> None:
+    """Read a virtual host of a running broker. Nothing on the broker is changed.
+
+    User and password that the URL does not have, and the virtual host that --vhost does not name, are those of
+    $AMQPQ_BROKER_URL, else guest and /. The user needs the tag `management`.
+
+    \b
+    Examples:
+      amqpq topology import live --vhost shop -o topology.yaml
+      amqpq topology import live --management https://reader:secret@rabbit.example.com:15671 --vhost shop
+    """
+    broker = url.parse((os.environ.get(URL_VARIABLE, "").split() or [DEFAULT_URL])[0])
+    where = management.endpoint(address, login=(broker.user, broker.password))
+    name = broker.vhost if vhost is None else vhost
+    with management.Management(where, timeout_seconds=values["timeout"]) as client:
+        found = live.read(client, name)
+    imported = importing.from_objects(found, source=f"the virtual host '{name}' at {where}", project=project)
+    _print_imported(imported, target, as_json=values["as_json"])
 
 
 def _print_imported(imported: Imported, target: Path | None, *, as_json: bool) -> None:

@@ -1,66 +1,75 @@
 """The objects of a virtual host, from the broker's management API.
 
-Per-object endpoints rather than `/api/definitions`: those ask for the tag `management` only, not for `administrator`, and say
-`internal` of an exchange, which definitions of some versions do not (https://www.rabbitmq.com/docs/management#permissions).
+Object by object rather than `/api/definitions`: that asks for the tag `administrator`, where these ask for `management`, and does
+not say `internal` of an exchange in every version (https://www.rabbitmq.com/docs/management#permissions).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
-from urllib.parse import quote
+from collections.abc import Callable
 
-from amqpq.convert import definitions
-from amqpq.convert.objects import Objects, Remark, left_out
-from amqpq.errors import AmqpqError, LocalError
-from amqpq.types import ServerInfo
-
-QUEUE_COLUMNS: Final = "name,type,durable,exclusive,auto_delete,arguments"
-"""Without them the broker gathers statistics of every queue."""
+from amqpq.convert.objects import Objects, Policy, Remark, left_out
+from amqpq.errors import AccessRefused
+from amqpq.management import Management, PolicyInfo
+from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, ServerInfo
 
 
-def read(get: Callable[[str], Any], vhost: str) -> Objects:
+def read(management: Management, vhost: str) -> Objects:
     """Read a virtual host.
 
     Args:
-        get: Fetches a path below `/api/` and returns the decoded answer.
+        management: A client of the management API; its user needs the tag `management`.
         vhost: Its name.
 
     Raises:
-        AmqpqError: Exchanges, queues or bindings cannot be read.
+        TransportError: Exchanges, queues or bindings cannot be read.
     """
-    name = quote(vhost, safe="")
-    exchanges = tuple(definitions.exchange_of(row) for row in _rows(get, f"exchanges/{name}"))
-    queues = tuple(definitions.queue_of(row) for row in _rows(get, f"queues/{name}?columns={QUEUE_COLUMNS}"))
-    bindings = tuple(definitions.binding_of(row) for row in _rows(get, f"bindings/{name}"))
     remarks: list[Remark] = []
-    policies = tuple(definitions.policy_of(row) for row in _allowed(get, f"policies/{name}", "policies", remarks))
-    operators = _allowed(get, f"operator-policies/{name}", "operator policies", remarks)
-    remarks += [left_out("operator policy", str(row["name"]), "it belongs to who runs the broker") for row in operators]
-    overview = get("overview")
-    version = overview.get("rabbitmq_version") if isinstance(overview, dict) else None
     return Objects(
         vhost=vhost,
-        exchanges=tuple(exchange for exchange in exchanges if exchange.name),  # the default one is not declared
-        queues=queues,
-        bindings=tuple(binding for binding in bindings if binding.source),
-        policies=policies,
-        version=None if version is None else ServerInfo("RabbitMQ", str(version)).version_tuple,
-        remarks=tuple(remarks),
+        # The default exchange has an empty name, and is not declared by anybody.
+        exchanges=tuple(
+            ExchangeSpec(found.name, found.type, found.durable, found.auto_delete, found.internal, found.arguments)
+            for found in management.exchanges(vhost)
+            if found.name
+        ),
+        queues=tuple(
+            QueueSpec(
+                name=found.name,
+                durable=found.durable,
+                exclusive=found.exclusive,
+                auto_delete=found.auto_delete,
+                arguments=found.arguments
+                if found.type == "classic"
+                else {"x-queue-type": found.type, **found.arguments},
+            )
+            for found in management.queues(vhost)
+        ),
+        bindings=tuple(
+            BindingSpec(found.source, found.target, found.key, found.to_exchange, found.arguments)
+            for found in management.bindings(vhost)
+        ),
+        policies=tuple(
+            Policy(found.name, found.pattern, found.apply_to, found.priority, found.definition)
+            for found in _allowed(management.policies, vhost, "policies", remarks)
+        ),
+        version=ServerInfo("RabbitMQ", management.overview().version).version_tuple,
+        remarks=(
+            *(
+                left_out("operator policy", found.name, "it belongs to who runs the broker")
+                for found in _allowed(management.operator_policies, vhost, "operator policies", remarks)
+            ),
+            *remarks,
+        ),
     )
 
 
-def _rows(get: Callable[[str], Any], path: str) -> list[Mapping[str, Any]]:
-    rows = get(path)
-    if not isinstance(rows, list):
-        raise LocalError(f"the management API answered {path.partition('?')[0]} with something that is no list")
-    return rows
-
-
-def _allowed(get: Callable[[str], Any], path: str, what: str, remarks: list[Remark]) -> list[Mapping[str, Any]]:
-    """Read what a user of little permission may not; what cannot be read is said, never taken for empty."""
+def _allowed(
+    read_them: Callable[[str], tuple[PolicyInfo, ...]], vhost: str, what: str, remarks: list[Remark]
+) -> tuple[PolicyInfo, ...]:
+    """Read what a user of little permission may not; what cannot be read is said, never taken for none."""
     try:
-        return _rows(get, path)
-    except AmqpqError as error:
+        return read_them(vhost)
+    except AccessRefused as error:
         remarks.append(Remark("note", what, "", f"could not be read: {error}"))
-        return []
+        return ()
