@@ -32,9 +32,14 @@ def write(tree: Tree, remarks: Sequence[Remark] = (), *, head: Iterable[str] = (
         head: Comments for the beginning.
     """
     lines = [_comment(line) for line in head]
+    apart = False
     for name, section in tree.items():
-        if name in _EACH_ON_A_LINE or name == "bindings":
-            lines += ["", f"{name}:"]
+        block = name in _EACH_ON_A_LINE or name == "bindings"
+        if block or apart:
+            lines.append("")
+        apart = block
+        if block:
+            lines.append(f"{name}:")
             lines += (
                 _bindings(section)
                 if name == "bindings"
