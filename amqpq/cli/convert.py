@@ -13,12 +13,15 @@ import click
 from amqpq import management
 from amqpq.cli import output
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
-from amqpq.convert import definitions, importing, live
+from amqpq.convert import asyncapi, celery, definitions, importing, kubernetes, live, settings, terraform
 from amqpq.convert.importing import Imported
 from amqpq.convert.objects import Remark, counted
 from amqpq.topology.loading import URL_VARIABLE
-from amqpq.topology.model import DEFAULT_URL
+from amqpq.topology.model import DEFAULT_URL, Topology
 from amqpq.transport import url
+
+DEFAULT_PROJECT = "celery"
+"""Of a file made of Celery settings, which name no project."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -33,6 +36,7 @@ def import_() -> None:
     Examples:
       amqpq topology import live --vhost shop -o topology.yaml
       amqpq topology import definitions definitions.json -o topology.yaml
+      amqpq topology import celery celeryconfig.py -o topology.yaml
     """
 
 
@@ -43,6 +47,7 @@ def export() -> None:
     \b
     Examples:
       amqpq topology export definitions -o definitions.json
+      amqpq topology export asyncapi -o asyncapi.json
     """
 
 
@@ -124,6 +129,25 @@ def import_live(address: str, vhost: str | None, project: str | None, target: Pa
     _print_imported(imported, target, as_json=values["as_json"])
 
 
+@import_.command("celery")
+@click.argument("reference", metavar="FILE.py|MODULE[:NAME]")
+@_project_option
+@_output_option
+@json_option
+def import_celery(reference: str, project: str | None, target: Path | None, as_json: bool) -> None:
+    """Read Celery settings: queues, routes, message defaults, under their old and their new names.
+
+    The file or module is executed, as Celery would. NAME is an application or a mapping in the module.
+
+    \b
+    Examples:
+      amqpq topology import celery celeryconfig.py -o topology.yaml
+      amqpq topology import celery proj.celery:app --project shop
+    """
+    folded = celery.convert(settings.load(reference), project or DEFAULT_PROJECT)
+    _print_imported(importing.finished(folded, source=reference), target, as_json=as_json)
+
+
 def _print_imported(imported: Imported, target: Path | None, *, as_json: bool) -> None:
     if as_json:
         _write(None, json.dumps({"topology": imported.tree, "remarks": _facts(imported.remarks)}, indent=2) + "\n")
@@ -179,3 +203,61 @@ def export_definitions(topology_file: Path | None, environment: str | None, targ
     built, remarks = definitions.build(load_topology(topology_file, environment))
     _write(target, json.dumps(built, indent=2, ensure_ascii=False) + "\n")
     _print_remarks(remarks)
+
+
+@export.command("asyncapi")
+@topology_option
+@_output_option
+def export_asyncapi(topology_file: Path | None, environment: str | None, target: Path | None) -> None:
+    """Write an AsyncAPI 3.0 document: routes as what is sent, queues as what is received.
+
+    \b
+    Examples:
+      amqpq topology export asyncapi -o asyncapi.json
+    """
+    document, remarks = asyncapi.build(load_topology(topology_file, environment))
+    _write(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    _print_remarks(remarks)
+
+
+@export.command("kubernetes")
+@topology_option
+@click.option("--vhost", metavar="NAME", default=None, help="The virtual host. [default: that of broker.url]")
+@click.option("--cluster", metavar="NAME", default="rabbitmq", show_default=True, help="Name of the RabbitmqCluster.")
+@click.option("--namespace", metavar="NAME", default=None, help="Its namespace, where that is another one.")
+@_output_option
+def export_kubernetes(topology_file: Path | None, environment: str | None, target: Path | None, **values: Any) -> None:
+    """Write resources of RabbitMQ's messaging topology operator, one document for each object.
+
+    \b
+    Examples:
+      amqpq topology export kubernetes --cluster rmq | kubectl apply -f -
+    """
+    loaded = load_topology(topology_file, environment)
+    place = kubernetes.Place(values["cluster"], values["namespace"], values["vhost"] or _vhost_of(loaded))
+    resources, remarks = kubernetes.build(loaded, place)
+    _write(target, kubernetes.write(resources))
+    _print_remarks(remarks)
+
+
+@export.command("terraform")
+@topology_option
+@click.option("--vhost", metavar="NAME", default=None, help="The virtual host. [default: that of broker.url]")
+@_output_option
+def export_terraform(
+    topology_file: Path | None, environment: str | None, vhost: str | None, target: Path | None
+) -> None:
+    """Write Terraform configuration for the provider cyrilgdn/rabbitmq.
+
+    \b
+    Examples:
+      amqpq topology export terraform -o rabbitmq.tf
+    """
+    loaded = load_topology(topology_file, environment)
+    written, remarks = terraform.build(loaded, vhost or _vhost_of(loaded))
+    _write(target, written)
+    _print_remarks(remarks)
+
+
+def _vhost_of(loaded: Topology) -> str:
+    return url.parse(loaded.broker.urls[0]).vhost

@@ -238,7 +238,7 @@ class _Folding:
                 continue
             identity = repr((spec.source, spec.target, spec.to_exchange, sorted(spec.arguments.items(), key=str)))
             if identity not in entries:
-                entries[identity] = self._binding(spec, exchanges, queues)
+                entries[identity] = self._binding(spec, queues)
                 keys[identity] = []
             keys[identity].append(spec.key)
         for identity, entry in entries.items():
@@ -248,7 +248,7 @@ class _Folding:
         return [{key: entry[key] for key in order if key in entry} for entry in entries.values()]
 
     @staticmethod
-    def _binding(spec: BindingSpec, exchanges: set[str], queues: set[str]) -> Tree:
+    def _binding(spec: BindingSpec, queues: set[str]) -> Tree:
         entry: Tree = {"from": spec.source, "to": spec.target}
         arguments = dict(spec.arguments)
         scalars = all(not isinstance(value, dict | list) for value in arguments.values())
@@ -257,8 +257,8 @@ class _Folding:
             entry["headers"] = arguments
         elif arguments:
             entry["extra_arguments"] = arguments
-        if spec.target in exchanges & queues:
-            entry["as"] = "exchange" if spec.to_exchange else "queue"
+        if spec.to_exchange and spec.target in queues:
+            entry["as"] = "exchange"
         return entry
 
 

@@ -53,6 +53,17 @@ def write(tree: Tree, remarks: Sequence[Remark] = (), *, head: Iterable[str] = (
     return "\n".join(lines) + "\n"
 
 
+def block(tree: Tree, indent: str = "") -> str:
+    """Return YAML with one value on a line, for readers other than ours: all is quoted that any of them might misread."""
+    lines = []
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            lines.append(f"{indent}{_scalar(name)}:\n{block(value, indent + '  ')}")
+        else:
+            lines.append(f"{indent}{_scalar(name)}: {_flow(value)}\n")
+    return "".join(lines)
+
+
 def _comment(line: str) -> str:
     return "#" if not line else "# " + "".join(letter if letter.isprintable() else "?" for letter in line)
 

@@ -95,7 +95,7 @@ def topologies(draw: st.DrawFn) -> dict[str, Any]:
         if queue.get("type") != "stream" and name not in resting:
             choices = ["none", *(f"to {name}".replace("${", "$${") for name in resting)]
             choice = draw(st.none() | st.sampled_from(choices))
-            queue |= {} if choice is None else {"dead_letter": choice}
+            queue.update({} if choice is None else {"dead_letter": choice})
     drawn = draw(st.lists(_binding(file, exchanges, queues), max_size=8))
     file["bindings"] = list({(entry["from"], entry["to"], entry["as"]): entry for entry in drawn}.values())
     if draw(st.booleans()):
