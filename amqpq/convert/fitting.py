@@ -17,6 +17,9 @@ from amqpq.topology.loading import inspect
 from amqpq.topology.model import Topology
 from amqpq.topology.problems import Problem
 
+SECTIONS: Final = frozenset({"queues", "exchanges", "dead_letters", "routes", "delays", "limits"})
+"""Of which a part can go and leave a file."""
+
 Path: TypeAlias = tuple[str | int, ...]
 
 ROUNDS: Final = 12
@@ -49,7 +52,7 @@ def _mend(folded: Folded, problems: Sequence[Problem]) -> None:
         path = paths.get(problem.place.file, ())
         if path[:1] == ("bindings",) and len(path) > 1:
             bindings.setdefault(int(path[1]), problem)
-        elif path[:1] in {("queues",), ("exchanges",), ("dead_letters",), ("delays",), ("limits",)} and len(path) > 1:
+        elif path[:1] and path[0] in SECTIONS and len(path) > 1:
             objects.setdefault(path[:2], (path, problem))
         else:
             raise LocalError(_sentences([problem]))
@@ -74,7 +77,7 @@ def _mend_object(folded: Folded, path: Path, problem: Problem) -> None:
     if section in {"queues", "exchanges"} and thing.get("manage") not in {"verify", "external"}:
         thing["manage"] = "verify"
         folded.remarks.append(Remark("changed", kind, name, f"only named (`manage: verify`): {_why(problem)}"))
-    elif section in {"queues", "exchanges"} and len(path) > 2 and path[2] in thing:  # noqa: PLR2004 - section, name, key
+    elif section in {"queues", "exchanges", "routes"} and len(path) > 2 and path[2] in thing:  # noqa: PLR2004 - section, name, key
         value = thing.pop(str(path[2]))
         folded.remarks.append(left_out(kind, name, f"{path[2]}: {value}: {_why(problem)}"))
     else:

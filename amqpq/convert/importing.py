@@ -49,8 +49,8 @@ def finished(folded: folding.Folded, *, source: str, found: Objects | None = Non
         head.append("The broker knows no tasks: add `routes:` to say which task is published where.")
     if remarks:
         head.append(f"{counted(len(remarks), 'remark')} at the end of the file.")
-    written = text.write(escaped(folded.tree), remarks, head=head)
-    return Imported(written, folded.tree, topology, remarks)
+    tree: dict[str, Any] = escaped(folded.tree)
+    return Imported(text.write(tree, remarks, head=head), tree, topology, remarks)
 
 
 def _generated(found: Objects, topology: Topology) -> list[Remark]:
@@ -61,5 +61,5 @@ def _generated(found: Objects, topology: Topology) -> list[Remark]:
     new = [name for name in names if name not in there]
     if not new:
         return []
-    why = f"an apply of this file would create {counted(len(new), 'object')} that are not there: {', '.join(new[:5])}"
+    why = f"an apply of this file would create {counted(len(new), 'object')} that the broker does not have: {', '.join(new[:5])}"
     return [Remark("note", "generated objects", "", why + (", ..." if len(new) > len(new[:5]) else ""))]
