@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from amqpq.convert.objects import Objects, Policy, Remark, left_out
+from amqpq.convert.objects import Objects, Policy, Remark, left_out, with_voids
 from amqpq.errors import AccessRefused
 from amqpq.management import Management, PolicyInfo
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, ServerInfo
@@ -24,7 +24,10 @@ def read(management: Management, vhost: str) -> Objects:
     Raises:
         TransportError: Exchanges, queues or bindings cannot be read.
     """
-    remarks: list[Remark] = []
+    bindings, remarks = with_voids(
+        BindingSpec(found.source, found.target, found.key, found.to_exchange, found.arguments)
+        for found in management.bindings(vhost)
+    )
     return Objects(
         vhost=vhost,
         # The default exchange has an empty name, and is not declared by anybody.
@@ -45,10 +48,7 @@ def read(management: Management, vhost: str) -> Objects:
             )
             for found in management.queues(vhost)
         ),
-        bindings=tuple(
-            BindingSpec(found.source, found.target, found.key, found.to_exchange, found.arguments)
-            for found in management.bindings(vhost)
-        ),
+        bindings=bindings,
         policies=tuple(
             Policy(found.name, found.pattern, found.apply_to, found.priority, found.definition)
             for found in _allowed(management.policies, vhost, "policies", remarks)

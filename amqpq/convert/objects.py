@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias
 
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
@@ -85,3 +85,28 @@ def by_kind(remarks: Iterable[Remark]) -> list[Remark]:
     """Order remarks: what is missing first, then what is different, then the rest; each once."""
     order: dict[str, int] = {"left out": 0, "changed": 1, "note": 2}
     return sorted(dict.fromkeys(remarks), key=lambda remark: order[remark.kind])
+
+
+VOID: Final = "undefined"
+"""What definitions and the management API have where an argument is no value at all (measured on 3.10.8)."""
+
+
+def with_voids(bindings: Iterable[BindingSpec]) -> tuple[tuple[BindingSpec, ...], list[Remark]]:
+    """Read the text `undefined` among the arguments of bindings as no value: a header that must be there, whatever it is.
+
+    The text itself would look the same, so each is said.
+    """
+    found: list[BindingSpec] = []
+    remarks: list[Remark] = []
+    for binding in bindings:
+        voids = [name for name, value in binding.arguments.items() if value == VOID]
+        if voids:
+            why = (
+                f"{', '.join(voids)}: the broker writes '{VOID}' for no value, and so it is read; it might be that text"
+            )
+            remarks.append(Remark("note", "binding", binding_name(binding), why))
+            arguments = {name: None if name in voids else value for name, value in binding.arguments.items()}
+            found.append(replace(binding, arguments=arguments))
+        else:
+            found.append(binding)
+    return tuple(found), remarks
