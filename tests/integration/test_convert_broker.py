@@ -241,7 +241,8 @@ def _key(kind: str, chance: random.Random) -> str:
     words = (
         ["order", "*", "#", "1", "no", "ü", "a b", "x,y", "${HOME}"] if kind == "topic" else ["order", "1", "no", "a b"]
     )
-    return ".".join(chance.choice(words) for _ in range(chance.randint(1, 3)))
+    # From 4.3.5 on the broker takes two '#' in a key at most.
+    return ".".join(chance.choice(words) for _ in range(chance.randint(1, 3))).replace("#.#.#", "#.a.#")
 
 
 @pytest.mark.slow
