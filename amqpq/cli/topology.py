@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from amqpq import config
-from amqpq.cli import output
+from amqpq.cli import convert, output
 from amqpq.cli.addressing import address, pairs
 from amqpq.cli.graph import graph
 from amqpq.cli.options import DEFAULT_TOPOLOGY, duration, json_option, load_topology, topology_option
@@ -372,3 +372,7 @@ def _title(path: Path) -> str:
     lines = path.read_text(encoding="utf-8").split("\n")
     comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "$schema" not in line]
     return comments[0] if comments else ""
+
+
+topology.add_command(convert.import_)
+topology.add_command(convert.export)

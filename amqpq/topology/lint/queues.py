@@ -28,6 +28,8 @@ OWN_ARGUMENTS: Final = {
     "x-dead-letter-routing-key": "dead_letter",
     "alternate-exchange": "unrouted",
 }
+DEAD_LETTER_ARGUMENTS: Final = ("x-dead-letter-exchange", "x-dead-letter-routing-key")
+"""A queue may have them as further arguments: where the broker's own dead letters go another way than `dead_letter`."""
 GONE: Final = {
     "x-queue-mode": "lazy queues are how classic queues work now",
     "x-queue-version": "version 1 is gone",
@@ -57,7 +59,7 @@ def check(context: Context) -> None:
 def _extra(findings: Findings, path: tuple[str, ...], arguments: Mapping[str, object], *, prefix: str) -> None:
     for argument in arguments:
         where = (*path, "extra_arguments", argument)
-        if argument in OWN_ARGUMENTS:
+        if argument in OWN_ARGUMENTS and not (prefix and argument.startswith(DEAD_LETTER_ARGUMENTS)):
             message = f"the argument {argument} has a key of its own"
             findings.error(where, "TOP043", message, f"write `{OWN_ARGUMENTS[argument]}`")
         elif argument in GONE:
