@@ -23,7 +23,7 @@ it ends. Length limits are not simulated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
@@ -150,6 +150,8 @@ class _Copy:
     key: str
     headers: Mapping[str, Any]
     deaths: Deaths = ()
+    path: tuple[str, ...] = ()
+    """The queues that it died in."""
     failures: int = 0
     at: Span = (0.0, 0.0)
     ttl_seconds: float | None = None
@@ -238,7 +240,7 @@ class Follower:
             return self._elsewhere(copy)
         state = (copy.queue, copy.key, copy.deaths)
         if failure.times is None and state in copy.seen:
-            reason = "it goes round for ever: " + " -> ".join(_circle(copy))
+            reason = "it goes round for ever: " + _circle(copy.path, copy.queue)
             return [replace(copy.told(reason).ends(End.LOOPS, reason), seconds=(float("inf"), float("inf")))]
         copy = replace(copy, seen=copy.seen | {state})
         if failure.how == "reject":
@@ -377,7 +379,8 @@ class Follower:
         if target is None:
             return [copy.dropped(f"{copy.queue} has no dead letter")]
         self._walked.dead_letters.add(copy.queue)
-        return [replace(copy.told(f"{copy.queue}: the worker parks it in {target}"), queue=target, key=target)]
+        parked = copy.told(f"{copy.queue}: the worker parks it in {target}")
+        return [replace(parked, queue=target, key=target, path=(*copy.path, copy.queue))]
 
     def _dead_letter(self, copy: _Copy, reason: str) -> Next:
         """Hand a message that died to its queue's dead-letter exchange, as the broker does."""
@@ -390,7 +393,7 @@ class Follower:
             return self._stuck(copy, spec, f"its dead letters go to {named}, which does not exist")
         kept = copy.headers if key is None else {n: v for n, v in copy.headers.items() if n not in {"CC", "BCC"}}
         reach = self._router.route(exchange, copy.key if key is None else key, kept)
-        deaths = died(copy.deaths, copy.queue, reason)
+        deaths = died(copy.deaths, copy.queue, reason, version=self._router.version)
         targets = sorted(name for name in reach.queues if reason == REJECTED or not is_cut(deaths, name))
         cut = sorted(reach.queues - set(targets))
         if not targets and not cut:
@@ -398,10 +401,13 @@ class Follower:
             return self._stuck(copy, spec, f"its dead letters go to {named}{key_text}, where no queue takes them")
         if not targets:
             why = "a circle of dead letters without a rejection, which the broker cuts: "
-            return self._stuck(copy, spec, why + " -> ".join([*_circle(copy), cut[0]]))
+            return self._stuck(copy, spec, why + _circle((*copy.path, copy.queue), cut[0]))
         self._walked.note(reach)
         self._walked.dead_letters.add(copy.queue)
-        moved = replace(copy, key=copy.key if key is None else key, headers=kept, deaths=deaths, ttl_seconds=None)
+        path = (*copy.path, copy.queue)
+        moved = replace(
+            copy, key=copy.key if key is None else key, headers=kept, deaths=deaths, path=path, ttl_seconds=None
+        )
         text = f"{copy.queue}: dead letter ({reason}) to {', '.join(targets)}"
         return [replace(moved.told(text), queue=name) for name in targets]
 
@@ -445,9 +451,10 @@ def time_text(seconds: float) -> str:
     return f"{text}{left:g}s" if left else text
 
 
-def _circle(copy: _Copy) -> Iterable[str]:
-    """The queues of a circle that ends in the queue of a message, oldest first."""
-    return [*dict.fromkeys(queue for queue, _ in reversed(copy.deaths)), copy.queue]
+def _circle(path: tuple[str, ...], back: str) -> str:
+    """Write the circle that a way closes when it comes back to a queue."""
+    latest = max(position for position, queue in enumerate(path) if queue == back)
+    return " -> ".join((*path[latest:], back))
 
 
 def _times(count: int) -> str:

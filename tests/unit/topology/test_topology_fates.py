@@ -169,6 +169,18 @@ def test_dead_letters_that_multiply_are_given_up() -> None:
     assert "multiply" in endings[-1].reason
 
 
+@pytest.mark.parametrize("version,end", [(OLD, End.DROPPED), (NEW, End.DONE)])
+def test_before_3_13_the_broker_mistakes_the_order_of_deaths(version: tuple[int, int, int], end: End) -> None:
+    """With three queues in a circle an old death seems newer than the rejection, and the circle is cut."""
+    at = follower(
+        queue("a", "", key="b"),
+        queue("b", "", key="c", message_ttl=1000),
+        queue("c", "", key="a", message_ttl=1000),
+        version=version,
+    )
+    assert only(fail(at, "reject", 5)).end is end
+
+
 NAMES = ("a", "b", "c")
 
 
