@@ -11,10 +11,11 @@ import click
 from amqpq import config
 from amqpq.cli import convert, output
 from amqpq.cli.addressing import address, pairs
+from amqpq.cli.checks import check
 from amqpq.cli.graph import graph
 from amqpq.cli.options import DEFAULT_TOPOLOGY, duration, json_option, load_topology, topology_option
 from amqpq.errors import ConfigurationError
-from amqpq.topology import Inspection, checks, inspect, library, reach, render, schema
+from amqpq.topology import Inspection, inspect, library, reach, render, schema
 from amqpq.topology.declarations import Declarations, declarations
 from amqpq.topology.problems import Problem
 from amqpq.transport import blocking, declare, flow
@@ -37,6 +38,7 @@ def topology() -> None:
 
 
 topology.add_command(graph)
+topology.add_command(check)
 
 
 # --------------------------------------------------------------------------------------------------------------- lint
@@ -189,54 +191,6 @@ def route(
         click.echo(f"reaches {_counted(len(found.queues), 'queue')}: {', '.join(sorted(found.queues))}")
     else:
         click.echo("reaches no queue: the broker would return it (mandatory) or drop it")
-
-
-# -------------------------------------------------------------------------------------------------------------- check
-
-
-@topology.command()
-@topology_option
-@json_option
-def check(topology_file: Path | None, environment: str | None, as_json: bool) -> None:
-    """Run the `checks:` of the file, without a broker. The exit code is 1 where one fails.
-
-    \b
-    Examples:
-      amqpq topology check
-      amqpq topology check --json
-    """
-    results = checks.run(load_topology(topology_file, environment))
-    if as_json:
-        output.print_json({"checks": [_check_facts(result) for result in results]})
-    else:
-        for result in results:
-            _print_check(result)
-        failed = sum(not result.passed for result in results)
-        click.echo(
-            f"{_counted(len(results), 'check')}, {failed} failed" if results else "the file has no checks", err=True
-        )
-    if not all(result.passed for result in results):
-        raise click.exceptions.Exit(output.ExitCode.ERROR)
-
-
-def _print_check(result: checks.CheckResult) -> None:
-    word = click.style("pass", fg="green") if result.passed else click.style("FAIL", fg="red", bold=True)
-    click.echo(f"{word} {result.message} -> {result.outcome}")
-    if not result.passed:
-        click.echo(f"     {result.check.place}")
-        for step in result.reach.steps:
-            click.echo(f"     {step}")
-
-
-def _check_facts(result: checks.CheckResult) -> dict[str, object]:
-    return {
-        "place": result.check.place,
-        "message": result.message,
-        "passed": result.passed,
-        "queues": result.reach.queues,
-        "missing": result.missing,
-        "extra": result.extra,
-    }
 
 
 # -------------------------------------------------------------------------------------------------------------- apply

@@ -7,7 +7,7 @@ infos are for `amqpq topology lint`. Rules that depend on the broker's version u
 
 from __future__ import annotations
 
-from amqpq.topology.lint import delays, keys, limits, names, queues, references, routing, secrets
+from amqpq.topology.lint import checks, delays, keys, limits, names, queues, references, routing, secrets
 from amqpq.topology.lint.context import Context
 from amqpq.topology.lint.secrets import secrets_in_clear
 
@@ -21,9 +21,11 @@ def run(context: Context) -> None:
         return  # a whole section is missing or unreadable: whatever refers to it would look wrong, too
     names.check(context)
     whole = references.check(context)
+    checks.check(context)
     queues.check(context)
     keys.check(context)
     delays.check(context)
     limits.check(context)
     if whole:  # else many a route would seem to reach nobody
         routing.check(context)
+        checks.check_tasks(context)

@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from amqpq import errors, hooks, signals
 from amqpq.cli.main import COMMANDS, main
-from amqpq.topology import document, inspect
+from amqpq.topology import document, document_checks, inspect
 from amqpq.topology.units import seconds, size_bytes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -160,8 +160,12 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "security": document.SecurityPart,
     "signing": document.SigningPart,
     "trust": document.TrustPart,
-    "checks": document.CheckPart,
-    "publish": document.PublishPart,
+    "permissions": document.PermissionPart,
+    "checks": document_checks.CheckPart,
+    "publish": document_checks.PublishPart,
+    "fail": document_checks.FailPart,
+    "expire": document_checks.ExpirePart,
+    "permission": document_checks.PermissionCheckPart,
 }
 UNBUILT: Final[dict[str, type[BaseModel]]] = {
     "`allow`": document.AllowPart,
