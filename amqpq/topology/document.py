@@ -11,20 +11,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
+from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema
 
 from amqpq.topology import values
+from amqpq.topology.document_lint import LintPart
+from amqpq.topology.document_part import Part
 from amqpq.topology.values import Arguments, Compression, Duration, Manage, RateText, Reply, Scalar, Serializer, Size
 
 
 def _accepted() -> list[Serializer]:
     return ["msgpack", "json"]
-
-
-class Part(BaseModel):
-    """A mapping of the file: unknown keys are errors, types are exact."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False)
 
 
 # ------------------------------------------------------------------------------------------------------ the file's head
@@ -465,3 +461,4 @@ class File(Part):
     policies: dict[str, PolicyPart] = Field(default_factory=dict, description="Hand-written policies.")
     moved: list[MovedPart] = Field(default_factory=list, description="Renames.")
     checks: list[CheckPart] = Field(default_factory=list, description="Unit tests of the wiring.")
+    lint: LintPart = Field(default_factory=LintPart, description="What lint makes of its findings.")
