@@ -47,7 +47,7 @@ def lint(topology_file: Path | None, environment: str | None, as_json: bool, **o
       amqpq topology lint --sarif > lint.sarif
       amqpq topology lint --json | jq '.problems[] | select(.severity == "error")'
     """
-    if sum((as_json and not options["as_list"] and options["explain"] is None, options["as_sarif"])) > 1:
+    if as_json and options["as_sarif"]:
         raise click.UsageError("--json and --sarif are two ways to print the same; choose one")
     if options["as_list"]:
         _list(as_json=as_json)

@@ -42,7 +42,7 @@ def run(context: Context) -> None:
     delays.check(context)
     limits.check(context)
     policies.check(context)
-    schedule.check(context)
+    schedule.check(context, whole=whole)
     deadpaths.check(context, whole=whole)
     if whole:  # else many a route would seem to reach nobody
         routing.check(context)

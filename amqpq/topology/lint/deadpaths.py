@@ -76,7 +76,9 @@ def _delayed_retry(context: Context, found: Settings) -> None:
         message = f"what a worker gives back unbegun to '{found.queue.name}' waits, too, with delayed-retry-type {kind}"
         context.findings.warning(path, "TOP055", message, "write failed, or leave waiting to `retries`")
     elif context.topology.delays is not None:
-        message = f"tasks of '{found.queue.name}' that failed wait in the delay ladder: the broker's delayed retry never sees them"
+        message = (
+            f"tasks of '{found.queue.name}' that failed wait in the delay ladder, and the broker never sees them fail"
+        )
         context.findings.warning(path, "TOP055", message, "use one of the two")
 
 

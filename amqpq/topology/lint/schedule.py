@@ -27,13 +27,14 @@ _TWICE: Final = ({1}, {2}, {1, 2})
 """Hours of the clock that a change of it skips or repeats in nearly all zones that have one."""
 
 
-def check(context: Context) -> None:
-    """Run the rules on schedules."""
+def check(context: Context, *, whole: bool) -> None:
+    """Run the rules on schedules; where the wiring is not whole, only those on when they run."""
     for name, part in context.file.schedule.items():
         path: Path = ("schedule", name)
         if not any(unknown[:2] == path for unknown in context.findings.unknown):
             _when(context, path, part)
-            _what(context, path, part)
+            if whole:
+                _what(context, path, part)
 
 
 def _when(context: Context, path: Path, part: SchedulePart) -> None:
