@@ -64,7 +64,7 @@ def of_queue(context: Context, queue: Queue) -> None:
             message = f"{argument} is for {kinds} queues: the broker refuses it for a {queue.type} one"
             context.findings.error(path, "TOP030", message, "remove it, or change the type")
         else:
-            _by_version(context, path, argument, value)
+            _by_version(context, path, argument, value, kind=queue.type)
     own = {name.removeprefix("x-"): value for name, value in queue.extra_arguments.items() if name.startswith("x-")}
     for key, fault in settings.faults(own).items():
         path = ("queues", queue.name, "extra_arguments", f"x-{key}")
@@ -76,14 +76,15 @@ def _own(context: Context, path: tuple[str, ...], argument: str) -> None:
     context.findings.error(path, "TOP043", message, f"write `{OWN_ARGUMENTS[argument]}`")
 
 
-def _by_version(context: Context, path: tuple[str, ...], argument: str, value: object) -> None:
+def _by_version(context: Context, path: tuple[str, ...], argument: str, value: object, *, kind: str) -> None:
     findings, lowest = context.findings, context.lowest
     since = settings.SINCE.get(argument.removeprefix("x-"))
+    if argument == "x-queue-leader-locator" and kind == "classic":
+        since = settings.CLASSIC_LOCATOR_SINCE
     if since is not None and lowest < since:
-        message = (
-            f"RabbitMQ before {versions.show(since)} knows no {argument}, and the file is for {versions.show(lowest)}"
-        )
-        findings.error(path, "TOP033", message, f"require >={versions.show(since)}, or remove it")
+        known, asked = versions.show(since), versions.show(lowest)
+        message = f"{kind} queues have {argument} from RabbitMQ {known} on, and the file is for {asked}"
+        findings.error(path, "TOP033", message, f"require >={known}, or remove it")
     elif argument in GONE and not (argument == "x-queue-version" and value != 1):
         add = findings.error if lowest >= (4, 3, 0) else findings.warning
         add(path, "TOP032", f"RabbitMQ 4.3 refuses {argument}", GONE[argument])

@@ -14,7 +14,8 @@ from amqpq.topology.problems import Path
 NAME_LIMIT_BYTES: Final = 255
 """Names are short strings on the wire (https://www.rabbitmq.com/docs/queues#names)."""
 
-_GENERATION = re.compile(r"(?P<name>.+)\.g[1-9]\d*")
+_GENERATION = re.compile(r"(?P<name>.+)\.g(?:[2-9]|[1-9]\d+)")
+_INGRESS = re.compile(r"(?P<name>.+)\.(?:in|alt)")
 _ADDRESS = re.compile(r"(?P<kind>queue|exchange)\.(?P<name>.+)")
 
 REPLY_PREFIX: Final = "amqpq.reply."
@@ -91,6 +92,14 @@ def _generations(context: Context) -> None:
         if match is not None and match["name"] in context.file.queues:
             message = f"'{name}' is what a migration would name another generation of '{match['name']}'"
             context.findings.error(("queues", name), "TOP011", message, "name it differently")
+        elif name == f"{context.topology.project}.generations":
+            message = f"'{name}' is the stream in which migrations note where queues live"
+            context.findings.error(("queues", name), "TOP011", message, "name it differently")
+    for name in context.file.exchanges:
+        match = _INGRESS.fullmatch(name)
+        if match is not None and match["name"] in context.file.queues:
+            message = f"'{name}' is what a migration would name an exchange before '{match['name']}'"
+            context.findings.error(("exchanges", name), "TOP011", message, "name it differently")
 
 
 def _moved(context: Context) -> None:

@@ -1,7 +1,7 @@
 """What the broker takes: queue arguments and policy keys, by type of queue and version, and the values of each.
 
-Read from `capabilities()` of the queue types and `rabbit_policies:validate_policy` of RabbitMQ 3.10.8, 4.0.5 and 4.3.6. A key of
-a policy is the argument without `x-`.
+Read from `capabilities()` of the queue types and `rabbit_policies:validate_policy` of RabbitMQ 3.10.8, 4.0.5 and 4.3.6; what
+3.10.8 refuses and ignores was also tried. A key of a policy is the argument without `x-`.
 """
 
 from __future__ import annotations
@@ -69,6 +69,9 @@ SINCE: Final[Mapping[str, Version]] = {
     "delayed-retry-max": (4, 3, 0),
 }
 """The first version that knows a key, as an argument."""
+
+CLASSIC_LOCATOR_SINCE: Final[Version] = (4, 3, 0)
+"""The first version whose classic queues take x-queue-leader-locator; before, it is one for other types, and refused."""
 
 POLICY_SINCE: Final[Mapping[str, Version]] = {
     **SINCE,

@@ -62,6 +62,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         "TOP063 warning: 't' belongs to somebody else",
         {"exchanges": {"t": {"manage": "verify"}}, "moved": [{"from": "exchange.o", "to": "exchange.t"}]},
     ),
+    ("TOP011 error: 'p.generations' is the stream", {"queues": {"p.generations": {}}}),
+    ("TOP011 error: 'q.in' is what a migration would name an exchange before 'q'", {"exchanges": {"q.in": {}}}),
     # routing
     (
         "TOP020 warning: what matches this binding is dropped in 'e'",
@@ -83,7 +85,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         {**NEWER, "queues": {"q": {"extra_arguments": {"x-queue-mode": "lazy"}}}},
     ),
     (
-        "TOP033 error: RabbitMQ before 4.3 knows no x-delayed-retry-type",
+        "TOP033 error: quorum queues have x-delayed-retry-type from RabbitMQ 4.3 on, and the file is for 3.10",
         {"queues": {"u": {"type": "quorum", "extra_arguments": RETRY}}},
     ),
     (
@@ -93,6 +95,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     (
         r"TOP043 warning: RabbitMQ knows no argument x-dead-letter-strateg \(did you mean 'x-dead-letter-strategy'",
         {"queues": {"u": {"type": "quorum", "extra_arguments": {"x-dead-letter-strateg": "at-least-once"}}}},
+    ),
+    (
+        "TOP033 error: classic queues have x-queue-leader-locator from RabbitMQ 4.3 on",
+        {"queues": {"q": {"extra_arguments": {"x-queue-leader-locator": "balanced"}}}},
     ),
     # dead letters
     (
@@ -248,7 +254,7 @@ def test_very_many_quorum_queues_are_worth_a_look(monkeypatch: pytest.MonkeyPatc
 
 
 QUIET: list[tuple[str, dict[str, Any]]] = [
-    ("TOP011", {"queues": {"other.g2": {}}}),
+    ("TOP011", {"queues": {"other.g2": {}, "q.g1": {}}, "exchanges": {"other.in": {}}}),
     (
         "TOP020",
         {"exchanges": {"t": {"type": "topic", "unrouted": "f"}, "e": {}}, "bindings": ["t[b] -> e", "e[x] -> r"]},
