@@ -12,8 +12,9 @@ import click
 
 from amqpq import config
 from amqpq.cli import linting, output
+from amqpq.cli.checks import check
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
-from amqpq.topology import Topology, checks, library, reach, render, schema
+from amqpq.topology import Topology, library, reach, render, schema
 from amqpq.topology.declarations import Declarations, declarations
 from amqpq.transport import blocking, declare, flow
 from amqpq.transport.link import Link
@@ -34,6 +35,7 @@ def topology() -> None:
 
 
 topology.add_command(linting.lint)
+topology.add_command(check)
 
 
 def _counted(number: int, noun: str) -> str:
@@ -149,54 +151,6 @@ def _pairs(texts: Iterable[str], option: str) -> dict[str, Any]:
         with suppress(ValueError):
             pairs[name] = json.loads(value)
     return pairs
-
-
-# -------------------------------------------------------------------------------------------------------------- check
-
-
-@topology.command()
-@topology_option
-@json_option
-def check(topology_file: Path | None, environment: str | None, as_json: bool) -> None:
-    """Run the `checks:` of the file, without a broker. The exit code is 1 where one fails.
-
-    \b
-    Examples:
-      amqpq topology check
-      amqpq topology check --json
-    """
-    results = checks.run(load_topology(topology_file, environment))
-    if as_json:
-        output.print_json({"checks": [_check_facts(result) for result in results]})
-    else:
-        for result in results:
-            _print_check(result)
-        failed = sum(not result.passed for result in results)
-        click.echo(
-            f"{_counted(len(results), 'check')}, {failed} failed" if results else "the file has no checks", err=True
-        )
-    if not all(result.passed for result in results):
-        raise click.exceptions.Exit(output.ExitCode.ERROR)
-
-
-def _print_check(result: checks.CheckResult) -> None:
-    word = click.style("pass", fg="green") if result.passed else click.style("FAIL", fg="red", bold=True)
-    click.echo(f"{word} {result.message} -> {result.outcome}")
-    if not result.passed:
-        click.echo(f"     {result.check.place}")
-        for step in result.reach.steps:
-            click.echo(f"     {step}")
-
-
-def _check_facts(result: checks.CheckResult) -> dict[str, object]:
-    return {
-        "place": result.check.place,
-        "message": result.message,
-        "passed": result.passed,
-        "queues": result.reach.queues,
-        "missing": result.missing,
-        "extra": result.extra,
-    }
 
 
 # -------------------------------------------------------------------------------------------------------------- apply

@@ -8,6 +8,7 @@ infos are for `amqpq topology lint`. Rules that depend on the broker's version u
 from __future__ import annotations
 
 from amqpq.topology.lint import (
+    checks,
     coverage,
     deadpaths,
     delays,
@@ -17,6 +18,7 @@ from amqpq.topology.lint import (
     policies,
     queues,
     references,
+    rights,
     routing,
     schedule,
     secrets,
@@ -37,6 +39,7 @@ def run(context: Context) -> None:
         return  # a whole section is missing or unreadable: whatever refers to it would look wrong, too
     names.check(context)
     whole = references.check(context)
+    checks.check(context)
     queues.check(context)
     keys.check(context)
     delays.check(context)
@@ -44,7 +47,9 @@ def run(context: Context) -> None:
     policies.check(context)
     schedule.check(context, whole=whole)
     deadpaths.check(context, whole=whole)
+    rights.check(context, whole=whole)
     if whole:  # else many a route would seem to reach nobody
         routing.check(context)
+        checks.check_tasks(context)
         times.check(context)
         coverage.check(context)

@@ -107,14 +107,15 @@ def _headers(context: Context, path: Path, part: BindingPart) -> None:
 
 def _compared(context: Context) -> None:
     """Find headers that a check sends with another type than a binding asks for: they look alike, and do not match."""
-    for index, each in enumerate(context.topology.checks):
-        for _, part, _ in context.bindings():
-            if part.from_ != each.exchange or part.headers is None:
+    for index, each in enumerate(context.file.checks):
+        publish = each.publish
+        for _, part, _ in context.bindings() if publish is not None and publish.headers else ():
+            if publish is None or part.from_ != publish.exchange or part.headers is None:
                 continue
             for name, wanted in part.headers.items():
-                given = each.headers.get(name)
+                given = publish.headers.get(name)
                 alike = str(wanted).lower() == str(given).lower() and type(wanted) is not type(given)
-                if name in each.headers and wanted is not None and alike:
+                if name in publish.headers and wanted is not None and alike:
                     message = f"the check sends {name}={given!r}, and the binding to '{part.to}' asks for {wanted!r}"
                     path = ("checks", index, "publish", "headers", name)
                     context.findings.warning(path, "TOP026", message, "headers compare with their type")

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from amqpq.errors import LocalError, NoRoute
 from amqpq.topology.lint.context import Context
 from amqpq.topology.model import ROUTING_KEY_LIMIT_BYTES, Exchange, Queue, Route
 from amqpq.topology.problems import Path
@@ -34,7 +33,6 @@ def check(context: Context) -> None:
     _dead_ends(context)
     _wide(context)
     _cycles(context)
-    _check_tasks(context)
 
 
 # ------------------------------------------------------------------------------------------------------------- routes
@@ -283,18 +281,3 @@ def circle(following: Mapping[str, Iterable[str]]) -> list[str]:
         return []
 
     return next((found for name in following if (found := visit(name, []))), [])
-
-
-# ------------------------------------------------------------------------------------------------------------- checks
-
-
-def _check_tasks(context: Context) -> None:
-    for index, check_ in enumerate(context.topology.checks):
-        if check_.task is None:
-            continue
-        try:
-            context.topology.route_for(check_.task).routing_key(check_.task, check_.arguments)
-        except NoRoute as error:
-            context.findings.error(("checks", index, "publish", "task"), "TOP013", str(error))
-        except LocalError as error:
-            context.findings.error(("checks", index, "publish"), "TOP013", str(error), "add it under `with:`")

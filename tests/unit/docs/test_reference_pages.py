@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from amqpq import errors, hooks, signals
 from amqpq.cli.main import COMMANDS, main
-from amqpq.topology import document, document_lint, inspect
+from amqpq.topology import document, document_checks, document_lint, inspect
 from amqpq.topology.lint import catalogue
 from amqpq.topology.units import seconds, size_bytes
 
@@ -161,8 +161,12 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "security": document.SecurityPart,
     "signing": document.SigningPart,
     "trust": document.TrustPart,
-    "checks": document.CheckPart,
-    "publish": document.PublishPart,
+    "permissions": document.PermissionPart,
+    "checks": document_checks.CheckPart,
+    "publish": document_checks.PublishPart,
+    "fail": document_checks.FailPart,
+    "expire": document_checks.ExpirePart,
+    "permission": document_checks.PermissionCheckPart,
     "lint": document_lint.LintPart,
     "suppress": document_lint.SuppressPart,
 }
