@@ -26,6 +26,7 @@ from amqpq.topology.variables import Variables, check_declarations
 from amqpq.yamlfile import Entry, Node, Place
 
 URL_VARIABLE: Final = "AMQPQ_BROKER_URL"
+MANAGEMENT_VARIABLE: Final = "AMQPQ_MANAGEMENT_URL"
 """Environment variable that overrides `broker.url`; several URLs are separated by spaces."""
 
 _VARIABLES: Final = TypeAdapter(dict[str, VariablePart])
@@ -60,7 +61,7 @@ def load(
         source: A file, several files that make up one topology, or a mapping of the same shape.
         environment: The overlay under `environments:` to use.
         environ: Where variables are looked up; default: the process's environment. `AMQPQ_BROKER_URL` in it overrides
-            `broker.url`.
+            `broker.url`, `AMQPQ_MANAGEMENT_URL` overrides `broker.management`.
 
     Raises:
         TopologyError: The topology has errors; all of them are listed.
@@ -102,12 +103,17 @@ def inspect(
         _put(findings.root, ("requires", "rabbitmq"), f"=={rabbitmq}", "--rabbitmq")
     values = _variables(findings, environ, base)
     url = values.environ.get(URL_VARIABLE, "").split()
+    management = values.environ.get(MANAGEMENT_VARIABLE, "")
     if url:
         _remove(findings.root, "broker", "url")
+    if management:
+        _remove(findings.root, "broker", "management")
     literal = lint.secrets_in_clear(findings)
     values.substitute(findings)
     if url:
         _put(findings.root, ("broker", "url"), url, f"${URL_VARIABLE}")
+    if management:
+        _put(findings.root, ("broker", "management"), management, f"${MANAGEMENT_VARIABLE}")
     file = shape.validate(findings)
     topology = None
     if file is not None:

@@ -131,22 +131,20 @@ def _addresses(context: Context) -> None:
 
 
 def _management(context: Context) -> None:
-    url = context.topology.broker.management
+    url, findings, path = context.topology.broker.management, context.findings, ("broker", "management")
     if url is None:
         return
-    path: Path = ("broker", "management")
     try:
         parts = urlsplit(url)
-        host = parts.hostname or ""
+        host, _ = parts.hostname or "", parts.port
     except ValueError:
-        context.findings.error(path, "TOP001", "broker.management is not a URL", "write https://host:15671")
-        return
+        host, parts = "", urlsplit("")
     if parts.scheme not in {"http", "https"} or not host:
         message = "broker.management must begin with http:// or https:// and name a host"
-        context.findings.error(path, "TOP001", message, "write https://host:15671")
+        findings.error(path, "TOP001", message, "write http://user:password@host:15672")
     elif parts.scheme == "http" and host not in LOCAL_HOSTS:
-        message = f"the password for the HTTP API of {host} would travel in clear"
-        context.findings.warning(path, "TOP068", message, "use https://")
+        message = f"the connection to the management API of {host} is not encrypted"
+        findings.warning(path, "TOP068", message, "use https://")
 
 
 def _remote(url: str) -> bool:

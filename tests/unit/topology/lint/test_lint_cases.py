@@ -169,7 +169,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         {"broker": {"url": "amqps://rabbit/"}, "security": {"signing": "off"}},
     ),
     (
-        "TOP068 warning: the password for the HTTP API of rabbit would travel in clear",
+        "TOP068 warning: the connection to the management API of rabbit is not encrypted",
         {"broker": {"management": "http://rabbit:15672"}},
     ),
     ("TOP001 error: broker.management must begin with http://", {"broker": {"management": "rabbit:15672"}}),
