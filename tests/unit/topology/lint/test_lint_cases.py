@@ -25,6 +25,11 @@ def policy(**changes: Any) -> dict[str, Any]:
     return {"policies": {"x": {**POLICY, **changes}}}
 
 
+def rights(**changes: str) -> dict[str, Any]:
+    """Return permissions of one user, who may do what is needed, with changes."""
+    return {"security": {"permissions": {"u": {"configure": "^$", "write": ".*", "read": ".*", **changes}}}}
+
+
 def said(case: dict[str, Any]) -> list[str]:
     """Return all findings of the sound topology with `case` laid over it."""
     source = dict(SOUND)
@@ -64,7 +69,23 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ),
     ("TOP011 error: 'p.generations' is the stream", {"queues": {"p.generations": {}}}),
     ("TOP011 error: 'q.in' is what a migration would name an exchange before 'q'", {"exchanges": {"q.in": {}}}),
+    (
+        "TOP011 error: 'p.revocations' would collide",
+        {"control": {"revocations": "1d"}, "queues": {"p.revocations": {}}},
+    ),
+    # rights
+    ("TOP069 info: 'u' may declare and delete everything", rights(configure=".*")),
+    ("TOP069 info: 'u' may read 'q', but not 'q.g2', where a migration would move it", rights(read="^(q|r|u)$")),
+    (
+        "TOP070 warning: none of the users may write to 'amq.default'",
+        {"routes": {"x": {"queue": "q"}}, **rights(write="^t$")},
+    ),
+    ("TOP070 warning: none of the users may read the queue 'q'", rights(read="^[ru]")),
     # routing
+    (
+        "TOP027 error: the key has more than 255 bytes",
+        {"routes": {"x": {"exchange": "t", "key": "a." + "n" * 256 + "{n}"}}},
+    ),
     (
         "TOP020 warning: what matches this binding is dropped in 'e'",
         {"exchanges": {"t": {"type": "topic", "unrouted": "f"}, "e": {}}, "bindings": ["t[b] -> e"]},
@@ -300,6 +321,9 @@ QUIET: list[tuple[str, dict[str, Any]]] = [
     ("TOP059", policy(pattern="^(?i)q$")),
     ("TOP061", policy(pattern="^q$", definition={"message-ttl": 5000})),
     ("TOP068", {"broker": {"management": "http://localhost:15672"}}),
+    ("TOP069", rights()),
+    ("TOP069", rights(read=r"^(q|r|u)(\.g[0-9]+)?$")),
+    ("TOP070", {"routes": {"x": {"queue": "q"}}, **rights(write=r"^amq\.default$")}),
     (
         "TOP075",
         {
