@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema
 
 from amqpq.topology import values
 from amqpq.topology.document_checks import CheckPart
+from amqpq.topology.document_lint import LintPart
 from amqpq.topology.document_part import Part
 from amqpq.topology.values import Arguments, Compression, Duration, Manage, RateText, Reply, Scalar, Serializer, Size
 
@@ -458,3 +459,4 @@ class File(Part):
     policies: dict[str, PolicyPart] = Field(default_factory=dict, description="Hand-written policies.")
     moved: list[MovedPart] = Field(default_factory=list, description="Renames.")
     checks: list[CheckPart] = Field(default_factory=list, description="Unit tests of the wiring.")
+    lint: LintPart = Field(default_factory=LintPart, description="What lint makes of its findings.")
