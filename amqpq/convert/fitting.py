@@ -17,7 +17,7 @@ from amqpq.topology.loading import inspect
 from amqpq.topology.model import Topology
 from amqpq.topology.problems import Problem
 
-SECTIONS: Final = frozenset({"queues", "exchanges", "dead_letters", "routes", "delays", "limits"})
+SECTIONS: Final = frozenset({"queues", "exchanges", "dead_letters", "routes", "delays", "limits", "policies"})
 """Of which a part can go and leave a file."""
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -62,8 +62,8 @@ def _mend(folded: Folded, problems: Sequence[Problem]) -> None:
         entry = folded.tree["bindings"].pop(index)
         name = f"{entry['from']}{entry.get('keys', '')} -> {entry['to']}"
         folded.remarks.append(left_out("binding", name, _why(problem)))
-    for section in ("bindings", "dead_letters", "delays", "limits"):
-        if section != "delays" and not folded.tree.get(section, True):
+    for section in ("bindings", "dead_letters", "limits", "policies"):
+        if not folded.tree.get(section, True):
             del folded.tree[section]
 
 
@@ -73,7 +73,7 @@ def _mend_object(folded: Folded, path: Path, problem: Problem) -> None:
     if name not in part:
         return
     thing = part[name]
-    kind = section.removesuffix("s").replace("_", " ")
+    kind = {"policies": "policy"}.get(section, section.removesuffix("s").replace("_", " "))
     if section in {"queues", "exchanges"} and thing.get("manage") not in {"verify", "external"}:
         thing["manage"] = "verify"
         folded.remarks.append(Remark("changed", kind, name, f"only named (`manage: verify`): {_why(problem)}"))
@@ -82,7 +82,11 @@ def _mend_object(folded: Folded, path: Path, problem: Problem) -> None:
         folded.remarks.append(left_out(kind, name, f"{path[2]}: {value}: {_why(problem)}"))
     else:
         del part[name]
-        folded.remarks.append(left_out(kind, name, _why(problem)))
+        why = _why(problem)
+        if section == "policies":
+            keys = ", ".join(f"{key}={value}" for key, value in thing["definition"].items())
+            why = f"{thing['apply_to']} matching '{thing['pattern']}', priority {thing['priority']}: {keys}; {why}"
+        folded.remarks.append(left_out(kind, name, why))
         _take_out_references(folded, section, name)
 
 

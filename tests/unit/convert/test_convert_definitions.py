@@ -296,7 +296,9 @@ def test_a_queue_for_waiting_is_no_place_for_dead_letters() -> None:
     result = imported(queues=[queue("work", **there), queue("wait", **back)])
     assert result.tree["queues"]["work"]["dead_letter"] == "none"
     assert "dead_letters" not in result.tree
-    assert "2 queues (work, wait) keep their dead-letter arguments" in str(result.remarks[-1])
+    assert "2 queues with arguments that lead to an exchange, or to a queue that hands on (work, wait)" in str(
+        result.remarks[-1]
+    )
 
 
 def test_a_dead_letter_queue_that_is_gone_is_not_made() -> None:
@@ -310,7 +312,7 @@ def test_a_dead_letter_queue_that_is_gone_is_not_made() -> None:
 def test_queues_without_dead_letters_are_told() -> None:
     """What a worker gives up on there is dropped, which nobody should find out later."""
     (remark,) = imported(queues=[queue("a"), queue("b")]).remarks
-    assert "2 queues (a, b) have no dead letter on the broker" in str(remark)
+    assert "2 queues without one on the broker (a, b): `dead_letter: none` keeps it so" in str(remark)
 
 
 # ------------------------------------------------------------------------------------------------- what lint refuses
@@ -347,7 +349,7 @@ def test_everything_else_in_definitions_is_said() -> None:
     parameters = [{"component": "shovel", "name": "s"}, {"component": "operator_policy", "name": "guard"}]
     result = imported(queues=[queue("q")], policies=[policy], parameters=parameters, users=[{}], permissions=[{}, {}])
     text = "\n".join(said(result))
-    assert "left out: policy 'ha': queues matching '^q', priority 2: max-length=5; it stays as it is" in text
+    assert "left out: policy 'ha': queues matching '^q', priority 2: max-length=5; TOP000 not built yet" in text
     assert "left out: shovel parameter 's'" in text
     assert "left out: operator policy 'guard'" in text
     assert "1 user: " in text
