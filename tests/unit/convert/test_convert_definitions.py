@@ -334,6 +334,15 @@ def test_a_queue_that_lint_refuses_is_only_named() -> None:
     assert "TOP036" in said(result)[0]
 
 
+def test_what_lint_refuses_of_a_named_queue_makes_it_somebody_elses() -> None:
+    """A password among the arguments is no more welcome in a file where the queue is only named."""
+    row = queue("q", own="amqp://me:geheim@far.example.com/")
+    result = imported(queues=[row])
+    assert result.tree["queues"]["q"] == {"dead_letter": "none", "manage": "external"}
+    assert [each.split(":")[0] for each in said(result)] == ["left out", "changed"]
+    assert "geheim" not in result.text
+
+
 def test_a_project_name_that_is_none_is_refused() -> None:
     """With the words of the format."""
     with pytest.raises(LocalError, match="project"):
