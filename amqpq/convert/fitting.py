@@ -21,7 +21,7 @@ from amqpq.topology.problems import Problem
 SECTIONS: Final = frozenset({"queues", "exchanges", "dead_letters", "routes", "delays", "limits", "policies"})
 """Of which a part can go and leave a file."""
 
-SECRET: Final = "TOP005"
+CLEAR_TEXT: Final = "TOP005"
 """The rule on passwords and keys in clear, which are not repeated."""
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -85,7 +85,7 @@ def _mend_object(folded: Folded, path: Path, problem: Problem) -> None:
         value = thing.pop(str(path[2]))
         # Without the key it would be declared as another one than the broker has, so it is left alone.
         thing |= {"manage": "external"} if section in {"queues", "exchanges"} else {}
-        shown = "***" if problem.rule == SECRET else value
+        shown = "***" if problem.rule == CLEAR_TEXT else value
         folded.remarks.append(left_out(kind, name, f"{path[2]}: {shown}: {_why(problem)}"))
     else:
         del part[name]
