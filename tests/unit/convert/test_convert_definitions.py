@@ -212,6 +212,7 @@ def test_an_exchange_that_every_broker_has_is_only_verified() -> None:
     result = imported(exchanges=rows, queues=[queue("q")], bindings=[binding("amq.topic", "q", "a.#")])
     assert result.tree["exchanges"] == {"amq.topic": {"type": "topic", "manage": "verify"}}
     assert declarations(result.topology).exchanges == ()
+    assert said(result) == []
 
 
 # ------------------------------------------------------------------------------------------------------------ bindings
@@ -382,6 +383,16 @@ def test_what_programs_make_as_they_run_is_left_out(name: str, why: str) -> None
     assert why in said(result)[0]
 
 
+def test_exclusive_queues_are_left_out() -> None:
+    """Nobody but the connection that has one could declare it."""
+    rows = [{**queue(name), "exclusive": True} for name in ("mine", "yours")]
+    result = imported(queues=[*rows, queue("q")])
+    assert set(result.tree["queues"]) == {"q"}
+    assert said(result) == [
+        "left out: queues: 2 queues (mine, ...): exclusive: it goes with the connection that declared it"
+    ]
+
+
 # ----------------------------------------------------------------------------------------------------- generated parts
 
 GENERATING: dict[str, Any] = {
@@ -438,6 +449,13 @@ def test_permit_queues_become_limits(limit: dict[str, Any]) -> None:
         {"name": spec.name, "durable": True, "auto_delete": False, "arguments": dict(spec.arguments)} for spec in specs
     ]
     assert imported(queues=rows).tree["limits"] == {"crm.*": limit}
+
+
+def test_a_permit_queue_of_another_size_is_no_limit() -> None:
+    """Its name says three permits and it holds nine: nothing is made of it, and that is said."""
+    result = imported(queues=[queue("shop.permits.crm.*.3", max_length=9), queue("q")])
+    assert "limits" not in result.tree
+    assert any("'shop.permits.crm.*.3'" in each for each in said(result))
 
 
 def test_permits_are_not_exported() -> None:
