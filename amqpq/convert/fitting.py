@@ -1,7 +1,8 @@
 """Makes an imported file one that lint passes: what it refuses is left to the broker, or left out, and said.
 
 A broker holds what lint calls an error (exchanges in a circle, arguments another version refuses), and an import cannot mend it.
-So the object in question is only named (`manage: verify`); where that is refused, too, it is taken out.
+So the object in question is only named (`manage: verify`); where that is refused, too, the key in question goes and the object is
+somebody else's (`manage: external`); and at last it is taken out.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from amqpq.topology.loading import inspect
 from amqpq.topology.model import Topology
 from amqpq.topology.problems import Problem
 
-SECTIONS: Final = frozenset({"queues", "exchanges", "dead_letters", "routes", "delays", "limits"})
+SECTIONS: Final = frozenset({"queues", "exchanges", "dead_letters", "routes", "delays", "limits", "policies"})
 """Of which a part can go and leave a file."""
+
+CLEAR_TEXT: Final = "TOP005"
+"""The rule on passwords and keys in clear, which are not repeated."""
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -62,8 +66,8 @@ def _mend(folded: Folded, problems: Sequence[Problem]) -> None:
         entry = folded.tree["bindings"].pop(index)
         name = f"{entry['from']}{entry.get('keys', '')} -> {entry['to']}"
         folded.remarks.append(left_out("binding", name, _why(problem)))
-    for section in ("bindings", "dead_letters", "delays", "limits"):
-        if section != "delays" and not folded.tree.get(section, True):
+    for section in ("bindings", "dead_letters", "limits", "policies"):
+        if not folded.tree.get(section, True):
             del folded.tree[section]
 
 
@@ -73,16 +77,23 @@ def _mend_object(folded: Folded, path: Path, problem: Problem) -> None:
     if name not in part:
         return
     thing = part[name]
-    kind = section.removesuffix("s").replace("_", " ")
+    kind = {"policies": "policy"}.get(section, section.removesuffix("s").replace("_", " "))
     if section in {"queues", "exchanges"} and thing.get("manage") not in {"verify", "external"}:
         thing["manage"] = "verify"
         folded.remarks.append(Remark("changed", kind, name, f"only named (`manage: verify`): {_why(problem)}"))
-    elif section in {"queues", "exchanges", "routes"} and len(path) > 2 and path[2] in thing:  # noqa: PLR2004 - section, name, key
+    elif len(path) > 2 and path[2] in thing:  # noqa: PLR2004 - section, name, key
         value = thing.pop(str(path[2]))
-        folded.remarks.append(left_out(kind, name, f"{path[2]}: {value}: {_why(problem)}"))
+        # Without the key it would be declared as another one than the broker has, so it is left alone.
+        thing |= {"manage": "external"} if section in {"queues", "exchanges"} else {}
+        shown = "***" if problem.rule == CLEAR_TEXT else value
+        folded.remarks.append(left_out(kind, name, f"{path[2]}: {shown}: {_why(problem)}"))
     else:
         del part[name]
-        folded.remarks.append(left_out(kind, name, _why(problem)))
+        why = _why(problem)
+        if section == "policies":
+            keys = ", ".join(f"{key}={value}" for key, value in thing["definition"].items())
+            why = f"{thing['apply_to']} matching '{thing['pattern']}', priority {thing['priority']}: {keys}; {why}"
+        folded.remarks.append(left_out(kind, name, why))
         _take_out_references(folded, section, name)
 
 

@@ -7,7 +7,7 @@ makes the object `manage: external`, which leaves it as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
@@ -58,14 +58,25 @@ def fold(found: Objects, project: str) -> Folded:
         tree["requires"] = {"rabbitmq": f">={versions.show(folding.needs)}"}
     tree |= sections | dict(parts.sections)
     remarks = [*found.remarks, *parts.remarks, *folding.remarks]
-    remarks += [_policy(policy) for policy in found.policies]
-    return Folded(tree, remarks)
+    policies, generated_policies = _policies(found.policies)
+    tree |= {"policies": policies} if policies else {}
+    return Folded(tree, [*remarks, *generated_policies])
 
 
-def _policy(policy: Policy) -> Remark:
-    keys = ", ".join(f"{name}={value}" for name, value in policy.definition.items())
-    why = f"{policy.apply_to} matching '{policy.pattern}', priority {policy.priority}: {keys}; it stays as it is on the broker"
-    return left_out("policy", policy.name, why)
+def _policies(found: Iterable[Policy]) -> tuple[Tree, list[Remark]]:
+    """Return the hand-written policies; those that amqpq made are made again."""
+    ours = [policy.name for policy in found if policy.name.startswith(generated.OUR_PREFIX)]
+    parts = {
+        policy.name: {
+            "pattern": policy.pattern,
+            "apply_to": policy.apply_to,
+            "priority": policy.priority,
+            "definition": dict(policy.definition),
+        }
+        for policy in found
+        if policy.name not in ours
+    }
+    return parts, [left_out("policy", name, "amqpq generated it") for name in ours]
 
 
 class _Folding:
@@ -211,16 +222,16 @@ class _Folding:
         ]
         if without:
             why = (
-                f"{counted(len(without), 'queue')} ({_some(without)}) have no dead letter on the broker, and `dead_letter: "
-                "none` keeps it so: amqpq's workers drop, with a log line, what they give up on there"
+                f"{counted(len(without), 'queue')} without one on the broker ({_some(without)}): `dead_letter: none` keeps it "
+                "so, and amqpq's workers drop, with a log line, what they give up on there"
             )
             self.remarks.append(Remark("note", "dead letters", "", why))
         apart = [queue.name for queue in self._objects.queues if self._dead.stays(queue)]
         if apart:
             why = (
-                f"{counted(len(apart), 'queue')} ({_some(apart)}) keep their dead-letter arguments under `extra_arguments`, "
-                "because they lead to an exchange, or to a queue that hands on; `dead_letter` says only where amqpq's workers "
-                "park what they give up on, and where it is none they drop it, with a log line"
+                f"{counted(len(apart), 'queue')} with arguments that lead to an exchange, or to a queue that hands on "
+                f"({_some(apart)}): they stay, under `extra_arguments`; `dead_letter` says only where amqpq's workers park "
+                "what they give up on, and where it is none they drop it, with a log line"
             )
             self.remarks.append(Remark("note", "dead letters", "", why))
 

@@ -26,14 +26,15 @@ def read(management: Management, vhost: str) -> Objects:
     """
     bindings, remarks = with_voids(
         BindingSpec(found.source, found.target, found.key, found.to_exchange, found.arguments)
-        for found in management.bindings(vhost)
+        for found in sorted(management.bindings(vhost), key=lambda found: (found.source, found.target, found.key))
     )
+    # The API gives them in an order of its own; in that of their names the file of tomorrow can be compared with today's.
     return Objects(
         vhost=vhost,
         # The default exchange has an empty name, and is not declared by anybody.
         exchanges=tuple(
             ExchangeSpec(found.name, found.type, found.durable, found.auto_delete, found.internal, found.arguments)
-            for found in management.exchanges(vhost)
+            for found in sorted(management.exchanges(vhost), key=lambda found: found.name)
             if found.name
         ),
         queues=tuple(
@@ -46,7 +47,7 @@ def read(management: Management, vhost: str) -> Objects:
                 if found.type == "classic"
                 else {"x-queue-type": found.type, **found.arguments},
             )
-            for found in management.queues(vhost)
+            for found in sorted(management.queues(vhost), key=lambda found: found.name)
         ),
         bindings=bindings,
         policies=tuple(

@@ -20,7 +20,7 @@ _SHORTENED: Final = re.compile(r"[^\[\],\s]([^\[\],]*[^\[\],\s])?")
 """What may stand in a short binding: no brackets or commas, no space at an end."""
 
 _NUMBER: Final = re.compile(r"\d+(\.\d+)?(ms|s|m|h|d|w|B|KiB|MiB|GiB|/[smh])")
-_EACH_ON_A_LINE: Final = frozenset({"exchanges", "queues", "dead_letters", "routes", "limits"})
+_EACH_ON_A_LINE: Final = frozenset({"exchanges", "queues", "dead_letters", "routes", "limits", "policies"})
 
 
 def write(tree: Tree, remarks: Sequence[Remark] = (), *, head: Iterable[str] = ()) -> str:

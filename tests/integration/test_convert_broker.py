@@ -176,6 +176,10 @@ def test_rabbitmq_refuses_a_null_in_definitions(broker_server: BrokerServer, vho
         broker_server.request("POST", f"definitions/{quote(name_of(vhost_url), safe='')}", rows)
 
 
+ENDS = (BindingSpec("dead", "parked"), BindingSpec("topic.4", "parked", "dead.#"))
+"""Of the ways of dead letters."""
+
+
 def crowd(seed: int) -> Declarations:
     """Declarations of 300 queues, 40 exchanges and 900 bindings, of all kinds that people have."""
     chance = random.Random(seed)
@@ -193,7 +197,7 @@ def crowd(seed: int) -> Declarations:
         for number in range(3, 300)
     ]
     sources = [spec for spec in exchanges if spec.name not in {"dead", "lost"}]
-    bindings = {repr(each): each for each in (BindingSpec("dead", "parked"), BindingSpec("lost", "lost"))}
+    bindings = {repr(each): each for each in (*ENDS, BindingSpec("lost", "lost"))}
     while len(bindings) < 900:
         number, source = len(bindings), chance.choice(sources)
         arguments = _headers(number, chance) if source.type == "headers" else {}

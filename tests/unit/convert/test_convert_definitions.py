@@ -212,6 +212,7 @@ def test_an_exchange_that_every_broker_has_is_only_verified() -> None:
     result = imported(exchanges=rows, queues=[queue("q")], bindings=[binding("amq.topic", "q", "a.#")])
     assert result.tree["exchanges"] == {"amq.topic": {"type": "topic", "manage": "verify"}}
     assert declarations(result.topology).exchanges == ()
+    assert said(result) == []
 
 
 # ------------------------------------------------------------------------------------------------------------ bindings
@@ -296,7 +297,9 @@ def test_a_queue_for_waiting_is_no_place_for_dead_letters() -> None:
     result = imported(queues=[queue("work", **there), queue("wait", **back)])
     assert result.tree["queues"]["work"]["dead_letter"] == "none"
     assert "dead_letters" not in result.tree
-    assert "2 queues (work, wait) keep their dead-letter arguments" in str(result.remarks[-1])
+    assert "2 queues with arguments that lead to an exchange, or to a queue that hands on (work, wait)" in str(
+        result.remarks[-1]
+    )
 
 
 def test_a_dead_letter_queue_that_is_gone_is_not_made() -> None:
@@ -310,7 +313,7 @@ def test_a_dead_letter_queue_that_is_gone_is_not_made() -> None:
 def test_queues_without_dead_letters_are_told() -> None:
     """What a worker gives up on there is dropped, which nobody should find out later."""
     (remark,) = imported(queues=[queue("a"), queue("b")]).remarks
-    assert "2 queues (a, b) have no dead letter on the broker" in str(remark)
+    assert "2 queues without one on the broker (a, b): `dead_letter: none` keeps it so" in str(remark)
 
 
 # ------------------------------------------------------------------------------------------------- what lint refuses
@@ -332,6 +335,15 @@ def test_a_queue_that_lint_refuses_is_only_named() -> None:
     assert "TOP036" in said(result)[0]
 
 
+def test_what_lint_refuses_of_a_named_queue_makes_it_somebody_elses() -> None:
+    """A password among the arguments is no more welcome in a file where the queue is only named."""
+    row = queue("q", own="amqp://me:geheim@far.example.com/")
+    result = imported(queues=[row])
+    assert result.tree["queues"]["q"] == {"dead_letter": "none", "manage": "external"}
+    assert [each.split(":")[0] for each in said(result)] == ["left out", "changed"]
+    assert "geheim" not in result.text
+
+
 def test_a_project_name_that_is_none_is_refused() -> None:
     """With the words of the format."""
     with pytest.raises(LocalError, match="project"):
@@ -347,7 +359,7 @@ def test_everything_else_in_definitions_is_said() -> None:
     parameters = [{"component": "shovel", "name": "s"}, {"component": "operator_policy", "name": "guard"}]
     result = imported(queues=[queue("q")], policies=[policy], parameters=parameters, users=[{}], permissions=[{}, {}])
     text = "\n".join(said(result))
-    assert "left out: policy 'ha': queues matching '^q', priority 2: max-length=5; it stays as it is" in text
+    assert "left out: policy 'ha': queues matching '^q', priority 2: max-length=5; TOP000 not built yet" in text
     assert "left out: shovel parameter 's'" in text
     assert "left out: operator policy 'guard'" in text
     assert "1 user: " in text
@@ -369,6 +381,16 @@ def test_what_programs_make_as_they_run_is_left_out(name: str, why: str) -> None
     result = imported(queues=[queue(name), queue("q")])
     assert set(result.tree["queues"]) == {"q"}
     assert why in said(result)[0]
+
+
+def test_exclusive_queues_are_left_out() -> None:
+    """Nobody but the connection that has one could declare it."""
+    rows = [{**queue(name), "exclusive": True} for name in ("mine", "yours")]
+    result = imported(queues=[*rows, queue("q")])
+    assert set(result.tree["queues"]) == {"q"}
+    assert said(result) == [
+        "left out: queues: 2 queues (mine, ...): exclusive: it goes with the connection that declared it"
+    ]
 
 
 # ----------------------------------------------------------------------------------------------------- generated parts
@@ -427,6 +449,13 @@ def test_permit_queues_become_limits(limit: dict[str, Any]) -> None:
         {"name": spec.name, "durable": True, "auto_delete": False, "arguments": dict(spec.arguments)} for spec in specs
     ]
     assert imported(queues=rows).tree["limits"] == {"crm.*": limit}
+
+
+def test_a_permit_queue_of_another_size_is_no_limit() -> None:
+    """Its name says three permits and it holds nine: nothing is made of it, and that is said."""
+    result = imported(queues=[queue("shop.permits.crm.*.3", max_length=9), queue("q")])
+    assert "limits" not in result.tree
+    assert any("'shop.permits.crm.*.3'" in each for each in said(result))
 
 
 def test_permits_are_not_exported() -> None:
