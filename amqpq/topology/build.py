@@ -6,6 +6,7 @@ It tolerates references to nowhere (lint reports them), so that every rule can l
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -194,13 +195,14 @@ def _queue(name: str, part: QueuePart, dead_letter: str | None) -> model.Queue:
     )
 
 
-def bindings_of(part: BindingPart, file: File, queues: dict[str, model.Queue]) -> list[model.Binding]:
+def bindings_of(part: BindingPart, file: File, queues: Mapping[str, model.Queue]) -> list[model.Binding]:
     """Return the bindings one entry stands for: one for each key."""
     guessed = "exchange" if part.to not in queues and part.to in file.exchanges else "queue"
     to_exchange = (part.as_ or guessed) == "exchange"
     arguments: dict[str, Any] = {}
     if part.headers is not None or part.match is not None:
         arguments = {"x-match": part.match or "all", **(part.headers or {})}
+    arguments.update(part.extra_arguments)
     return [
         model.Binding(source=part.from_, target=part.to, key=key, to_exchange=to_exchange, arguments=arguments)
         for key in part.keys or [""]

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema
 
 from amqpq.topology import values
 from amqpq.topology.document_checks import CheckPart
+from amqpq.topology.document_lint import LintPart
 from amqpq.topology.document_part import Part
 from amqpq.topology.values import Arguments, Compression, Duration, Manage, RateText, Reply, Scalar, Serializer, Size
 
@@ -81,7 +82,11 @@ class BrokerPart(Part):
         min_length=1,
         description="amqp:// or amqps:// URL, or a list: the nodes of one cluster. $AMQPQ_BROKER_URL overrides it.",
     )
-    management: str | None = Field(default=None, description="URL of the HTTP API, optional.")
+    management: str | None = Field(
+        default=None,
+        description="URL of the HTTP API, http(s)://user:password@host:15672; without a login, the one of broker.url. "
+        "$AMQPQ_MANAGEMENT_URL overrides it.",
+    )
     tls: TlsPart | None = Field(default=None, description="TLS settings; only with amqps://.")
     heartbeat: Duration = Field(default=30.0, ge=0, description="Heartbeat interval; 0s switches heartbeats off.")
     consumer_timeout: Duration | None = Field(
@@ -184,6 +189,7 @@ class BindingPart(Part):
     as_: Literal["queue", "exchange"] | None = Field(
         default=None, alias="as", description="What the target is, where both exist."
     )
+    extra_arguments: Arguments = Field(default_factory=dict, description="Further arguments, passed as they are.")
 
 
 AnyBinding: TypeAlias = Annotated[
@@ -453,3 +459,4 @@ class File(Part):
     policies: dict[str, PolicyPart] = Field(default_factory=dict, description="Hand-written policies.")
     moved: list[MovedPart] = Field(default_factory=list, description="Renames.")
     checks: list[CheckPart] = Field(default_factory=list, description="Unit tests of the wiring.")
+    lint: LintPart = Field(default_factory=LintPart, description="What lint makes of its findings.")
