@@ -6,7 +6,8 @@ It asks `amqpq.topology.routing` where each dead letter goes, and counts time it
   came with. No such exchange, or nothing bound: it is dropped without a word; a quorum queue that dead-letters at least once
   keeps it (https://www.rabbitmq.com/docs/quorum-queues#dead-lettering).
 * A dead letter that comes back to a queue it died in is dropped, unless somebody rejected it on the way (`routing.is_cut`).
-  With a rejection it may go round for ever.
+  With a rejection it may go round for ever. Before 3.13 one rejection may be enough for that: the broker takes it for a new one
+  at each turn (`routing.died`; seen on 3.10.8 with two queues in which nobody rejects anything).
 * A message expires after the shorter of its queue's time to live and its own, and loses its own when it dies
   (https://www.rabbitmq.com/docs/ttl). A queue with `x-expires` that nobody uses is deleted with what it holds, and that is no
   dead letter.
@@ -156,7 +157,7 @@ class _Copy:
     at: Span = (0.0, 0.0)
     ttl_seconds: float | None = None
     steps: tuple[Step, ...] = ()
-    seen: frozenset[tuple[str, str, Deaths]] = frozenset()
+    seen: frozenset[tuple[str, str, Deaths, int]] = frozenset()
 
     def told(self, text: str) -> _Copy:
         """Return it with one more step."""
@@ -236,13 +237,13 @@ class Follower:
 
     def _failing(self, copy: _Copy, where: str, failure: Failure) -> Next:
         """Let a message fail, or wait, or rest."""
-        if copy.queue != where:
-            return self._elsewhere(copy)
-        state = (copy.queue, copy.key, copy.deaths)
-        if failure.times is None and state in copy.seen:
+        state = (copy.queue, copy.key, copy.deaths, 0 if failure.times is None else copy.failures)
+        if state in copy.seen:
             reason = "it goes round for ever: " + _circle(copy.path, copy.queue)
             return [replace(copy.told(reason).ends(End.LOOPS, reason), seconds=(float("inf"), float("inf")))]
         copy = replace(copy, seen=copy.seen | {state})
+        if copy.queue != where:
+            return self._elsewhere(copy)
         if failure.how == "reject":
             return self._reject(copy, failure)
         if failure.how == "limit":

@@ -34,6 +34,8 @@ AFTER_MS = 1500
 WAITS_SECONDS = 10.0
 """Longer than all waits that are to be over, and shorter than those that are not."""
 SEEDS = 100
+SETTLED = frozenset({End.RESTS, End.DONE, End.DROPPED})
+"""Ends after which nothing moves any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +106,10 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def connection(broker_url: str) -> Iterator[Connection]:
-    """A connection into the vhost of this run."""
-    opened = blocking.connect(url.parse(broker_url), heartbeat_seconds=0, timeout_seconds=10)
+@pytest.fixture
+def connection(vhost_url: str) -> Iterator[Connection]:
+    """A connection into a vhost of its own."""
+    opened = blocking.connect(url.parse(vhost_url), heartbeat_seconds=0, timeout_seconds=10)
     yield opened
     answer(opened.close())
 
@@ -130,9 +132,37 @@ def test_the_broker_does_what_a_check_says(connection: Connection, name: str) ->
 @pytest.mark.parametrize("failing", [False, True])
 def test_random_wirings_end_alike(connection: Connection, failing: bool) -> None:
     """Dead letters that lead in any way from queue to queue, with one that rejects among them or without."""
-    cases = [generate(seed, failing=failing) for seed in range(SEEDS)]
+    drawn = [generate(seed, failing=failing) for seed in range(SEEDS)]
+    cases = [case for case in drawn if all(ending.end in SETTLED for ending in endings_of(connection, case))]
+    assert len(cases) > SEEDS * 0.9
     for case, found in zip(cases, observed(connection, cases), strict=True):
         assert found == foreseen(connection, case), case
+
+
+def test_old_brokers_let_a_message_expire_in_a_circle_for_ever(connection: Connection) -> None:
+    """After one rejection, between two queues in which nobody rejects; new ones drop it at the first turn."""
+    case = Case(
+        (queue("a", "", "b"), queue("b", "", "c", message_ttl=30), queue("c", "", "b", message_ttl=30)),
+        failure=Failure("reject", 1),
+    )
+    (ending,) = endings_of(connection, case)
+    channel = connection.channel()
+    clock = queue("clock", "", "alarm", message_ttl=AFTER_MS)
+    declare(channel, case, Case((queue("alarm"), clock)))
+    publish(channel, case)
+    rejected = answer(channel.get("a"))
+    channel.reject(rejected.tag, requeue=False)
+    rung = threading.Event()
+    answer(channel.consume("alarm", lambda _: rung.set(), no_ack=True))
+    answer(channel.publish([Publication("", "clock", b"", Properties())]))
+    assert rung.wait(DEADLINE_SECONDS)
+    if ending.end is End.LOOPS:
+        taken = None
+        while taken is None:
+            taken = answer(channel.get("b", no_ack=True))
+        assert max(death["count"] for death in taken.properties.headers["x-death"]) > 5
+    else:
+        assert (ending.end, _left(connection, "b"), _left(connection, "c")) == (End.DROPPED, 0, 0)
 
 
 # ----------------------------------------------------------------------------------------------------------- foreseen
@@ -149,9 +179,7 @@ def endings_of(connection: Connection, case: Case) -> list[Ending]:
 
 def foreseen(connection: Connection, case: Case) -> Counter[str]:
     """Count copies by the queue that they rest in, and those that are run."""
-    endings = endings_of(connection, case)
-    assert all(ending.end in {End.RESTS, End.DONE, End.DROPPED} for ending in endings)
-    return Counter(ending.where for ending in endings if ending.end is not End.DROPPED)
+    return Counter(ending.where for ending in endings_of(connection, case) if ending.end is not End.DROPPED)
 
 
 # --------------------------------------------------------------------------------------------------------- generating
