@@ -89,7 +89,8 @@ def _keys(context: Context, name: str, policy: PolicyPart) -> None:
         if key not in settings.POLICY_KEYS:
             near = did_you_mean(key.removeprefix("x-"), settings.POLICY_KEYS)
             message = f"no policy has a key '{key}'{near}: the broker refuses the policy"
-            findings.error(path, "TOP057", message, "" if near else "remove it")
+            add = findings.error if near else findings.warning  # a plugin may bring keys of its own
+            add(path, "TOP057", message, "" if near else "unless a plugin knows it, remove it")
         elif key.startswith("ha-"):
             message = f"RabbitMQ 4.0 has no mirrored queues any more: {key} does nothing there"
             findings.warning(path, "TOP032", message, "use quorum queues")

@@ -235,6 +235,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         "TOP061 error: the policy says dead-letter-routing-key: 'k', and the queue 'q' itself 'p.dead'; what",
         policy(definition={"dead-letter-exchange": "d", "dead-letter-routing-key": "k"}),
     ),
+    ("TOP057 warning: no policy has a key 'frobnicate': the broker refuses", policy(definition={"frobnicate": 1})),
     # schedules
     ("TOP079 error: the schedule 's' says neither cron nor every", {"schedule": {"s": {"task": "x"}}}),
     (
