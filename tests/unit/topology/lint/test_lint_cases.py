@@ -102,8 +102,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         {"queues": {"q": {"extra_arguments": {"x-initial-cluster-size": 3}}}},
     ),
     (
-        "TOP032 error: RabbitMQ 4.3 refuses x-queue-mode",
-        {**NEWER, "queues": {"q": {"extra_arguments": {"x-queue-mode": "lazy"}}}},
+        "TOP032 error: RabbitMQ 4.3 refuses x-queue-version",
+        {**NEWER, "queues": {"q": {"extra_arguments": {"x-queue-version": 1}}}},
     ),
     (
         "TOP033 error: quorum queues have x-delayed-retry-type from RabbitMQ 4.3 on, and the file is for 3.10",
@@ -236,6 +236,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         policy(definition={"dead-letter-exchange": "d", "dead-letter-routing-key": "k"}),
     ),
     ("TOP057 warning: no policy has a key 'frobnicate': the broker refuses", policy(definition={"frobnicate": 1})),
+    (
+        "TOP033 error: RabbitMQ before 4.0 refuses a policy with delivery-limit: -1",
+        policy(pattern="^u$", definition={"delivery-limit": -1}),
+    ),
     # schedules
     ("TOP079 error: the schedule 's' says neither cron nor every", {"schedule": {"s": {"task": "x"}}}),
     (
