@@ -6,7 +6,8 @@ It asks `amqpq.topology.routing` where each dead letter goes, and counts time it
   came with. No such exchange, or nothing bound: it is dropped without a word; a quorum queue that dead-letters at least once
   keeps it (https://www.rabbitmq.com/docs/quorum-queues#dead-lettering).
 * A dead letter that comes back to a queue it died in is dropped, unless somebody rejected it on the way (`routing.is_cut`).
-  With a rejection it may go round for ever.
+  With a rejection it may go round for ever. Before 3.13 one rejection may be enough for that: the broker takes it for a new one
+  at each turn (`routing.died`; seen on 3.10.8 with two queues in which nobody rejects anything).
 * A message expires after the shorter of its queue's time to live and its own, and loses its own when it dies
   (https://www.rabbitmq.com/docs/ttl). A queue with `x-expires` that nobody uses is deleted with what it holds, and that is no
   dead letter.
@@ -23,7 +24,7 @@ it ends. Length limits are not simulated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
@@ -150,11 +151,13 @@ class _Copy:
     key: str
     headers: Mapping[str, Any]
     deaths: Deaths = ()
+    path: tuple[str, ...] = ()
+    """The queues that it died in."""
     failures: int = 0
     at: Span = (0.0, 0.0)
     ttl_seconds: float | None = None
     steps: tuple[Step, ...] = ()
-    seen: frozenset[tuple[str, str, Deaths]] = frozenset()
+    seen: frozenset[tuple[str, str, Deaths, int]] = frozenset()
 
     def told(self, text: str) -> _Copy:
         """Return it with one more step."""
@@ -234,13 +237,13 @@ class Follower:
 
     def _failing(self, copy: _Copy, where: str, failure: Failure) -> Next:
         """Let a message fail, or wait, or rest."""
-        if copy.queue != where:
-            return self._elsewhere(copy)
-        state = (copy.queue, copy.key, copy.deaths)
-        if failure.times is None and state in copy.seen:
-            reason = "it goes round for ever: " + " -> ".join(_circle(copy))
+        state = (copy.queue, copy.key, copy.deaths, 0 if failure.times is None else copy.failures)
+        if state in copy.seen:
+            reason = "it goes round for ever: " + _circle(copy.path, copy.queue)
             return [replace(copy.told(reason).ends(End.LOOPS, reason), seconds=(float("inf"), float("inf")))]
         copy = replace(copy, seen=copy.seen | {state})
+        if copy.queue != where:
+            return self._elsewhere(copy)
         if failure.how == "reject":
             return self._reject(copy, failure)
         if failure.how == "limit":
@@ -377,7 +380,8 @@ class Follower:
         if target is None:
             return [copy.dropped(f"{copy.queue} has no dead letter")]
         self._walked.dead_letters.add(copy.queue)
-        return [replace(copy.told(f"{copy.queue}: the worker parks it in {target}"), queue=target, key=target)]
+        parked = copy.told(f"{copy.queue}: the worker parks it in {target}")
+        return [replace(parked, queue=target, key=target, path=(*copy.path, copy.queue))]
 
     def _dead_letter(self, copy: _Copy, reason: str) -> Next:
         """Hand a message that died to its queue's dead-letter exchange, as the broker does."""
@@ -390,7 +394,7 @@ class Follower:
             return self._stuck(copy, spec, f"its dead letters go to {named}, which does not exist")
         kept = copy.headers if key is None else {n: v for n, v in copy.headers.items() if n not in {"CC", "BCC"}}
         reach = self._router.route(exchange, copy.key if key is None else key, kept)
-        deaths = died(copy.deaths, copy.queue, reason)
+        deaths = died(copy.deaths, copy.queue, reason, version=self._router.version)
         targets = sorted(name for name in reach.queues if reason == REJECTED or not is_cut(deaths, name))
         cut = sorted(reach.queues - set(targets))
         if not targets and not cut:
@@ -398,10 +402,13 @@ class Follower:
             return self._stuck(copy, spec, f"its dead letters go to {named}{key_text}, where no queue takes them")
         if not targets:
             why = "a circle of dead letters without a rejection, which the broker cuts: "
-            return self._stuck(copy, spec, why + " -> ".join([*_circle(copy), cut[0]]))
+            return self._stuck(copy, spec, why + _circle((*copy.path, copy.queue), cut[0]))
         self._walked.note(reach)
         self._walked.dead_letters.add(copy.queue)
-        moved = replace(copy, key=copy.key if key is None else key, headers=kept, deaths=deaths, ttl_seconds=None)
+        path = (*copy.path, copy.queue)
+        moved = replace(
+            copy, key=copy.key if key is None else key, headers=kept, deaths=deaths, path=path, ttl_seconds=None
+        )
         text = f"{copy.queue}: dead letter ({reason}) to {', '.join(targets)}"
         return [replace(moved.told(text), queue=name) for name in targets]
 
@@ -445,9 +452,10 @@ def time_text(seconds: float) -> str:
     return f"{text}{left:g}s" if left else text
 
 
-def _circle(copy: _Copy) -> Iterable[str]:
-    """The queues of a circle that ends in the queue of a message, oldest first."""
-    return [*dict.fromkeys(queue for queue, _ in reversed(copy.deaths)), copy.queue]
+def _circle(path: tuple[str, ...], back: str) -> str:
+    """Write the circle that a way closes when it comes back to a queue."""
+    latest = max(position for position, queue in enumerate(path) if queue == back)
+    return " -> ".join((*path[latest:], back))
 
 
 def _times(count: int) -> str:

@@ -169,6 +169,32 @@ def test_dead_letters_that_multiply_are_given_up() -> None:
     assert "multiply" in endings[-1].reason
 
 
+@pytest.mark.parametrize("version,end", [(OLD, End.DROPPED), (NEW, End.DONE)])
+def test_before_3_13_the_broker_mistakes_the_order_of_deaths(version: tuple[int, int, int], end: End) -> None:
+    """With three queues in a circle an old death seems newer than the rejection, and the circle is cut."""
+    at = follower(
+        queue("a", "", key="b"),
+        queue("b", "", key="c", message_ttl=1000),
+        queue("c", "", key="a", message_ttl=1000),
+        version=version,
+    )
+    assert only(fail(at, "reject", 5)).end is end
+
+
+@pytest.mark.parametrize("version,end", [(OLD, End.LOOPS), (NEW, End.DROPPED)])
+def test_before_3_13_one_rejection_lets_a_message_expire_for_ever(version: tuple[int, int, int], end: End) -> None:
+    """Between two queues in which nobody rejects anything."""
+    at = follower(
+        queue("a", "", key="b"),
+        queue("b", "", key="c", message_ttl=1000),
+        queue("c", "", key="b", message_ttl=1000),
+        version=version,
+    )
+    ending = only(fail(at, "reject", 1))
+    assert ending.end is end
+    assert ending.reason.endswith("b -> c -> b")
+
+
 NAMES = ("a", "b", "c")
 
 
@@ -198,6 +224,7 @@ def test_whatever_the_wiring_following_a_failure_comes_to_an_end(at: Follower, h
     endings = fail(at, how, times)
     assert endings
     assert times is not None or all(ending.end is not End.DONE for ending in endings)
+    assert all(ending.end is not End.UNDECIDED or "multiply" in ending.reason for ending in endings)
     assert all(ending.seconds[0] <= ending.seconds[1] for ending in endings)
 
 
