@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from amqpq import config
-from amqpq.cli import linting, output
+from amqpq.cli import convert, linting, output
 from amqpq.cli.checks import check
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
 from amqpq.topology import Topology, library, reach, render, schema
@@ -286,3 +286,7 @@ def _title(path: Path) -> str:
     lines = path.read_text(encoding="utf-8").split("\n")
     comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "$schema" not in line]
     return comments[0] if comments else ""
+
+
+topology.add_command(convert.import_)
+topology.add_command(convert.export)

@@ -202,6 +202,7 @@ def bindings_of(part: BindingPart, file: File, queues: Mapping[str, model.Queue]
     arguments: dict[str, Any] = {}
     if part.headers is not None or part.match is not None:
         arguments = {"x-match": part.match or "all", **(part.headers or {})}
+    arguments.update(part.extra_arguments)
     return [
         model.Binding(source=part.from_, target=part.to, key=key, to_exchange=to_exchange, arguments=arguments)
         for key in part.keys or [""]

@@ -189,6 +189,7 @@ class BindingPart(Part):
     as_: Literal["queue", "exchange"] | None = Field(
         default=None, alias="as", description="What the target is, where both exist."
     )
+    extra_arguments: Arguments = Field(default_factory=dict, description="Further arguments, passed as they are.")
 
 
 AnyBinding: TypeAlias = Annotated[

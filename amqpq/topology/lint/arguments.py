@@ -27,6 +27,8 @@ OWN_ARGUMENTS: Final = {
     "x-dead-letter-routing-key": "dead_letter",
     "alternate-exchange": "unrouted",
 }
+DEAD_LETTER_ARGUMENTS: Final = frozenset({"x-dead-letter-exchange", "x-dead-letter-routing-key"})
+"""A queue may have them as further arguments: where the broker's own dead letters go another way than `dead_letter`."""
 GONE: Final = {
     "x-queue-version": "version 1 is gone: remove it",
     "x-queue-master-locator": "use x-queue-leader-locator",
@@ -48,7 +50,10 @@ def of_queue(context: Context, queue: Queue) -> None:
     """Run the rules on the further arguments of a queue."""
     for argument, value in queue.extra_arguments.items():
         path = ("queues", queue.name, "extra_arguments", argument)
-        if argument in OWN_ARGUMENTS:
+        if argument in DEAD_LETTER_ARGUMENTS:
+            if queue.type == "stream":
+                context.findings.error(path, "TOP030", f"a stream takes no {argument}", "remove it")
+        elif argument in OWN_ARGUMENTS:
             _own(context, path, argument)
         elif not argument.startswith("x-"):
             message = f"'{argument}' is no queue argument: the broker would store it and never look at it"

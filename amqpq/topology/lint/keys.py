@@ -77,7 +77,8 @@ def _headers(context: Context, path: Path, part: BindingPart) -> None:
     if part.keys:
         message = f"'{part.from_}' is a headers exchange: it ignores keys"
         findings.warning(path, "TOP025", message, "write `{from: ..., to: ..., headers: {...}, match: all}`")
-    headers = part.headers or {}
+    further = {name: value for name, value in part.extra_arguments.items() if name != "x-match"}
+    headers = {**further, **(part.headers or {})}
     for name, value in headers.items():
         node = findings.root.at((*path, "headers", name))
         if name == "x-match":
@@ -91,7 +92,7 @@ def _headers(context: Context, path: Path, part: BindingPart) -> None:
         elif isinstance(value, float) and value.is_integer():
             message = f"{value} is matched by the whole number {value:g} before RabbitMQ 3.13, and is not after"
             findings.warning((*path, "headers", name), "TOP026", message, "use a whole number or text")
-    match = part.match or "all"
+    match = part.match or str(part.extra_arguments.get("x-match", "all"))
     usable = [name for name in headers if match.endswith("-with-x") or not name.startswith("x-")]
     if match.startswith("any") and not usable:
         message = f"match: {match} with nothing to compare never matches"

@@ -121,7 +121,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         "TOP033 error: classic queues have x-queue-leader-locator from RabbitMQ 4.3 on",
         {"queues": {"q": {"extra_arguments": {"x-queue-leader-locator": "balanced"}}}},
     ),
+    (
+        "TOP030 error: a stream takes no x-dead-letter-exchange",
+        {"queues": {"s": {"type": "stream", "extra_arguments": {"x-dead-letter-exchange": "d"}}}},
+    ),
     # dead letters
+    (
+        "TOP049 error: the dead letters of 'r' go to the exchange 'none', which the file does not have",
+        {"queues": {"r": {"extra_arguments": {"x-dead-letter-exchange": "none"}}}},
+    ),
     (
         "TOP034 error: at-least-once for 'u', which has no dead letter",
         {"queues": {"u": {"type": "quorum", "dead_letter": "none", "extra_arguments": LEAST_ONCE}}},
@@ -308,6 +316,7 @@ QUIET: list[tuple[str, dict[str, Any]]] = [
         ),
     ),
     ("TOP035", policy(pattern="^r$", definition={"dead-letter-routing-key": "x"})),
+    ("TOP043", {"queues": {"r": {"extra_arguments": {"x-dead-letter-exchange": "f"}}}}),
     ("TOP043", {"queues": {"q": {"extra_arguments": {"x-something-of-a-plugin": 1}}}}),
     (
         "TOP049",
