@@ -80,7 +80,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         "TOP070 warning: none of the users may write to 'amq.default'",
         {"routes": {"x": {"queue": "q"}}, **rights(write="^t$")},
     ),
-    ("TOP070 warning: none of the users may read the queue 'q'", rights(read="^[ru]")),
+    (
+        "TOP070 warning: none of the users may read the queue 'q'",
+        {"routes": {"x": {"exchange": "d", "key": "k"}}, **rights(read="^[ru]")},
+    ),
     # routing
     (
         "TOP027 error: the key has more than 255 bytes",
@@ -336,6 +339,7 @@ QUIET: list[tuple[str, dict[str, Any]]] = [
     ("TOP061", policy(pattern="^q$", definition={"message-ttl": 5000})),
     ("TOP068", {"broker": {"management": "http://localhost:15672"}}),
     ("TOP069", rights()),
+    ("TOP070", {"routes": {"x": {"exchange": "t", "key": "a"}}, **rights(read="^q$")}),
     ("TOP069", rights(read=r"^(q|r|u)(\.g[0-9]+)?$")),
     ("TOP070", {"routes": {"x": {"queue": "q"}}, **rights(write=r"^amq\.default$")}),
     (
