@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +9,11 @@ import click
 
 from amqpq import config
 from amqpq.cli import convert, linting, output
+from amqpq.cli.addressing import address, pairs
 from amqpq.cli.checks import check
+from amqpq.cli.graph import graph
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
-from amqpq.topology import Topology, library, reach, render, schema
+from amqpq.topology import library, reach, render, schema
 from amqpq.topology.declarations import Declarations, declarations
 from amqpq.transport import blocking, declare, flow
 from amqpq.transport.link import Link
@@ -34,6 +33,7 @@ def topology() -> None:
     """
 
 
+topology.add_command(graph)
 topology.add_command(linting.lint)
 topology.add_command(check)
 
@@ -103,8 +103,8 @@ def route(
       amqpq topology route --exchange audit --header severity=high --header pii=true
     """
     loaded = load_topology(topology_file, environment)
-    exchange, key = _address(loaded, message["task"], message["exchange"], message["key"], message["kwargs"])
-    found = reach(loaded, exchange, key, _pairs(message["headers"], "--header"), message["cc"])
+    exchange, key = address(loaded, message["task"], message["exchange"], message["key"], message["kwargs"])
+    found = reach(loaded, exchange, key, pairs(message["headers"], "--header"), message["cc"])
     if as_json:
         output.print_json(
             {
@@ -123,34 +123,6 @@ def route(
         click.echo(f"reaches {_counted(len(found.queues), 'queue')}: {', '.join(sorted(found.queues))}")
     else:
         click.echo("reaches no queue: the broker would return it (mandatory) or drop it")
-
-
-def _address(
-    loaded: Topology, task: str | None, exchange: str | None, key: str, kwargs: tuple[str, ...]
-) -> tuple[str, str]:
-    if (task is None) == (exchange is None):
-        raise click.UsageError("say either --task NAME or --exchange NAME")
-    if task is None:
-        if kwargs:
-            raise click.UsageError("-k goes with --task")
-        return exchange or "", key
-    if key:
-        raise click.UsageError("--key goes with --exchange; a task's key comes from its route")
-    found = loaded.route_for(task)
-    return found.exchange, found.routing_key(task, _pairs(kwargs, "-k"))
-
-
-def _pairs(texts: Iterable[str], option: str) -> dict[str, Any]:
-    """Read NAME=VALUE; the value as JSON, else as text."""
-    pairs: dict[str, Any] = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise click.UsageError(f"{option} {text!r}: expected NAME=VALUE")
-        pairs[name] = value
-        with suppress(ValueError):
-            pairs[name] = json.loads(value)
-    return pairs
 
 
 # -------------------------------------------------------------------------------------------------------------- apply
