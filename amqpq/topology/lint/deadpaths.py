@@ -93,7 +93,12 @@ def _targets(context: Context, found: Settings, simulator: Router) -> frozenset[
     path = found.origin(_DLX)
     if exchange and exchange not in context.topology.exchanges:
         message = f"the dead letters of '{name}' go to the exchange '{exchange}', which the file does not have"
-        context.findings.error(path, "TOP049", message, "the broker drops them without a word: declare it")
+        context.findings.error(
+            path,
+            "TOP049",
+            message,
+            "the broker drops them: declare it, with `manage: external` if it is somebody else's",
+        )
         return frozenset()
     if exchange and context.foreign(exchange):
         return frozenset()

@@ -19,6 +19,8 @@ _STRANGERS: Final = ("zz-other-project.zz", "0")
 """Names nobody has; a pattern that matches them matches everything."""
 
 _KINDS: Final = {"classic_queues": ("classic",), "quorum_queues": ("quorum",), "streams": ("stream",)}
+UNLIMITED_SINCE: Final = (4, 0, 0)
+"""The first version that takes a delivery-limit of -1 in a policy (measured on 3.10.8 and 4.0.5)."""
 BY_TYPE_SINCE: Final = (3, 12, 0)
 """The first version whose policies tell types of queues apart (release notes of 3.12.0)."""
 
@@ -89,13 +91,17 @@ def _keys(context: Context, name: str, policy: PolicyPart) -> None:
         if key not in settings.POLICY_KEYS:
             near = did_you_mean(key.removeprefix("x-"), settings.POLICY_KEYS)
             message = f"no policy has a key '{key}'{near}: the broker refuses the policy"
-            findings.error(path, "TOP057", message, "" if near else "remove it")
+            add = findings.error if near else findings.warning  # a plugin may bring keys of its own
+            add(path, "TOP057", message, "" if near else "unless a plugin knows it, remove it")
         elif key.startswith("ha-"):
             message = f"RabbitMQ 4.0 has no mirrored queues any more: {key} does nothing there"
             findings.warning(path, "TOP032", message, "use quorum queues")
         elif since is not None and lowest < since:
             message = f"policies have {key} from RabbitMQ {versions.show(since)} on, and the file is for {versions.show(lowest)}"
             findings.error(path, "TOP033", message, f"require >={versions.show(since)}, or remove it")
+        elif key == "delivery-limit" and policy.definition[key] == -1 and lowest < UNLIMITED_SINCE:
+            message = f"RabbitMQ before 4.0 refuses a policy with delivery-limit: -1, and the file is for {versions.show(lowest)}"
+            findings.error(path, "TOP033", message, "write a positive limit, or require >=4.0")
     for key, fault in settings.faults(policy.definition).items():
         message = f"{key}: {policy.definition[key]!r} {fault}"
         findings.error(("policies", name, "definition", key), "TOP041", message)

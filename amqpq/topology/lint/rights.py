@@ -49,12 +49,22 @@ def _missing(context: Context, granted: Mapping[str, Permission]) -> None:
         if not any(permissions.matches(permission.write, shown) for permission in granted.values()):
             message = f"none of the users may write to '{shown}', to which {what}"
             context.findings.warning(path, "TOP070", message, "extend `write` of the one who sends")
+    worked_on = _worked_on(context)
     for name, queue in context.topology.queues.items():
-        if queue.generated or queue.manage == "external":
+        if name not in worked_on or queue.generated or queue.manage == "external":
             continue
         if not any(permissions.matches(permission.read, name) for permission in granted.values()):
             message = f"none of the users may read the queue '{name}'"
             context.findings.warning(("queues", name), "TOP070", message, "extend `read` of the one who works on it")
+
+
+def _worked_on(context: Context) -> set[str]:
+    """Return the queues that tasks are routed to; dead letters and what matched nothing are for whoever looks after them."""
+    topology = context.topology
+    sources = {route.exchange for route in topology.routes}
+    queues = {binding.target for binding in topology.bindings if binding.source in sources and not binding.to_exchange}
+    queues |= {route.key for route in topology.routes if route.exchange == ""}
+    return {name for name in queues if not topology.is_dead_letter(name)}
 
 
 def _sent(context: Context) -> Iterator[tuple[str, Path, str]]:

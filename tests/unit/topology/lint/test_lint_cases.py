@@ -80,7 +80,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         "TOP070 warning: none of the users may write to 'amq.default'",
         {"routes": {"x": {"queue": "q"}}, **rights(write="^t$")},
     ),
-    ("TOP070 warning: none of the users may read the queue 'q'", rights(read="^[ru]")),
+    (
+        "TOP070 warning: none of the users may read the queue 'q'",
+        {"routes": {"x": {"exchange": "d", "key": "k"}}, **rights(read="^[ru]")},
+    ),
     # routing
     (
         "TOP027 error: the key has more than 255 bytes",
@@ -102,8 +105,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         {"queues": {"q": {"extra_arguments": {"x-initial-cluster-size": 3}}}},
     ),
     (
-        "TOP032 error: RabbitMQ 4.3 refuses x-queue-mode",
-        {**NEWER, "queues": {"q": {"extra_arguments": {"x-queue-mode": "lazy"}}}},
+        "TOP032 error: RabbitMQ 4.3 refuses x-queue-version",
+        {**NEWER, "queues": {"q": {"extra_arguments": {"x-queue-version": 1}}}},
     ),
     (
         "TOP033 error: quorum queues have x-delayed-retry-type from RabbitMQ 4.3 on, and the file is for 3.10",
@@ -121,7 +124,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         "TOP033 error: classic queues have x-queue-leader-locator from RabbitMQ 4.3 on",
         {"queues": {"q": {"extra_arguments": {"x-queue-leader-locator": "balanced"}}}},
     ),
+    (
+        "TOP030 error: a stream takes no x-dead-letter-exchange",
+        {"queues": {"s": {"type": "stream", "extra_arguments": {"x-dead-letter-exchange": "d"}}}},
+    ),
     # dead letters
+    (
+        "TOP049 error: the dead letters of 'r' go to the exchange 'none', which the file does not have",
+        {"queues": {"r": {"extra_arguments": {"x-dead-letter-exchange": "none"}}}},
+    ),
     (
         "TOP034 error: at-least-once for 'u', which has no dead letter",
         {"queues": {"u": {"type": "quorum", "dead_letter": "none", "extra_arguments": LEAST_ONCE}}},
@@ -235,6 +246,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         "TOP061 error: the policy says dead-letter-routing-key: 'k', and the queue 'q' itself 'p.dead'; what",
         policy(definition={"dead-letter-exchange": "d", "dead-letter-routing-key": "k"}),
     ),
+    ("TOP057 warning: no policy has a key 'frobnicate': the broker refuses", policy(definition={"frobnicate": 1})),
+    (
+        "TOP033 error: RabbitMQ before 4.0 refuses a policy with delivery-limit: -1",
+        policy(pattern="^u$", definition={"delivery-limit": -1}),
+    ),
     # schedules
     ("TOP079 error: the schedule 's' says neither cron nor every", {"schedule": {"s": {"task": "x"}}}),
     (
@@ -303,6 +319,7 @@ QUIET: list[tuple[str, dict[str, Any]]] = [
         ),
     ),
     ("TOP035", policy(pattern="^r$", definition={"dead-letter-routing-key": "x"})),
+    ("TOP043", {"queues": {"r": {"extra_arguments": {"x-dead-letter-exchange": "f"}}}}),
     ("TOP043", {"queues": {"q": {"extra_arguments": {"x-something-of-a-plugin": 1}}}}),
     (
         "TOP049",
@@ -322,6 +339,7 @@ QUIET: list[tuple[str, dict[str, Any]]] = [
     ("TOP061", policy(pattern="^q$", definition={"message-ttl": 5000})),
     ("TOP068", {"broker": {"management": "http://localhost:15672"}}),
     ("TOP069", rights()),
+    ("TOP070", {"routes": {"x": {"exchange": "t", "key": "a"}}, **rights(read="^q$")}),
     ("TOP069", rights(read=r"^(q|r|u)(\.g[0-9]+)?$")),
     ("TOP070", {"routes": {"x": {"queue": "q"}}, **rights(write=r"^amq\.default$")}),
     (

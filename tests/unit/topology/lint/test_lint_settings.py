@@ -27,6 +27,8 @@ from amqpq.topology.model import Backoff, Retries
         ("quorum", "delivery-limit", 20, -1, 20),
         ("stream", "max-age", "1D", "2D", "2D"),
         ("quorum", "delayed-retry-type", "all", "failed", "failed"),
+        ("quorum", "delayed-retry-max", 5, 9, 5),
+        ("quorum", "expires", 5, 9, 5),
         ("classic", "message-ttl", None, 9, 9),
         ("classic", "message-ttl", 5, None, 5),
     ],
@@ -34,6 +36,12 @@ from amqpq.topology.model import Backoff, Retries
 def test_argument_and_policy_together(kind: str, key: str, argument: Any, policy: Any, expected: Any) -> None:
     """The broker's table: lesser, argument, or policy, by key and type."""
     assert together(kind, key, argument, policy) == expected
+
+
+def test_a_longer_lease_by_policy_counts_for_quorum_queues_of_3_x() -> None:
+    """There the policy counts, not the lesser one; classic queues are as ever."""
+    assert together("quorum", "expires", 5, 9, version=(3, 10, 0)) == 9
+    assert together("classic", "expires", 5, 9, version=(3, 10, 0)) == 5
 
 
 @pytest.mark.parametrize(
