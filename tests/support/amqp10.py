@@ -54,7 +54,7 @@ class Described:
     value: Any
 
 
-class Refused(Exception):  # noqa: N818 - what the broker does
+class Refused(Exception):
     """The broker ended the session or the connection, in its words."""
 
 
@@ -158,26 +158,38 @@ class Management:
         self._socket = socket.create_connection((host, port), timeout=TIMEOUT_SECONDS)
         self._stream = self._socket.makefile("rb")
         self._ids = itertools.count(1)
-        self._log_in(user, password)
+        try:
+            self._log_in(user, password)
+            self._open(vhost)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._stream.close()
+        self._socket.close()
+
+    def _open(self, vhost: str) -> None:
         self._greet(AMQP)
         self._send(OPEN, ["amqpq-tests", f"vhost:{vhost}", UInt(FRAME_MAX_BYTES)])
         self._wait_for(OPEN)
         self._send(BEGIN, [None, UInt(0), UInt(100), UInt(100)])
-        self._wait_for(BEGIN)
+        begun, _ = self._wait_for(BEGIN)
         ends = ([f"{PAIR}-here"], [NODE])
         pair = [UByte(1), UByte(0)]
         rest = [None, None, UInt(0), None, None, None, {Symbol("paired"): True}]
         self._send(ATTACH, [PAIR, UInt(0), False, *pair, Described(SOURCE, ends[0]), Described(TARGET, ends[1]), *rest])
         self._send(ATTACH, [PAIR, UInt(1), True, *pair, Described(SOURCE, ends[1]), Described(TARGET, ends[0]), *rest])
         # 100 answers may come: next incoming id, windows, handle, delivery count, credit.
-        self._send(FLOW, [UInt(0), UInt(100), UInt(0), UInt(100), UInt(1), UInt(0), UInt(100)])
+        self._send(FLOW, [UInt(begun[1]), UInt(100), UInt(0), UInt(100), UInt(1), UInt(0), UInt(100)])
         self._wait_for(FLOW)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._socket.close()
 
     def request(self, method: str, path: str, body: Any = None) -> Answer:
         """Ask, and return status and body.

@@ -70,6 +70,7 @@ class Lab:
         self.url = place
         self.server = server
         self.vhost = unquote(urlsplit(place).path.removeprefix("/"))
+        self._opened: list[Connection] = []
         self.connection = self.connect()
         self._channel = self.connection.channel()
 
@@ -87,14 +88,17 @@ class Lab:
 
     def connect(self, place: str | None = None, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> Connection:
         """Open one more connection, here or at another URL."""
-        return blocking.connect(
+        opened = blocking.connect(
             url.parse(place or self.url), heartbeat_seconds=heartbeat_seconds, timeout_seconds=DEADLINE_SECONDS
         )
+        self._opened.append(opened)
+        return opened
 
     def close(self) -> None:
         """Hang up."""
-        with contextlib.suppress(AmqpqError):
-            answer(self.connection.close())
+        for opened in self._opened:
+            with contextlib.suppress(AmqpqError):
+                answer(opened.close())
 
     # -------------------------------------------------------------------------------------------------------- declaring
 
@@ -152,8 +156,7 @@ class Lab:
 
     def take(self, queue: str) -> Delivery | None:
         """Fetch and acknowledge the next message, if there is one."""
-        delivery = answer(self.channel.get(queue, no_ack=True))
-        return delivery
+        return answer(self.channel.get(queue, no_ack=True))
 
     def bodies(self, queue: str) -> list[bytes]:
         """Fetch and acknowledge all there is."""

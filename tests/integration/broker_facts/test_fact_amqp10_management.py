@@ -8,8 +8,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
+from amqpq.errors import AccessRefused
+from amqpq.types import QueueSpec
 from tests.support import amqp10
-from tests.support.lab import QUORUM, STREAM, Lab
+from tests.support.lab import QUORUM, STREAM, Lab, answer
 
 NOTHING = "^$"
 
@@ -87,14 +89,53 @@ def test_it_tells_the_bindings_of_a_source_a_destination_and_a_key(lab4: Lab) ->
     assert none == (200, [])
 
 
-@pytest.mark.parametrize("path", ["/queues/work", "/bindings?src=direct&dstq=work&key=k"], ids=["queue", "bindings"])
 @pytest.mark.parametrize("granted", ["nothing", "configure", "write", "read"])
-def test_which_permission_it_takes(lab4: Lab, stranger: str, path: str, granted: str) -> None:
-    """See below."""
+def test_any_permission_lets_a_user_ask_for_a_queue(lab4: Lab, stranger: str, granted: str) -> None:
+    """RabbitMQ 4.3 wants one of the three on the queue; 4.0 tells everybody who may enter the vhost."""
+    lab4.declare("work", {"x-max-length": 5})
+    if granted != "nothing":
+        permit(lab4, stranger, **{granted: "^work$"})
+    with management(lab4, stranger, stranger) as asked:
+        if granted == "nothing" and lab4.version >= (4, 3, 0):
+            with pytest.raises(amqp10.Refused, match="amqp:unauthorized-access"):
+                asked.request("GET", "/queues/work")
+        else:
+            status, queue = asked.request("GET", "/queues/work")
+            assert (status, queue["arguments"]["x-max-length"]) == (200, 5)
+
+
+@pytest.mark.parametrize("missing", ["nothing", "read", "write"])
+def test_who_may_ask_for_bindings(lab4: Lab, stranger: str, missing: str) -> None:
+    """RabbitMQ 4.3 wants what binding takes, without `configure`: read the source and write to the queue; 4.0 nothing."""
     lab4.exchange("direct", "direct")
     lab4.declare("work")
     lab4.bind("direct", "work", "k")
-    if granted != "nothing":
-        permit(lab4, stranger, **{granted: ".*"})
+    needed = {"read": "^direct$", "write": "^work$"}
+    permit(lab4, stranger, **{name: pattern for name, pattern in needed.items() if name != missing})
     with management(lab4, stranger, stranger) as asked:
-        print(path, granted, asked.request("GET", path))
+        if missing != "nothing" and lab4.version >= (4, 3, 0):
+            with pytest.raises(amqp10.Refused, match=f"amqp:unauthorized-access {missing} access"):
+                asked.request("GET", "/bindings?src=direct&dstq=work&key=k")
+        else:
+            status, bindings = asked.request("GET", "/bindings?src=direct&dstq=work&key=k")
+            assert (status, len(bindings)) == (200, 1)
+
+
+@pytest.mark.parametrize("granted", ["nothing", "configure", "write", "read"])
+def test_who_may_declare_passively(lab: Lab, granted: str) -> None:
+    """AMQP 0-9-1: RabbitMQ 4.3 wants one of the three permissions on the queue; before, none."""
+    lab.declare("work")
+    name = f"amqpq-test-{uuid.uuid4().hex[:12]}"
+    lab.api("PUT", f"users/{name}", {"password": name, "tags": ""})
+    try:
+        permit(lab, name, **({} if granted == "nothing" else {granted: "^work$"}))
+        parts = urlsplit(lab.url)
+        place = parts._replace(netloc=f"{name}:{name}@{parts.hostname}:{parts.port}").geturl()
+        pending = lab.connect(place).channel().declare_queue(QueueSpec("work"), passive=True)
+        if granted == "nothing" and lab.version >= (4, 3, 0):
+            with pytest.raises(AccessRefused):
+                answer(pending)
+        else:
+            assert answer(pending).messages == 0
+    finally:
+        lab.api("DELETE", f"users/{name}")
