@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -101,7 +101,9 @@ def switch(channel: Channel, old: str, new: str) -> None:
     answer(channel.unbind(BindingSpec("alt", new)))
 
 
-def test_no_message_is_lost_or_doubled_by_switching_in_a_cluster(connections: list[Connection]) -> None:
+def test_no_message_is_lost_or_doubled_by_switching_in_a_cluster(
+    connections: list[Connection], record_property: Callable[[str, object], None]
+) -> None:
     """Every message that was sent arrives exactly once in one of the two queues, and none is returned."""
     admin, producing, consuming = connections
     channel = admin.channel()
@@ -132,6 +134,7 @@ def test_no_message_is_lost_or_doubled_by_switching_in_a_cluster(connections: li
     finally:
         producers.stop()
 
+    record_property("messages", len(producers.outcomes))
     assert {outcome.fate for outcome in producers.outcomes} == {Fate.CONFIRMED}
     # The queues are first in, first out: when these have come, all others have.
     ends = [Publication("", queue, END.encode(), Properties(delivery_mode=2)) for queue in QUEUES]

@@ -32,9 +32,7 @@ def tell_leader(rabbitmqctl: Callable[..., str], lab: Lab, erlang: str) -> None:
     rabbitmqctl("eval", erlang.replace("QUEUE", f"'{lab.vhost}_filled'") + ".")
 
 
-def test_a_leader_that_does_not_answer_makes_its_queue_look_empty(
-    filled: Lab, rabbitmqctl: Callable[..., str]
-) -> None:
+def test_a_leader_that_does_not_answer_makes_its_queue_look_empty(filled: Lab, rabbitmqctl: Callable[..., str]) -> None:
     """A passive declaration says 0 messages, as if that were known; `basic.get` is not answered at all."""
     tell_leader(rabbitmqctl, filled, "sys:suspend(QUEUE)")
     try:
