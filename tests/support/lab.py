@@ -196,5 +196,9 @@ class Lab:
         found: dict[str, Any] = self.api("GET", f"queues/{{v}}/{quote(queue, safe='')}")
         return found
 
+    def lacks(self, queue: str) -> bool:
+        """Whether there is no such queue; asked without using it, because a passive declaration renews its lease."""
+        return self.api_refusal("GET", f"queues/{{v}}/{quote(queue, safe='')}").startswith("404")
+
 
 _numbers: Iterator[int] = itertools.count(1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.lab import QUORUM, Lab, answer
+from tests.support.lab import QUORUM, Lab, answer, until
 
 SOON_MS = 150
 BOTH = pytest.mark.parametrize("base", [{}, QUORUM], ids=["classic", "quorum"])
@@ -70,9 +70,9 @@ def test_dead_letters_for_an_exchange_that_is_not_there_are_dropped(lab: Lab, ba
 def test_a_queue_that_expires_makes_no_dead_letters(lab: Lab, base: dict[str, Any]) -> None:
     """What it holds goes with it."""
     lab.declare("dead")
-    lab.declare("work", {**base, **dead_to("dead")})
+    lab.declare("work", {**base, **dead_to("dead"), "x-expires": SOON_MS})
     lab.send("work", b"gone")
-    assert lab.delete("work") == 1
+    until(lambda: lab.lacks("work"), "the queue is gone")
     after(lab, 1)
     assert lab.state("dead") == (0, 0)
 

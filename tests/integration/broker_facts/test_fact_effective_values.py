@@ -5,7 +5,6 @@ Each policy is set before the queue is declared, so that it holds from the first
 
 from __future__ import annotations
 
-import urllib.error
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -77,21 +76,12 @@ def test_the_shorter_lease_counts(lab: Lab, base: dict[str, Any], argument_is_le
     lab.declare("clock", {**base, "x-expires": SOON_MS})
     if base and argument_is_less and lab.version < (4, 0, 0):
         # A quorum queue looks at its lease every five seconds: when the second clock is gone, so would be the other queue.
-        until(lambda: gone(lab, "clock"), "the clock is gone")
+        until(lambda: lab.lacks("clock"), "the clock is gone")
         lab.declare("second clock", {**base, "x-expires": SOON_MS})
-        until(lambda: gone(lab, "second clock"), "the second clock is gone")
+        until(lambda: lab.lacks("second clock"), "the second clock is gone")
         assert lab.exists("work")
     else:
-        until(lambda: gone(lab, "work"), "the queue is gone")
-
-
-def gone(lab: Lab, queue: str) -> bool:
-    """Whether a queue is gone, without using it: a passive declaration would renew its lease."""
-    try:
-        lab.seen(queue)
-    except urllib.error.HTTPError as error:
-        return error.code == 404
-    return False
+        until(lambda: lab.lacks("work"), "the queue is gone")
 
 
 @EITHER_IS_LESS
