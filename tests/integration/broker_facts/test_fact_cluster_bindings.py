@@ -12,6 +12,7 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def cluster_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]
 @pytest.fixture
 def connections(cluster_urls: list[str]) -> Iterator[list[Connection]]:
     """A connection to each node."""
-    opened = [
+    opened: list[Connection] = [
         blocking.connect(url.parse(place), heartbeat_seconds=30, timeout_seconds=DEADLINE_SECONDS)
         for place in cluster_urls
     ]
@@ -90,7 +91,13 @@ class Producers:
                 Publication("source", "key", b"%d" % next(self._numbers), Properties(delivery_mode=2))
                 for _ in range(BATCH)
             ]
-            self.outcomes += answer(channel.publish(batch))
+            outcomes = answer(channel.publish(batch))
+            self.outcomes += outcomes
+
+
+def more_than(outcomes: list[Outcome], count: int) -> bool:
+    """Whether there are more by now."""
+    return len(outcomes) > count
 
 
 def switch(channel: Channel, old: str, new: str) -> None:
@@ -130,7 +137,7 @@ def test_no_message_is_lost_or_doubled_by_switching_in_a_cluster(
             before = len(producers.outcomes)
             old, new = QUEUES if number % 2 == 0 else QUEUES[::-1]
             switch(channel, old, new)
-            until(lambda least=before: len(producers.outcomes) > least, "messages between two switches")
+            until(partial(more_than, producers.outcomes, before), "messages between two switches")
     finally:
         producers.stop()
 

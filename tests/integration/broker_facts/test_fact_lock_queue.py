@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[3]
 LOCK = "amqpq.lock.shop"
 HEARTBEAT_SECONDS = 2
 """The broker ends a connection that is silent for two of them."""
-EXCLUSIVE = {"durable": False, "exclusive": True, "auto_delete": True}
 
 HOLDER = """
 import sys, time
@@ -35,7 +34,7 @@ time.sleep(600)
 
 def free(lab: Lab) -> bool:
     """Whether the lock can be taken; it then is."""
-    said = lab.refusal(LOCK, **EXCLUSIVE)
+    said = lab.refusal(LOCK, durable=False, exclusive=True, auto_delete=True)
     assert not said or "RESOURCE_LOCKED" in said, said
     return not said
 
