@@ -193,7 +193,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     (
         "TOP032",
         {"queues": {"q": {"extra_arguments": {"x-queue-mode": "lazy"}}}},
-        "warning: .* 4.3 refuses x-queue-mode",
+        "warning: .* 4.3 does not look at x-queue-mode",
     ),
     (
         "TOP033",

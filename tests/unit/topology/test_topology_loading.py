@@ -11,6 +11,7 @@ import pytest
 from amqpq.errors import TopologyError
 from amqpq.topology import Topology, inspect, load
 from amqpq.topology.declarations import declarations
+from amqpq.topology.expected import PublishCheck
 
 HEAD: dict[str, Any] = {"amqpq": 1, "project": "shop"}
 
@@ -156,7 +157,7 @@ def test_the_example_without_the_unbuilt_parts_loads(tmp_path: Path) -> None:
     assert topology.security.signing is not None
     assert topology.security.signing.key == "keys/producer-a.pem"
     assert topology.security.trust["worker-1"].may == ("results",)
-    assert [check.reaches for check in topology.checks] == [("web.high",), ("lost",)]
+    assert [check.reaches for check in topology.checks if isinstance(check, PublishCheck)] == [("web.high",), ("lost",)]
 
 
 def test_a_minimal_file_has_defaults_for_everything() -> None:
@@ -359,6 +360,17 @@ def test_the_environments_url_overrides_the_files() -> None:
     broker = load(source, environ={"AMQPQ_BROKER_URL": "amqp://a:b@h1/ amqp://a:b@h2/"}).broker
     assert broker.urls == ("amqp://a:b@h1/", "amqp://a:b@h2/")
     assert broker.heartbeat_seconds == 10
+
+
+def test_the_environments_management_url_overrides_the_files() -> None:
+    """`AMQPQ_MANAGEMENT_URL` replaces `broker.management`, or is the only one; without either there is none."""
+    source = {**HEAD, "queues": {"q": {}}, "broker": {"management": "${NOT_THERE}"}}
+    environ = {"AMQPQ_MANAGEMENT_URL": "http://a:hunter2@h1"}
+    broker = load(source, environ=environ).broker
+    assert broker.management == "http://a:hunter2@h1"
+    assert "hunter2" not in repr(broker)
+    assert load({**HEAD, "queues": {"q": {}}}, environ=environ).broker.management == "http://a:hunter2@h1"
+    assert load({**HEAD, "queues": {"q": {}}}, environ={}).broker.management is None
 
 
 # -------------------------------------------------------------------------------------------------------- environments
