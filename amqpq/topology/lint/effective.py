@@ -21,7 +21,8 @@ from amqpq.topology.lint.settings import UNSUPPORTED
 from amqpq.topology.model import Exchange, Queue
 
 LESSER: Final = frozenset({"message-ttl", "expires", "max-length", "max-length-bytes"})
-"""Of argument and policy the lesser value counts (for streams the policy's)."""
+"""Of argument and policy the lesser value counts (for streams the policy's). Before RabbitMQ 4.0 the `expires` of a quorum queue
+is the policy's, too (seen on 3.10.8); a file that says two things is told so either way."""
 ARGUMENT_WINS: Final = frozenset({"dead-letter-exchange", "dead-letter-routing-key", "dead-letter-strategy"})
 """The argument counts; for classic queues that of `overflow`, too."""
 
