@@ -172,5 +172,8 @@ def caught_up(channel: Channel) -> Pending[None]:
 
     Nothing answers an acknowledgement. So something is asked after it that is always granted and needs no permission: to
     cancel a consumer that there is not (AMQP 0-9-1, basic.cancel).
+
+    For rejections on a quorum queue that is not enough before a close: the channel may have read them and not yet sent them
+    on. What `basic.get` on that queue answers is (tests/integration/broker_facts/test_fact_answers.py).
     """
     return channel.cancel("amqpq-nobody")

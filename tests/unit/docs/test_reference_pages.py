@@ -31,7 +31,7 @@ NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`\]\((?P<link>[^)]+)\)"
 
 @pytest.mark.parametrize(
     "page",
-    [ROOT / "README.md", REFERENCE / "guarantees.md", REFERENCE / "thirty-pains.md"],
+    [ROOT / "README.md", REFERENCE / "guarantees.md", REFERENCE / "thirty-pains.md", REFERENCE / "broker-facts.md"],
     ids=lambda page: page.name,
 )
 def test_every_named_test_exists(page: Path) -> None:
@@ -64,6 +64,17 @@ def test_all_thirty_pains_have_a_test_or_a_reason() -> None:
     assert [int(number) for number, _, _ in sections] == list(range(1, 31))
     for _, title, text in sections:
         assert NAMED_TEST.search(text) or "not part of `make test`" in text, title
+
+
+def test_every_live_test_of_the_broker_is_on_its_page() -> None:
+    """What a live test shows is written down, and the thirteen questions all have an answer."""
+    page = (REFERENCE / "broker-facts.md").read_text(encoding="utf-8")
+    named = {(match[1], match[2]) for match in NAMED_TEST.finditer(page)}
+    for path in sorted((ROOT / "tests" / "integration" / "broker_facts").glob("test_*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                assert (path.relative_to(ROOT).as_posix(), node.name) in named
+    assert re.findall(r"^## L(\d+)\. ", page, re.MULTILINE) == [str(number) for number in range(1, 14)]
 
 
 LINK = re.compile(r"\]\((?!https?:|mailto:)(?P<file>[^)#]*)(?:#(?P<heading>[^)]+))?\)")

@@ -105,6 +105,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         {"queues": {"q": {"extra_arguments": {"x-initial-cluster-size": 3}}}},
     ),
     (
+        "TOP032 warning: RabbitMQ 4.3 does not look at x-queue-mode",
+        {**NEWER, "queues": {"q": {"extra_arguments": {"x-queue-mode": "lazy"}}}},
+    ),
+    (
         "TOP032 error: RabbitMQ 4.3 refuses x-queue-version",
         {**NEWER, "queues": {"q": {"extra_arguments": {"x-queue-version": 1}}}},
     ),
