@@ -68,6 +68,8 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
         security=_security(file),
         control=model.ControlMemory(file.control.revocations),
         checks=tuple(_check(part, str(findings.place(("checks", index)))) for index, part in enumerate(file.checks)),
+        policies={name: _policy(name, part) for name, part in file.policies.items()},
+        allow=model.Allow(file.allow.delete, file.allow.migrate),
     )
 
 
@@ -294,6 +296,10 @@ def effective_requirement(file: File) -> Any:
     if file.security.require is not None:
         return file.security.require
     return "signed" if file.security.signing is not None else "optional"
+
+
+def _policy(name: str, part: document.PolicyPart) -> model.Policy:
+    return model.Policy(name, part.pattern, part.apply_to, part.priority, part.definition)
 
 
 def _check(part: CheckPart, place: str) -> model.Check:
