@@ -10,12 +10,13 @@ plan finds the rest, and goes on.
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias, cast
 
 from amqpq.errors import AmqpqError, ConfigurationError, PreconditionFailed, TransportError
-from amqpq.management import Management, PolicyInfo
+from amqpq.management import Management, PolicyInfo, QueueInfo
 from amqpq.provision import journal
 from amqpq.provision.journal import Manifest, Stage
 from amqpq.provision.look import Eyes, look
@@ -27,6 +28,11 @@ from amqpq.topology.declarations import Declarations
 from amqpq.transport import declare, flow
 from amqpq.transport.interface import Channel, Flow
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
+
+STATISTICS_SECONDS: Final = 15.0
+"""The broker gathers statistics every five seconds (`collect_statistics_interval`)."""
+SAMPLES: Final = 2
+PAUSE_SECONDS: Final = 0.5
 
 OnStep: TypeAlias = Callable[[Step], object]
 
@@ -182,18 +188,33 @@ class Applier:
         quorum queue is asked for a message instead, which its leader answers, and no statistics.
         """
         eyes = self._eyes
-        found = eyes.api.queue(eyes.vhost, name) if eyes.api is not None and eyes.choice != "amqp" else None
-        held = (found.ready or 0) + (found.unacknowledged or 0) + (found.delayed or 0) if found is not None else 0
-        if held or (found is not None and found.consumers):
-            raise PreconditionFailed(
-                f"queue '{name}' is in use again ({held} messages); it was not deleted, plan again"
-            )
-        classic = found is None or found.type == "classic"
+        classic = eyes.api is None or eyes.choice == "amqp" or self._unused(eyes.api, name).type == "classic"
         lost = self._flow(_delete_queue(eyes.connection.channel(), name, classic=classic))
         if lost:
             raise TransportError(
                 f"queue '{name}' was deleted, and {lost} messages with it that came in the last moment"
             )
+
+    def _unused(self, api: Management, name: str) -> QueueInfo:
+        """Ask the statistics, which lag, until they say twice in a row that nothing is in the queue and nobody at it.
+
+        Raises:
+            PreconditionFailed: They do not.
+        """
+        deadline = time.monotonic() + STATISTICS_SECONDS
+        empty = 0
+        while True:
+            found = api.queue(self._eyes.vhost, name)
+            counts = (found.ready, found.unacknowledged, found.consumers)
+            empty = empty + 1 if counts == (0, 0, 0) and not found.delayed else 0
+            if empty == SAMPLES:
+                return found
+            if time.monotonic() > deadline:
+                shown = ", ".join("?" if count is None else str(count) for count in counts)
+                raise PreconditionFailed(
+                    f"queue '{name}' is in use (ready, unacknowledged, consumers: {shown}); it was not deleted, plan again"
+                )
+            time.sleep(PAUSE_SECONDS)
 
     # ------------------------------------------------------------------------------------------------------ journal
 
