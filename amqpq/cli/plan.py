@@ -1,4 +1,4 @@
-"""`amqpq topology plan | drift | diff`: what an apply would do, and how the broker differs from the file."""
+"""`amqpq topology plan | drift`: what an apply would do, and how the broker differs from the file."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def plan(
     """
     loaded = load_topology(topology_file, environment)
     with eyes(loaded, observe, timeout) as seeing:
-        made = _planned(loaded, seeing)
+        made = planned(loaded, seeing)
     if out is not None:
         out.write_text(json.dumps(text.document(made), indent=2, default=str) + "\n", encoding="utf-8")
-    _print(made, as_json=as_json, infos=infos)
+    print_plan(made, as_json=as_json, infos=infos)
     if detailed_exitcode:
         _end(made)
 
@@ -113,8 +113,8 @@ def drift(topology_file: Path | None, environment: str | None, as_json: bool, ob
     """
     loaded = load_topology(topology_file, environment)
     with eyes(loaded, observe, timeout) as seeing:
-        made = _planned(loaded, seeing)
-    _print(made, as_json=as_json, infos=True)
+        made = planned(loaded, seeing)
+    print_plan(made, as_json=as_json, infos=True)
     _end(made)
 
 
@@ -143,7 +143,8 @@ def eyes(loaded: Topology, observe: str, timeout: float) -> Iterator[Eyes]:
             api.close()
 
 
-def _planned(loaded: Topology, seeing: Eyes) -> Plan:
+def planned(loaded: Topology, seeing: Eyes) -> Plan:
+    """Look at the broker, and plan; what could not be seen is said on standard error."""
     target = wanted(loaded)
     seen = look(seeing, target)
     if seen.remark:
@@ -151,7 +152,8 @@ def _planned(loaded: Topology, seeing: Eyes) -> Plan:
     return plans.plan(loaded, target, seen.observed, seen.manifest)
 
 
-def _print(made: Plan, *, as_json: bool, infos: bool) -> None:
+def print_plan(made: Plan, *, as_json: bool, infos: bool) -> None:
+    """Print a plan; without `infos` what makes no difference is left out."""
     if as_json:
         output.print_json(text.document(made))
         return

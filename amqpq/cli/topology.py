@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from amqpq import config
-from amqpq.cli import applying, output, plan
+from amqpq.cli import applying, diff, output, plan
 from amqpq.cli.options import DEFAULT_TOPOLOGY, duration, json_option, load_topology, topology_option
 from amqpq.errors import ConfigurationError
 from amqpq.topology import Inspection, Topology, checks, inspect, library, reach, render, schema
@@ -38,6 +38,7 @@ def topology() -> None:
 
 topology.add_command(plan.plan)
 topology.add_command(plan.drift)
+topology.add_command(diff.diff)
 
 
 # --------------------------------------------------------------------------------------------------------------- lint
