@@ -12,11 +12,20 @@ connection, however it ends.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-from amqpq.errors import AccessRefused, LocalError, ObjectNotFound, OperationTimeout, OutcomeUnknown, ResourceLocked
+from amqpq.errors import (
+    AccessRefused,
+    LocalError,
+    ObjectNotFound,
+    OperationTimeout,
+    OutcomeUnknown,
+    QueueUnavailable,
+    ResourceLocked,
+)
 from amqpq.transport import flow
 from amqpq.transport.interface import Channel, Connection, Flow, caught_up
 from amqpq.types import PERSISTENT, Delivery, Properties, Publication, QueueSpec
@@ -26,6 +35,10 @@ OFFSET: Final = "x-stream-offset"
 PREFETCH: Final = 100
 WAIT_SECONDS: Final = 5.0
 """For the first entry of a stream that exists; one that is created and was never written to has none."""
+
+BACK_SECONDS: Final = 20.0
+"""For a stream whose node, or whose leader, is not back yet."""
+PAUSE_SECONDS: Final = 0.25
 
 _AGE: Final = "90D"
 _BYTES: Final = 50_000_000
@@ -84,7 +97,21 @@ def lock(channel: Channel, project: str) -> Flow[None]:
 
 
 def read(connection: Connection, project: str, *, timeout_seconds: float = WAIT_SECONDS) -> Manifest:
-    """Read the manifest; empty where there is no journal. Blocking."""
+    """Read the manifest; empty where there is no journal. Blocking.
+
+    After a restart of the broker a stream is not there at once: it is asked for again for a while.
+    """
+    deadline = time.monotonic() + BACK_SECONDS
+    while True:
+        try:
+            return _read_now(connection, project, timeout_seconds)
+        except QueueUnavailable as error:
+            if time.monotonic() > deadline:
+                return Manifest(problem=str(error))
+            time.sleep(PAUSE_SECONDS)
+
+
+def _read_now(connection: Connection, project: str, timeout_seconds: float) -> Manifest:
     try:
         return flow.run(_read(connection, project), timeout_seconds)
     except ObjectNotFound:

@@ -37,9 +37,14 @@ def _text(value: object) -> str:
     return repr(value)
 
 
-def wanted(topology: Topology) -> Wanted:
-    """Return what a topology wants, generated objects included."""
-    found = declarations(topology)
+def wanted(topology: Topology, found: Declarations | None = None) -> Wanted:
+    """Return what a topology wants, generated objects included.
+
+    Args:
+        topology: The file's.
+        found: Its declarations, where something has been put in their place; default: as the file says.
+    """
+    found = declarations(topology) if found is None else found
     return Wanted(
         project=topology.project,
         environment=topology.environment,
