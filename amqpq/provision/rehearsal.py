@@ -78,11 +78,17 @@ class _State:
         else:
             self.exchanges.pop(step.name, None)
 
-    def router(self, version: tuple[int, int, int]) -> Router:
-        """Return the simulator of this state; an alternate exchange may come from a policy."""
+    def router(self, version: tuple[int, int, int], names: frozenset[str] | None = None) -> Router:
+        """Return the simulator of this state, or of these exchanges in it."""
+        bindings = [each for each in self.bindings.values() if names is None or each.source in names]
+        return Router(self.real(names), self.queues.values(), bindings, version=version)
+
+    def real(self, names: frozenset[str] | None = None) -> list[ExchangeSpec]:
+        """Return the exchanges with the alternate one that holds: it may come from a policy."""
         policies = tuple(self.policies.values())
-        exchanges = [_with_alternate(spec, policies) for spec in self.exchanges.values()]
-        return Router(exchanges, self.queues.values(), self.bindings.values(), version=version)
+        return [
+            _with_alternate(spec, policies) for name, spec in self.exchanges.items() if names is None or name in names
+        ]
 
 
 def _with_alternate(spec: ExchangeSpec, policies: Sequence[SeenPolicy]) -> ExchangeSpec:
@@ -118,19 +124,40 @@ def rehearse(topology: Topology, observed: Observed, steps: Sequence[Step]) -> R
             told = warnings if first[probe].missing else problems
             told.append(f"after the last step, {probe.words} misses {_listed(last[probe].missing)}")
     watched = [probe for probe in probes if not first[probe].missing and not last[probe].missing]
-    relevant = frozenset(name for probe in watched for each in (first, last) for name in each[probe].exchanges)
+    ways = _ways(watched, (state, end))
     for number, step in enumerate(steps, 1):
         state.take(step)
-        if not watched or not _touches(step, relevant):
+        touched = [probe for probe in watched if _touches(step, ways[probe])]
+        if not touched:
             continue
-        now = _results(watched, state.router(observed.version))
-        for probe in watched:
+        near = frozenset(name for probe in touched for name in ways[probe])
+        now = _results(touched, state.router(observed.version, near))
+        for probe in touched:
             where = f"after step {number} ({step.operation} {step.name}), {probe.words}"
             if now[probe].missing:
                 problems.append(f"{where} misses {_listed(now[probe].missing)}")
             elif probe.exactly and now[probe].extra - first[probe].extra - last[probe].extra:
                 warnings.append(f"{where} also reaches {_listed(now[probe].extra)}")
     return Rehearsal(tuple(problems), tuple(warnings))
+
+
+def _ways(probes: Sequence[Probe], states: Sequence[_State]) -> dict[Probe, frozenset[str]]:
+    """Return the exchanges that each probe may come to, whatever its key, before, after or in between."""
+    edges: dict[str, set[str]] = {}
+    for state in states:
+        for binding in state.bindings.values():
+            if binding.to_exchange:
+                edges.setdefault(binding.source, set()).add(binding.target)
+        for exchange in state.real():
+            if ALTERNATE in exchange.arguments:
+                edges.setdefault(exchange.name, set()).add(exchange.arguments[ALTERNATE])
+    found: dict[Probe, frozenset[str]] = {}
+    for probe in probes:
+        way = [probe.exchange]
+        for name in way:  # grows while it is walked
+            way += sorted(edges.get(name, set()) - set(way))
+        found[probe] = frozenset(way)
+    return found
 
 
 def _touches(step: Step, exchanges: frozenset[str]) -> bool:
