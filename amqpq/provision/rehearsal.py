@@ -14,6 +14,7 @@ from amqpq.errors import LocalError
 from amqpq.provision.effective import ALTERNATE, applied, effective
 from amqpq.provision.observed import Observed, SeenPolicy, identity
 from amqpq.provision.steps import Step
+from amqpq.topology.expected import PublishCheck
 from amqpq.topology.model import Topology
 from amqpq.topology.routing import Router
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, Table
@@ -170,6 +171,8 @@ def _touches(step: Step, exchanges: frozenset[str]) -> bool:
 def _probes(topology: Topology) -> list[Probe]:
     found = []
     for check in topology.checks:
+        if not isinstance(check, PublishCheck):
+            continue  # what becomes of failures does not change with bindings that come and go
         exchange, key = check.exchange, check.key
         words = f"exchange '{exchange}' with key '{key}'"
         if check.task is not None:
