@@ -201,7 +201,8 @@ def test_a_delivery_limit_by_policy_needs_4_3(make: Make, see: See) -> None:
 
 def test_a_policy_for_one_type_of_queue_needs_3_12(make: Make, see: See) -> None:
     """Before, the broker refuses it; the plan says so first."""
-    topology = make(policies={"cap": {"pattern": "^mail$", "apply_to": "classic_queues", "definition": {"max-length": 5}}})
+    policies = {"cap": {"pattern": "^mail$", "apply_to": "classic_queues", "definition": {"max-length": 5}}}
+    topology = make(requires={"rabbitmq": ">=3.12"}, policies=policies)
     made = planned(topology, see(topology, policies=(), version=(3, 11, 0)))
     assert told(made) == [("forbidden", "policy cap")]
     assert told(planned(topology, see(topology, policies=(), version=(3, 12, 0)))) == [("create", "policy cap")]
