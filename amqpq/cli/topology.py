@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from amqpq import config
-from amqpq.cli import convert, linting, output
+from amqpq.cli import applying, convert, diff, linting, output, plan
 from amqpq.cli.addressing import address, pairs
 from amqpq.cli.checks import check
 from amqpq.cli.graph import graph
@@ -36,6 +37,9 @@ def topology() -> None:
 topology.add_command(graph)
 topology.add_command(linting.lint)
 topology.add_command(check)
+topology.add_command(plan.plan)
+topology.add_command(plan.drift)
+topology.add_command(diff.diff)
 
 
 def _counted(number: int, noun: str) -> str:
@@ -131,6 +135,7 @@ def route(
 @topology.command()
 @topology_option
 @json_option
+@click.argument("plan_file", metavar="[PLAN]", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--dry", is_flag=True, help="Only list what would be declared; no broker is asked.")
 @click.option(
     "--timeout",
@@ -140,21 +145,37 @@ def route(
     metavar="DURATION",
     help="For finding a broker, and for its answers.",
 )
-def apply(topology_file: Path | None, environment: str | None, as_json: bool, dry: bool, timeout: float) -> None:
-    """Create on the broker what the file declares. Doing it again changes nothing.
+def apply(
+    topology_file: Path | None,
+    environment: str | None,
+    as_json: bool,
+    plan_file: Path | None,
+    dry: bool,
+    timeout: float,
+) -> None:
+    """Create on the broker what the file declares, or do what PLAN says. Doing it again changes nothing.
 
-    Exit codes: 0 all is there; 3 some objects failed; 1 nothing could be done.
+    Without PLAN nothing is changed or removed that exists. With it, the plan that `amqpq topology plan --out PLAN` kept is
+    carried out: under a lock, with a journal in the broker, and only where nothing it touches has changed since.
+
+    Exit codes: 0 all is done; 3 some of it failed; 1 nothing could be done.
 
     \b
     Examples:
       amqpq topology apply
       amqpq topology apply -e prod --dry
+      amqpq topology plan --out shop.plan && amqpq topology apply shop.plan
       AMQPQ_BROKER_URL=amqp://... amqpq topology apply --json
     """
     loaded = load_topology(topology_file, environment)
+    if plan_file is not None:
+        if dry:
+            raise click.UsageError("--dry goes without PLAN; a plan is what would be done")
+        applying.apply_plan(loaded, plan_file, as_json=as_json, timeout=timeout)
+        return
     wanted = declarations(loaded)
     if dry:
-        _print_dry(wanted, as_json=as_json)
+        _print_dry(wanted, loaded.policies, as_json=as_json)
         return
     link = Link(
         config.addresses(loaded),
@@ -168,6 +189,11 @@ def apply(topology_file: Path | None, environment: str | None, as_json: bool, dr
         applied = flow.run(declare.apply(connection.channel, wanted, on_step=on_step), timeout)
     finally:
         link.close()
+    policies = applying.create_policies(loaded, timeout)
+    applied = (*applied, *policies)
+    if not as_json:
+        for step in policies:
+            _print_step(step)
     if as_json:
         output.print_json({"applied": [_applied_facts(step) for step in applied]})
     failed = [step for step in applied if step.result == "failed"]
@@ -188,7 +214,7 @@ def _print_step(step: declare.Applied) -> None:
     click.echo(f"{click.style(_MARKS[step.result], fg=colour)} {step.kind:<8} {step.name}  {words[step.result]}")
 
 
-def _print_dry(wanted: Declarations, *, as_json: bool) -> None:
+def _print_dry(wanted: Declarations, policies: Iterable[str], *, as_json: bool) -> None:
     if as_json:
         output.print_json(wanted)
         return
@@ -198,6 +224,8 @@ def _print_dry(wanted: Declarations, *, as_json: bool) -> None:
         click.echo(f"queue     {queue.name}{_arguments(queue.arguments)}")
     for binding in wanted.bindings:
         click.echo(f"binding   {declare.describe_binding(binding)}")
+    for policy in policies:
+        click.echo(f"policy    {policy}")
     for name in [*(x.name for x in wanted.expected_exchanges), *(queue.name for queue in wanted.expected_queues)]:
         click.echo(f"expected  {name}  (must exist)")
 

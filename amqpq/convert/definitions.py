@@ -217,7 +217,16 @@ def build(topology: Topology) -> tuple[dict[str, Any], list[Remark]]:
             for binding in wanted.bindings
             if not _has_void(binding.arguments)
         ],
-        "policies": [],
+        "policies": [
+            {
+                "name": policy.name,
+                "pattern": policy.pattern,
+                "apply-to": policy.apply_to,
+                "priority": policy.priority,
+                "definition": dict(policy.definition),
+            }
+            for policy in topology.policies.values()
+        ],
     }
     why = "an argument is null, which RabbitMQ refuses over HTTP, with all the rest; `amqpq topology apply` declares it"
     return definitions, [*unheld(topology), *_permit_remarks(permits), *(left_out(*each, why) for each in voids)]

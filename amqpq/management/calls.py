@@ -36,6 +36,7 @@ DEFAULT_TIMEOUT_SECONDS: Final = 30.0
 DEFAULT_PORT: Final = 15672
 DEFAULT_TLS_PORT: Final = 15671
 
+_EITHER: Final = frozenset({"not_authorized", "not_authorised"})
 _NO_TAG: Final = "`rabbitmqctl set_user_tags USER management` lets a user read this, the tag policymaker lets it write"
 
 
@@ -209,6 +210,12 @@ class Calls:
             return AuthenticationRefused(
                 f"{self.where} refused the login of '{self.where.user}'; check user and password in broker.management"
             )
+        if status == HTTPStatus.UNAUTHORIZED and told.lower() in _EITHER:
+            # RabbitMQ 4.3 answers a wrong password and a missing tag alike.
+            message = (
+                f"{self.where} refuses {what} to '{self.where.user}': user or password are wrong, or a tag is missing"
+            )
+            return AccessRefused(f"{message}; check broker.management; {_NO_TAG}")
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return AccessRefused(f"{self.where} refuses {what} to '{self.where.user}': {told}; {_NO_TAG}")
         if status == HTTPStatus.NOT_FOUND:

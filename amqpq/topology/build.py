@@ -75,6 +75,8 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
             for index, part in enumerate(file.checks)
             if (check := _check(part, str(findings.place(("checks", index))))) is not None
         ),
+        policies={name: _policy(name, part) for name, part in file.policies.items()},
+        allow=model.Allow(file.allow.delete, file.allow.migrate),
     )
 
 
@@ -306,6 +308,10 @@ def effective_requirement(file: File) -> Any:
     if file.security.require is not None:
         return file.security.require
     return "signed" if file.security.signing is not None else "optional"
+
+
+def _policy(name: str, part: document.PolicyPart) -> model.Policy:
+    return model.Policy(name, part.pattern, part.apply_to, part.priority, part.definition)
 
 
 def _check(part: CheckPart, place: str) -> Check | None:

@@ -24,6 +24,7 @@ Manage: TypeAlias = Literal["full", "verify", "external"]
 
 ExchangeType: TypeAlias = Literal["direct", "topic", "fanout", "headers"]
 QueueType: TypeAlias = Literal["classic", "quorum", "stream"]
+ApplyTo: TypeAlias = Literal["all", "exchanges", "queues", "classic_queues", "quorum_queues", "streams"]
 ControlRule: TypeAlias = Literal["signed", "inspect", "unsigned"]
 """What an unsigned control message may do: nothing but ping, look, everything."""
 ReplyMode: TypeAlias = Literal["task", "direct", "none"]
@@ -154,6 +155,25 @@ class Queue:
     manage: Manage = "full"
     extra_arguments: Table = field(default_factory=dict)
     generated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy of the file: what the broker adds to all objects whose name matches `pattern`."""
+
+    name: str
+    pattern: str
+    apply_to: ApplyTo = "all"
+    priority: int = 0
+    definition: Table = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """What a change may do without asking."""
+
+    delete: bool = False
+    migrate: Literal["never", "reviewed", "auto"] = "reviewed"
 
 
 # -------------------------------------------------------------------------------------------------------------- tasks
@@ -395,6 +415,8 @@ class Topology:
     security: Security = field(default_factory=Security)
     control: ControlMemory = field(default_factory=ControlMemory)
     checks: tuple[Check, ...] = ()
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    allow: Allow = field(default_factory=Allow)
 
     def route_for(self, task: str) -> Route:
         """Find the route of a task: the one with exactly its name, else the first in file order whose pattern matches.

@@ -18,8 +18,6 @@ def refuse(file: File, findings: Findings) -> None:
 
 def _found(file: File) -> list[tuple[Path, str]]:
     found: list[tuple[Path, str]] = []
-    if file.allow.delete:
-        found.append((("allow", "delete"), "deleting objects (`apply` only ever creates)"))
     if file.allow.migrate == "auto":
         found.append((("allow", "migrate"), "migrations"))
     found += [
@@ -47,6 +45,5 @@ def _found(file: File) -> list[tuple[Path, str]]:
     if file.security.encryption is not None:
         found.append((("security", "encryption"), "encryption"))
     found += [(("schedule", name), "scheduled tasks") for name in file.schedule]
-    found += [(("policies", name), "policies") for name in file.policies]
     found += [(("moved", index), "renames (`moved`)") for index in range(len(file.moved))]
     return found

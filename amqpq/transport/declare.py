@@ -28,10 +28,10 @@ from amqpq.errors import (
 )
 from amqpq.topology.declarations import Declarations
 from amqpq.transport.interface import Channel, Flow, Pending
-from amqpq.types import BindingSpec, ExchangeSpec, Publication, QueueSpec
+from amqpq.types import BindingSpec, ExchangeSpec, Publication, QueueSpec, QueueState
 
 Opener: TypeAlias = Callable[[], Channel]
-Kind: TypeAlias = Literal["exchange", "queue", "binding"]
+Kind: TypeAlias = Literal["exchange", "queue", "binding", "policy"]
 Spec: TypeAlias = "ExchangeSpec | QueueSpec | BindingSpec"
 Result: TypeAlias = Literal["created", "present", "bound", "failed"]
 Call: TypeAlias = Callable[[Channel], Pending[Any]]
@@ -176,6 +176,72 @@ def demand(applied: Sequence[Applied]) -> None:
     errors = [step.error for step in applied if step.error is not None]
     if errors:
         raise type(errors[0])("\n".join(str(error) for error in errors))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What AMQP 0-9-1 tells of one object. `found` is as the broker has it, as far as the broker compares declarations.
+
+    It is None where the object does not exist, and where `error` says why it could not be compared.
+    """
+
+    name: str
+    exists: bool
+    found: ExchangeSpec | QueueSpec | None = None
+    state: QueueState | None = None
+    error: TransportError | None = None
+
+
+def look(
+    opener: Opener, specs: Sequence[ExchangeSpec | QueueSpec], *, comparing: bool = True
+) -> Flow[tuple[Seen, ...]]:
+    """Look at objects without changing one; only those that exist are declared, which creates nothing.
+
+    (One that is deleted between the two questions is created again, as the file wants it.) Comparing needs the configure
+    permission; without `comparing` existence is all that is asked.
+
+    Raises:
+        ConnectionLost: The connection went away.
+    """
+    answers = yield from _spread(opener, [_passive(spec) for spec in specs])
+    there = [
+        (spec, answer)
+        for spec, answer in zip(specs, answers, strict=True)
+        if comparing and not isinstance(answer, TransportError)
+    ]
+    compared = yield from _spread(opener, [_active(spec) for spec, _ in there])
+    seen = {_key(spec): Seen(spec.name, exists=False) for spec in specs}
+    for spec, answer in zip(specs, answers, strict=True):
+        if isinstance(answer, TransportError) and not isinstance(answer, ObjectNotFound):
+            seen[_key(spec)] = Seen(spec.name, exists=True, error=answer)
+        elif not isinstance(answer, TransportError):
+            seen[_key(spec)] = Seen(spec.name, exists=True, state=answer if isinstance(answer, QueueState) else None)
+    for (spec, found), answer in zip(there, compared, strict=True):
+        state = found if isinstance(found, QueueState) else None
+        if isinstance(answer, PreconditionFailed) and _DIFFERENT.search(str(answer)):
+            as_it_is = yield from _as_it_is(opener, spec, answer)
+            seen[_key(spec)] = Seen(spec.name, exists=True, found=as_it_is, state=state)
+        elif isinstance(answer, TransportError):
+            seen[_key(spec)] = Seen(spec.name, exists=True, state=state, error=answer)
+        else:
+            seen[_key(spec)] = Seen(spec.name, exists=True, found=spec, state=state)
+    return tuple(seen[_key(spec)] for spec in specs)
+
+
+def _key(spec: ExchangeSpec | QueueSpec) -> tuple[Kind, str]:
+    return _kind(spec), spec.name
+
+
+def _as_it_is(opener: Opener, spec: Spec, refusal: PreconditionFailed) -> Flow[ExchangeSpec | QueueSpec | None]:
+    """Give in on every difference the broker names, until it agrees; None where it never does."""
+    wanted, answer = spec, cast("object", refusal)
+    for _ in range(DIFFERENCES):
+        match = _DIFFERENT.search(str(answer)) if isinstance(answer, PreconditionFailed) else None
+        if match is None:
+            break
+        wanted = _give_in(wanted, match["key"], match["current"])
+        (answer,) = yield from _spread(opener, [_active(wanted)])
+    return None if isinstance(answer, TransportError) else cast("ExchangeSpec | QueueSpec", wanted)
 
 
 # ------------------------------------------------------------------------------------------------------------ declaring

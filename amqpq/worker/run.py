@@ -183,7 +183,12 @@ def prepare(plan: WorkerPlan, topology: Topology, connection: Connection) -> Non
     Raises:
         ObjectNotFound: A queue is missing; `amqpq topology apply` creates it.
         PreconditionFailed: A queue (or what `--apply` declares) is there with other properties.
+        ConfigurationError: `--apply` is asked for what a worker cannot write.
     """
+    if plan.apply and topology.policies:
+        raise ConfigurationError(
+            "--apply writes no policies (a worker speaks AMQP alone); run `amqpq topology apply`, and leave --apply out"
+        )
     if plan.apply:
         applied = flow.run(declare.apply(connection.channel, declarations(topology)), DECLARE_SECONDS)
         declare.demand(applied)

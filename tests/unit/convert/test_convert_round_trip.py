@@ -205,3 +205,12 @@ def test_a_ready_made_topology_comes_back(name: str) -> None:
     imported = importing.from_objects(found, source="a test", project=topology.project)
     again, _ = definitions.build(imported.topology)
     assert again == exported
+
+
+def test_policies_of_the_file_are_in_its_definitions() -> None:
+    """In the words of the broker; reading them back gives the same."""
+    policy = {"pattern": "^q$", "apply_to": "queues", "priority": 3, "definition": {"max-length": 5}}
+    topology = load({"amqpq": 1, "project": "shop", "queues": {"q": {}}, "policies": {"cap": policy}}, environ={})
+    (found,) = definitions.parse(json.dumps(definitions.build(topology)[0])).policies
+    assert (found.name, found.pattern, found.apply_to, found.priority) == ("cap", "^q$", "queues", 3)
+    assert found.definition == {"max-length": 5}

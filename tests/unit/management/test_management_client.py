@@ -135,6 +135,11 @@ REFUSALS: dict[str, tuple[Answer, type[errors.AmqpqError], str]] = {
         errors.AccessRefused,
         "Not management user; `rabbitmqctl set_user_tags USER management`",
     ),
+    "wrong password or no tag": (
+        (401, {"error": "not_authorized", "reason": "Not_Authorized"}),
+        errors.AccessRefused,
+        "user or password are wrong, or a tag is missing",
+    ),
     "forbidden": ((403, {"reason": "no"}), errors.AccessRefused, "refuses GET /api/overview to 'anna': no"),
     "nothing there": ((404, {"reason": "Not Found"}), errors.ObjectNotFound, "knows no GET /api/overview"),
     "not taken": ((400, {"reason": "bad pattern"}), errors.PreconditionFailed, "does not take .*: bad pattern"),

@@ -206,10 +206,6 @@ CASES = {
         "replies: {mode: client}",
         "t.yaml:7:17: TOP000 not built yet: one reply queue per client (`mode: client`); remove it rather than rely on it",
     ),
-    "not built: a policy": (
-        "policies:\n  p: {pattern: '^x', definition: {expires: 1}}",
-        "t.yaml:8:6: TOP000 not built yet: policies; remove it rather than rely on it",
-    ),
     "not built: X.509": (
         "security: {signing: {algorithm: x509, key: host.pem}}",
         "t.yaml:7:33: TOP000 not built yet: signing with X.509 certificates; remove it rather than rely on it",

@@ -1,0 +1,175 @@
+"""What holds for a queue or an exchange when its arguments, a policy and an operator policy all say something. Pure.
+
+The rules were read in RabbitMQ 4.3.5 (`rabbit_policy`, `rabbit_classic_queue`, `rabbit_quorum_queue`, `rabbit_stream_queue`):
+
+* At most one user policy applies to an object: of those whose pattern is found in its name (not anchored), whose `apply-to`
+  fits and which hold no key that its type does not know, the one with the highest priority. One operator policy likewise.
+* Time to live, expiry and lengths: the lesser of argument and policy. So an argument can be tightened and never loosened.
+* Dead-letter exchange, key and strategy: the argument. `overflow`: the argument on classic queues, the policy on quorum queues.
+* `delivery-limit`: the lesser; the greater where one is negative (which is: none).
+* Streams: the policy. `alternate-exchange`: the argument.
+* Operator policy against user policy: the lesser; for `overflow` the operator's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from amqpq.provision.observed import SeenPolicy
+from amqpq.types import Table
+
+Rule: TypeAlias = Literal["least", "argument", "policy", "limit"]
+
+ALTERNATE: Final = "alternate-exchange"
+
+_BOTH: Final = ("classic", "quorum")
+_LEAST: Final = ("message-ttl", "expires", "max-length", "max-length-bytes")
+
+RULES: Final[Mapping[tuple[str, str], Rule]] = {
+    **{(kind, key): "least" for kind in _BOTH for key in _LEAST},
+    **{(kind, key): "argument" for kind in _BOTH for key in ("dead-letter-exchange", "dead-letter-routing-key")},
+    ("classic", "overflow"): "argument",
+    ("quorum", "overflow"): "policy",
+    ("quorum", "dead-letter-strategy"): "argument",
+    ("quorum", "delivery-limit"): "limit",
+    ("quorum", "delayed-retry-type"): "policy",
+    ("quorum", "delayed-retry-min"): "least",
+    ("quorum", "delayed-retry-max"): "least",
+    ("quorum", "consumer-disconnected-timeout"): "least",
+    ("stream", "max-length-bytes"): "policy",
+    ("stream", "max-age"): "policy",
+    ("exchange", ALTERNATE): "argument",
+}
+"""By type and policy key: who wins."""
+
+_STREAM_KEYS: Final = frozenset({"max-age", "stream-max-segment-size-bytes", "initial-cluster-size"})
+_QUORUM_KEYS: Final = frozenset(
+    {"delivery-limit", "dead-letter-strategy", "max-in-memory-length", "max-in-memory-bytes"}
+)
+_HA: Final = frozenset({"ha-mode", "ha-params", "ha-sync-mode", "ha-promote-on-shutdown", "ha-promote-on-failure"})
+
+UNSUPPORTED: Final[Mapping[str, frozenset[str]]] = {
+    "classic": _STREAM_KEYS | _QUORUM_KEYS | {"target-group-size"},
+    "quorum": _STREAM_KEYS | _HA | {"max-priority", "queue-mode", "single-active-consumer", "queue-master-locator"},
+    "stream": _QUORUM_KEYS
+    | _HA
+    | {"expires", "message-ttl", "max-length", "overflow", "dead-letter-exchange", "dead-letter-routing-key"}
+    | {"max-priority", "queue-mode", "single-active-consumer", "queue-master-locator"},
+}
+"""Keys that make the whole policy pass a queue of this type by (`unsupported_policies` of its capabilities)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The policy that applies to an object, and the others of its priority, among which the broker's choice is open."""
+
+    policy: SeenPolicy | None
+    rivals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """A value that holds, and who said it: `argument`, or the name of a policy."""
+
+    value: Any
+    source: str
+
+
+def argument_name(key: str) -> str:
+    """Return the argument that says what a policy key says: `max-length` is `x-max-length`."""
+    return key if key == ALTERNATE else f"x-{key}"
+
+
+def policy_key(argument: str) -> str:
+    """Return the policy key of an argument."""
+    return argument.removeprefix("x-")
+
+
+def applied(policies: Iterable[SeenPolicy], kind: str, name: str) -> Applied:
+    """Return which policy applies.
+
+    Args:
+        policies: All of the virtual host; user policies or operator policies.
+        kind: `exchange`, or the type of a queue.
+        name: Of the object.
+    """
+    fitting = [policy for policy in policies if _applies(policy, kind, name)]
+    if not fitting:
+        return Applied(None)
+    highest = max(policy.priority for policy in fitting)
+    first, *rivals = sorted((p for p in fitting if p.priority == highest), key=lambda policy: policy.name)
+    return Applied(first, tuple(rival.name for rival in rivals))
+
+
+def _applies(policy: SeenPolicy, kind: str, name: str) -> bool:
+    exchange = kind == "exchange"
+    fits = policy.apply_to in ({"all", "exchanges"} if exchange else {"all", "queues", _APPLY_TO.get(kind, "")})
+    if not fits or not UNSUPPORTED.get(kind, frozenset()).isdisjoint(policy.definition):
+        return False
+    try:
+        return re.search(policy.pattern, name) is not None
+    except re.error:  # what only Erlang's expressions know; the broker refuses what is no expression at all
+        return False
+
+
+_APPLY_TO: Final = {"classic": "classic_queues", "quorum": "quorum_queues", "stream": "streams"}
+
+
+def effective(
+    kind: str, arguments: Table, policy: SeenPolicy | None, operator: SeenPolicy | None
+) -> dict[str, Effective]:
+    """Return what holds, by policy key, for all keys that a policy can say and that somebody says."""
+    found: dict[str, Effective] = {}
+    for of, key in RULES:
+        if of != kind:
+            continue
+        value = combine(kind, key, arguments.get(argument_name(key)), _merged(key, policy, operator))
+        if value is not None:
+            found[key] = value
+    return found
+
+
+def combine(kind: str, key: str, argument: Any, by_policy: Effective | None) -> Effective | None:
+    """Return what holds where an argument and the policies say something; either may be None."""
+    if argument is None:
+        return by_policy
+    own = Effective(argument, "argument")
+    if by_policy is None:
+        return own
+    rule = RULES[kind, key]
+    if rule == "policy":
+        return by_policy
+    if rule == "argument":
+        return own
+    both = (own, by_policy)
+    if rule == "limit" and any(each.value < 0 for each in both):
+        return max(both, key=lambda each: each.value)
+    return min(both, key=lambda each: each.value)
+
+
+def _merged(key: str, policy: SeenPolicy | None, operator: SeenPolicy | None) -> Effective | None:
+    both = [
+        Effective(each.definition[key], f"{word} {each.name}")
+        for each, word in ((policy, "policy"), (operator, "operator policy"))
+        if each is not None and key in each.definition
+    ]
+    if len(both) < 2:  # noqa: PLR2004 - user and operator
+        return both[0] if both else None
+    user, operators = both
+    return operators if key == "overflow" or operators.value < user.value else user
+
+
+def policy_can(kind: str, key: str, argument: Any, wanted: Any) -> bool:
+    """Whether some policy makes `wanted` hold on an object that has `argument` for good (None: has none).
+
+    `wanted` None is: nothing holds. The broker's own default then; only an object without the argument has that.
+    """
+    if (kind, key) not in RULES:
+        return False
+    if wanted is None:
+        return argument is None
+    found = combine(kind, key, argument, Effective(wanted, "policy"))
+    return found is not None and found.value == wanted

@@ -1,0 +1,102 @@
+"""What this project made once and its file does not have any more: whether it may go, and why not. Pure.
+
+Nothing is deleted that the project did not make, and no queue that holds anything or that somebody uses. Bindings hold nothing;
+they go without `allow: {delete: true}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from amqpq.provision.changes import Action, Change
+from amqpq.provision.observed import Observed, SeenQueue, address_of_binding
+from amqpq.provision.wanted import Wanted
+
+NOT_ALLOWED = "the file does not allow it"
+
+
+def removals(wanted: Wanted, observed: Observed, owned: frozenset[str]) -> Iterator[Change]:
+    """Return what is to be deleted, or why it stays."""
+    orphans = sorted(owned - _addresses(wanted))
+    if not orphans:
+        return
+    bindings = {f"binding {address_of_binding(binding)}" for binding in observed.bindings or ()}
+    policies = {f"policy {policy.name}" for policy in observed.policies or ()}
+    for address in orphans:
+        kind, _, name = address.partition(" ")
+        if kind == "binding" and address in bindings:
+            yield Change("binding", name, Action.DELETE, because="not in the file any more")
+        elif kind == "policy" and address in policies:
+            yield _allowed(Change("policy", name, Action.DELETE, because="not in the file any more"), wanted)
+        elif kind == "exchange" and name in observed.exchanges:
+            yield _allowed(_exchange(name, wanted, observed, owned), wanted)
+        elif kind == "queue" and name in observed.queues:
+            yield _allowed(_queue(name, observed.queues[name], observed), wanted)
+        elif observed.level == "amqp":
+            kinds = {"exchange": "exchange", "queue": "queue", "policy": "policy"}
+            because = "not in the file any more, made by this project; whether it is still there needs the HTTP API"
+            yield Change(kinds.get(kind, "binding"), name, Action.UNKNOWN, because=because)  # type: ignore[arg-type]
+
+
+def _addresses(wanted: Wanted) -> frozenset[str]:
+    return frozenset(
+        [
+            *(f"exchange {name}" for name in (*wanted.exchanges, *wanted.expected_exchanges)),
+            *(f"queue {name}" for name in (*wanted.queues, *wanted.expected_queues)),
+            *(f"policy {name}" for name in wanted.policies),
+            *(f"binding {address_of_binding(binding)}" for binding in wanted.declarations.bindings),
+        ]
+    )
+
+
+def _allowed(change: Change, wanted: Wanted) -> Change:
+    if change.action is not Action.DELETE or wanted.may_delete:
+        return change
+    remedy = "write `allow: {delete: true}` (in the environment that may), or delete it by hand"
+    return replace(change, action=Action.FORBIDDEN, because=f"{change.because}; {NOT_ALLOWED}", remedy=remedy)
+
+
+def _exchange(name: str, wanted: Wanted, observed: Observed, owned: frozenset[str]) -> Change:
+    """An exchange goes when nothing foreign is bound to it; its own bindings go before it."""
+    foreign = [
+        address_of_binding(binding)
+        for binding in observed.bindings or ()
+        if (binding.source == name or (binding.to_exchange and binding.target == name))
+        and f"binding {address_of_binding(binding)}" not in owned
+    ]
+    because = "not in the file any more"
+    if foreign:
+        remedy = "have whoever made them remove them"
+        text = f"{because}, and still bound: {', '.join(foreign)}"
+        return Change("exchange", name, Action.FORBIDDEN, because=text, remedy=remedy)
+    users = [spec.name for spec in wanted.exchanges.values() if spec.arguments.get("alternate-exchange") == name]
+    if users:
+        text = f"{because}, and the alternate exchange of {', '.join(users)}"
+        return Change("exchange", name, Action.FORBIDDEN, because=text, remedy="change `unrouted` there first")
+    return Change("exchange", name, Action.DELETE, because=because)
+
+
+def _queue(name: str, seen: SeenQueue, observed: Observed) -> Change:
+    """A queue goes when it is empty and unused, as far as can be seen; the apply looks again, and the broker too."""
+    change = Change(
+        "queue",
+        name,
+        Action.DELETE,
+        because="not in the file any more",
+        ready=seen.ready,
+        unacknowledged=seen.unacknowledged,
+        consumers=seen.consumers,
+    )
+    consumers = [consumer for consumer in observed.consumers or () if consumer.queue == name]
+    held = (seen.ready or 0) + (seen.unacknowledged or 0)
+    if held or consumers:
+        what = [f"holds {held} messages"] if held else []
+        what += [f"has {len(consumers)} consumers"] if consumers else []
+        because = f"not in the file any more, and it {' and '.join(what)}"
+        remedy = "let workers empty it, or `amqpq dlq drop` what may go; then apply again"
+        return replace(change, action=Action.FORBIDDEN, because=because, remedy=remedy)
+    if seen.type != "classic" and (observed.level == "amqp" or seen.ready is None):
+        because = "not in the file any more, and nothing here proves that it is empty"
+        return replace(change, action=Action.FORBIDDEN, because=because, remedy="set broker.management")
+    return change

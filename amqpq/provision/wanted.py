@@ -1,0 +1,61 @@
+"""What a topology file wants of a broker, as a plan needs it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from amqpq.provision.observed import SeenPolicy, fingerprint
+from amqpq.topology.declarations import Declarations, declarations
+from amqpq.topology.model import Topology
+from amqpq.types import ExchangeSpec, QueueSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The target of a plan. `exchanges` and `queues` are ours to declare; `expected` ones must only exist."""
+
+    project: str
+    environment: str | None
+    declarations: Declarations
+    exchanges: Mapping[str, ExchangeSpec]
+    queues: Mapping[str, QueueSpec]
+    expected_exchanges: Mapping[str, ExchangeSpec]
+    expected_queues: Mapping[str, QueueSpec]
+    policies: Mapping[str, SeenPolicy] = field(default_factory=dict)
+    may_delete: bool = False
+
+    def fingerprint(self) -> str:
+        """Return a hash that is the same for the same target; no address and no secret is part of it."""
+        parts = (self.project, self.exchanges, self.queues, self.expected_exchanges, self.expected_queues)
+        return fingerprint(
+            [*(_text(part) for part in parts), _text(self.declarations.bindings), _text(self.policies), self.may_delete]
+        )
+
+
+def _text(value: object) -> str:
+    return repr(value)
+
+
+def wanted(topology: Topology, found: Declarations | None = None) -> Wanted:
+    """Return what a topology wants, generated objects included.
+
+    Args:
+        topology: The file's.
+        found: Its declarations, where something has been put in their place; default: as the file says.
+    """
+    found = declarations(topology) if found is None else found
+    return Wanted(
+        project=topology.project,
+        environment=topology.environment,
+        declarations=found,
+        exchanges={spec.name: spec for spec in found.exchanges},
+        queues={spec.name: spec for spec in found.queues},
+        expected_exchanges={spec.name: spec for spec in found.expected_exchanges},
+        expected_queues={spec.name: spec for spec in found.expected_queues},
+        policies={
+            policy.name: SeenPolicy(policy.name, policy.pattern, policy.apply_to, policy.priority, policy.definition)
+            for policy in topology.policies.values()
+        },
+        may_delete=topology.allow.delete,
+    )

@@ -1,0 +1,335 @@
+"""Carrying out a kept plan on a real broker: what can go wrong ends in a state that the next plan shows and finishes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from amqpq.cli.main import main
+from amqpq.management import Management, PolicyInfo, endpoint
+from amqpq.provision import journal
+from amqpq.transport import blocking, flow, url
+from amqpq.transport.interface import Channel, Connection, Flow, Pending
+from amqpq.types import BindingSpec, Delivery, Properties, Publication, QueueSpec
+from tests.conftest import BrokerServer
+
+pytestmark = pytest.mark.integration
+
+SECONDS = 60
+Amqpq: TypeAlias = Callable[..., Result]
+
+FILE: dict[str, Any] = {
+    "amqpq": 1,
+    "project": "shop",
+    "exchanges": {"events": {"type": "topic", "unrouted": "lost"}, "lost": {"type": "fanout"}},
+    "queues": {"orders": {"type": "quorum"}, "mail": {}, "lost": {}},
+    "bindings": ["events[order.#] -> orders", "events[mail.*] -> mail", "lost -> lost"],
+    "routes": {"*": {"exchange": "events", "key": "order.{task}"}},
+    "checks": [{"publish": {"task": "t"}, "reaches": ["orders"], "exactly": True}],
+}
+
+
+@pytest.fixture
+def vhost(vhost_url: str) -> str:
+    """The name of a fresh virtual host."""
+    return unquote(urlsplit(vhost_url).path[1:])
+
+
+@pytest.fixture
+def connection(vhost_url: str) -> Iterator[Connection]:
+    """A connection into it."""
+    opened = blocking.connect(url.parse(vhost_url), heartbeat_seconds=0, timeout_seconds=10)
+    yield opened
+
+    def goodbye() -> Flow[None]:
+        yield opened.close()
+
+    flow.run(goodbye(), SECONDS)
+
+
+@pytest.fixture
+def api(broker_server: BrokerServer) -> Iterator[Management]:
+    """A client with all rights."""
+    user = urlsplit(broker_server.url)
+    login = (unquote(user.username or "guest"), unquote(user.password or "guest"))
+    with Management(endpoint(broker_server.management_url, login=login)) as client:
+        yield client
+
+
+@pytest.fixture
+def amqpq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vhost_url: str, broker_server: BrokerServer) -> Amqpq:
+    """Run `amqpq topology ...` in a folder with the file, on the fresh virtual host."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AMQPQ_TOPOLOGY", raising=False)
+    monkeypatch.setenv("AMQPQ_BROKER_URL", vhost_url)
+    monkeypatch.setenv("AMQPQ_MANAGEMENT_URL", broker_server.management_url)
+    write()
+    runner = CliRunner()
+    return lambda *arguments: runner.invoke(main, ["topology", *arguments])
+
+
+def write(**sections: Any) -> None:
+    """Write the file with some sections replaced."""
+    Path("topology.yaml").write_text(yaml.safe_dump({**FILE, **sections}), encoding="utf-8")
+
+
+def do(connection: Connection, *calls: Callable[[Channel], Pending[Any]]) -> list[Any]:
+    """Make calls over AMQP."""
+
+    def protocol() -> Flow[list[Any]]:
+        answers = []
+        for call in calls:
+            channel = connection.channel()
+            answers.append((yield call(channel)))
+            channel.close()
+        return answers
+
+    return flow.run(protocol(), SECONDS)
+
+
+def carried_out(amqpq: Amqpq, *options: str) -> dict[str, Any]:
+    """Plan, keep, apply, and return what was told."""
+    planned = amqpq("plan", "--out", "kept.plan", *options)
+    assert planned.exit_code == 0, planned.output
+    result = amqpq("apply", "kept.plan", "--json")
+    assert result.exit_code == 0, result.output
+    told: dict[str, Any] = json.loads(result.stdout)
+    return told
+
+
+def until_counted(api: Management, vhost: str, queue: str, ready: int) -> None:
+    """Wait until the API's statistics know how many messages a queue holds."""
+    deadline = time.monotonic() + SECONDS
+    while not any(found.name == queue and found.ready == ready for found in api.queues(vhost)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def changes(amqpq: Amqpq, *options: str) -> list[tuple[str, str]]:
+    """Return action and address of what a plan finds."""
+    document = json.loads(amqpq("plan", "--json", *options).stdout)
+    return [(change["action"], change["address"]) for change in document["changes"]]
+
+
+def test_a_kept_plan_is_carried_out_and_leaves_nothing(amqpq: Amqpq, connection: Connection) -> None:
+    """All steps are done, no difference is left, and the manifest holds what was made."""
+    told = carried_out(amqpq)
+    assert (len(told["done"]), told["left"], told["error"]) == (told["steps"], [], None)
+    assert amqpq("drift").exit_code == 0
+    manifest = journal.read(connection, "shop")
+    assert (manifest.serial, manifest.stage) == (1, "done")
+    assert {"queue orders", "exchange events", "binding lost -> lost"} <= manifest.owned
+
+
+@pytest.mark.parametrize("level", ["http", "amqp"])
+def test_a_plan_is_refused_once_its_objects_have_changed(amqpq: Amqpq, connection: Connection, level: str) -> None:
+    """What appeared meanwhile is named, and nothing is done."""
+    assert amqpq("plan", "--out", "kept.plan", "--observe", level).exit_code == 0
+    do(connection, lambda channel: channel.declare_queue(QueueSpec("mail", arguments={"x-max-length": 5})))
+    result = amqpq("apply", "kept.plan")
+    assert result.exit_code == 1
+    assert "the plan is stale: changed on the broker since, or not part of it: queue mail" in result.stderr
+    assert ("create", "queue orders") in changes(amqpq)
+
+
+def test_a_plan_is_refused_once_the_file_has_changed(amqpq: Amqpq) -> None:
+    """Also where the steps would be the same."""
+    assert amqpq("plan", "--out", "kept.plan").exit_code == 0
+    write(queues={"orders": {"type": "quorum", "limits": {"max_length": 5}}, "mail": {}, "lost": {}})
+    result = amqpq("apply", "kept.plan")
+    assert result.exit_code == 1
+    assert "the topology file has changed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("{}", "is no plan; `amqpq topology plan --out"),
+        ("nonsense", "is no plan"),
+        ('{"format_version": "9.0", "project": "shop", "observed": {"level": "http"}}', "of format 9.0"),
+        ('{"format_version": "1.0", "project": "other", "observed": {"level": "http"}}', "is for project 'other'"),
+    ],
+)
+def test_what_is_no_plan_of_this_project_is_refused(amqpq: Amqpq, text: str, words: str) -> None:
+    """With the remedy, before any broker is asked."""
+    Path("kept.plan").write_text(text)
+    result = amqpq("apply", "kept.plan")
+    assert result.exit_code == 1
+    assert words in result.stderr
+
+
+def test_two_applies_at_once_are_one(amqpq: Amqpq, connection: Connection) -> None:
+    """The second one is told who holds the lock; when that connection is gone, so is the lock."""
+    assert amqpq("plan", "--out", "kept.plan").exit_code == 0
+    channel = connection.channel()
+    flow.run(journal.lock(channel, "shop"), SECONDS)
+    result = amqpq("apply", "kept.plan")
+    assert result.exit_code == 1
+    assert "another apply of project 'shop' runs" in result.stderr
+    do(connection, lambda other: other.delete_queue("amqpq.lock.shop"))
+    assert amqpq("apply", "kept.plan").exit_code == 0
+
+
+def test_what_left_the_file_goes_with_proof(amqpq: Amqpq, connection: Connection, api: Management, vhost: str) -> None:
+    """Queue, exchange and bindings of ours go in order; a queue that holds a message stays until it is empty."""
+    more = {**FILE["queues"], "old": {"dead_letter": "none"}, "old.quorum": {"type": "quorum", "dead_letter": "none"}}
+    bindings = [*FILE["bindings"], "gone -> old", "gone -> old.quorum"]
+    write(queues=more, exchanges={**FILE["exchanges"], "gone": {"type": "fanout"}}, bindings=bindings)
+    carried_out(amqpq)
+    message = Publication("", "old.quorum", b"x", Properties())
+    do(connection, lambda channel: channel.publish((message,)))
+    until_counted(api, vhost, "old.quorum", 1)
+    write(allow={"delete": True})
+    told = carried_out(amqpq)
+    assert [(step["operation"], step["name"]) for step in told["done"]] == [
+        ("unbind", "gone -> old"),
+        ("unbind", "gone -> old.quorum"),
+        ("delete queue", "old"),
+        ("delete exchange", "gone"),
+    ]
+    assert [(change["action"], change["address"]) for change in told["left"]] == [("forbidden", "queue old.quorum")]
+    do(connection, lambda channel: channel.purge_queue("old.quorum"))
+    until_counted(api, vhost, "old.quorum", 0)
+    told = carried_out(amqpq)
+    assert (told["done"], told["left"]) == ([{"operation": "delete queue", "name": "old.quorum"}], [])
+
+
+def test_a_queue_that_fills_after_the_plan_is_not_deleted(
+    amqpq: Amqpq, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker is asked again in the moment of deleting: the statistics that the plan read may lag."""
+    write(queues={**FILE["queues"], "old": {"dead_letter": "none"}})
+    carried_out(amqpq)
+    do(connection, lambda channel: channel.publish((Publication("", "old", b"x", Properties()),)))
+    write(allow={"delete": True})
+    queues, queue = Management.queues, Management.queue
+
+    def empty(found: Any) -> Any:
+        return type(found)(
+            **{**{name: getattr(found, name) for name in found.__slots__}, "ready": 0, "unacknowledged": 0}
+        )
+
+    monkeypatch.setattr(Management, "queues", lambda api, v: tuple(empty(q) for q in queues(api, v)))
+    monkeypatch.setattr(Management, "queue", lambda api, v, name: empty(queue(api, v, name)))
+    assert amqpq("plan", "--out", "kept.plan").exit_code == 0
+    result = amqpq("apply", "kept.plan")
+    assert result.exit_code == 1
+    monkeypatch.undo()
+    got: list[Delivery | None] = do(connection, lambda channel: channel.get("old", no_ack=True))
+    assert got[0] is not None
+
+
+def test_what_others_made_is_never_removed(amqpq: Amqpq, connection: Connection) -> None:
+    """A queue, a binding and an exchange that no applied plan made stay, whatever the file allows."""
+    carried_out(amqpq)
+    write(allow={"delete": True})
+    do(
+        connection,
+        lambda channel: channel.declare_queue(QueueSpec("theirs")),
+        lambda channel: channel.bind(BindingSpec("events", "theirs", "order.#")),
+    )
+    assert changes(amqpq) == [("foreign", "binding events[order.#] -> theirs")]
+    assert carried_out(amqpq)["done"] == []
+    do(connection, lambda channel: channel.declare_queue(QueueSpec("theirs"), passive=True))
+
+
+def test_a_plan_that_breaks_a_check_is_not_carried_out(amqpq: Amqpq) -> None:
+    """The reason is the check, and nothing is done."""
+    carried_out(amqpq)
+    write(bindings=["events[mail.*] -> mail", "lost -> lost"])
+    assert amqpq("plan", "--out", "kept.plan", "--detailed-exitcode").exit_code == 4
+    result = amqpq("apply", "kept.plan")
+    assert result.exit_code == 1
+    assert "the plan breaks a check of the file:\nafter the last step, task t misses orders" in result.stderr
+    assert changes(amqpq) == [("delete", "binding events[order.#] -> orders")]
+
+
+def test_a_policy_is_made_and_changed(amqpq: Amqpq, api: Management, vhost: str) -> None:
+    """By plan; `apply` without one makes it where it is missing, and refuses to change it."""
+    policy = {"pattern": "^mail$", "apply_to": "queues", "priority": 3, "definition": {"max-length": 5}}
+    write(policies={"cap": policy})
+    assert amqpq("apply").exit_code == 0
+    assert api.policies(vhost) == (PolicyInfo("cap", "^mail$", "queues", 3, {"max-length": 5}),)
+    write(policies={"cap": {**policy, "definition": {"max-length": 7}}})
+    refused = amqpq("apply")
+    assert refused.exit_code == 3
+    assert "policy 'cap': it exists otherwise; `amqpq topology plan --out FILE`" in refused.stderr
+    assert changes(amqpq) == [("change", "policy cap")]
+    assert carried_out(amqpq)["left"] == []
+    assert api.policies(vhost)[0].definition == {"max-length": 7}
+
+
+def test_a_permission_that_is_missing_halfway_leaves_a_state_that_the_next_run_finishes(
+    amqpq: Amqpq, broker_server: BrokerServer, vhost: str, vhost_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queues are made, the bindings are refused: exit code 3, and the plan shows the rest."""
+    name = f"amqpq-test-{uuid4().hex[:12]}"
+    broker_server.request("PUT", f"users/{name}", {"password": "p", "tags": "management"})
+    try:
+        allowed = {"configure": ".*", "write": "^(?!mail$).*", "read": ".*"}
+        broker_server.request("PUT", f"permissions/{vhost}/{name}", allowed)
+        parts = urlsplit(vhost_url)
+        monkeypatch.setenv(
+            "AMQPQ_BROKER_URL", parts._replace(netloc=f"{name}:p@{parts.hostname}:{parts.port}").geturl()
+        )
+        assert amqpq("plan", "--out", "kept.plan").exit_code == 0
+        result = amqpq("apply", "kept.plan")
+        assert result.exit_code == 3, result.output
+        assert "write on the target and read on the source as permission" in result.stderr
+        left = changes(amqpq)
+        assert ("create", "binding events[mail.*] -> mail") in left
+        assert ("create", "queue orders") not in left
+        broker_server.request("PUT", f"permissions/{vhost}/{name}", {**allowed, "write": ".*"})
+        assert carried_out(amqpq)["left"] == []
+    finally:
+        broker_server.request("DELETE", f"users/{name}")
+
+
+def test_a_management_api_that_is_down_is_told_and_amqp_goes_on(amqpq: Amqpq, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --observe http it is the error; a plan that was made with it is not carried out without it."""
+    assert amqpq("plan", "--out", "kept.plan").exit_code == 0
+    monkeypatch.setenv("AMQPQ_MANAGEMENT_URL", "http://127.0.0.1:1")
+    result = amqpq("plan", "--detailed-exitcode")
+    assert (result.exit_code, "so the broker was looked at over AMQP" in result.stderr) == (2, True)
+    assert "observed=amqp" in result.stdout
+    refused = amqpq("plan", "--observe", "http")
+    assert refused.exit_code == 1
+    assert "127.0.0.1:1 does not answer" in refused.stderr
+    assert amqpq("apply", "kept.plan").exit_code == 1
+
+
+def test_the_api_of_another_broker_is_found_out(amqpq: Amqpq, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan must not read one broker and write to another."""
+    overview = Management.overview
+
+    def other(api: Management) -> Any:
+        found = overview(api)
+        return type(found)(found.version, "another", found.node, found.exchange_types)
+
+    monkeypatch.setattr(Management, "overview", other)
+    result = amqpq("plan")
+    assert result.exit_code == 1
+    assert "belongs to the cluster 'another'" in result.stderr
+
+
+def test_a_journal_that_cannot_be_read_keeps_everything(amqpq: Amqpq, connection: Connection) -> None:
+    """Nobody knows what is ours then: the plan says so, and nothing is written."""
+    carried_out(amqpq)
+    message = Publication("", journal.stream_name("shop"), b"not an entry", Properties())
+    do(connection, lambda channel: channel.publish((message,)))
+    write(queues={**FILE["queues"], "more": {}})
+    assert ("unknown", "broker manifest") in changes(amqpq)
+    assert amqpq("plan", "--out", "kept.plan").exit_code == 0
+    result = amqpq("apply", "kept.plan")
+    assert result.exit_code == 1
+    assert "what this project made cannot be read" in result.stderr
+    assert ("create", "queue more") in changes(amqpq)
