@@ -364,6 +364,7 @@ def test_a_million_retries_are_followed_in_no_time(factor: float) -> None:
     assert ending.where == "p.dead"
     assert 10**6 <= ending.seconds[1] <= 60 * 10**6
     assert len(ending.steps) < 30
+    assert "to 1000000 raise; after each it waits" in ending.steps[-3].text
 
 
 def test_a_message_is_parked_with_the_third_process_that_it_kills() -> None:
