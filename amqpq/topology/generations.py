@@ -10,7 +10,7 @@ first migration and keeps it.
 
 Who needs to know this, and learns it how:
 
-* A producer that publishes to a queue by name asks whether the exchange `<queue>.in` exists (`amqpq.producer.ways`). That needs
+* A producer that publishes to a queue by name asks whether the exchange `<queue>.in` exists (`amqpq.transport.ways`). That needs
   no permission and no state.
 * A worker has to know which physical queues to consume. That is the *record*: a JSON text, in a stream named
   `<project>.generations`, of which the last entry counts. A stream is read by any number of readers without being emptied,

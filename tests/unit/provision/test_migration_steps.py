@@ -32,6 +32,7 @@ KINDS: dict[str, tuple[dict[str, object], tuple[str, dict[str, object]]]] = {
     "fanout": ({}, ("whatever", {})),
     "headers": ({"arguments": {"x-match": "all", "kind": "pdf"}}, ("", {"kind": "pdf"})),
 }
+EVERY: tuple[str, dict[str, object]] = ("a.b.c", {"kind": "pdf"})
 SOURCES = (*KINDS, "every")
 """`every`: a fanout exchange bound to all the others, so that a message comes to the queue over several ways."""
 
@@ -74,7 +75,7 @@ class Broker:
         elif source == "old name":  # one that has not heard of the ingress; it publishes again where it is returned
             exchange, key = ("" if "orders" in self.queues else "orders.in"), "orders"
         else:
-            key, headers = ("a.b.c", {"kind": "pdf"}) if source == "every" else KINDS[source][1]
+            key, headers = EVERY if source == "every" else KINDS[source][1]
             exchange = source
         reached = router.route(exchange, key, headers).queues
         mine = {name for name in reached if name.startswith("orders")}
