@@ -229,6 +229,20 @@ def resolve(wanted: Declarations, generations: Generations) -> Declarations:
     )
 
 
+def located(wanted: Declarations, generations: Generations) -> Declarations:
+    """Return what has to be there where queues have moved: those by their physical names, as something that exists."""
+    homes = generations.homes
+    moved = [spec for spec in (*wanted.queues, *wanted.expected_queues) if spec.name in homes]
+    return replace(
+        wanted,
+        queues=tuple(spec for spec in wanted.queues if spec.name not in homes),
+        expected_queues=(
+            *(spec for spec in wanted.expected_queues if spec.name not in homes),
+            *(QueueSpec(name) for spec in moved for name in generations.consumed(spec.name)),
+        ),
+    )
+
+
 def redirected(binding: BindingSpec) -> BindingSpec:
     """Return a binding of a queue as one of its ingress, with the same key and arguments."""
     return replace(binding, target=ingress_name(binding.target), to_exchange=True)

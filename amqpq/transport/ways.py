@@ -1,7 +1,7 @@
 """Which way a message for a queue goes: by the queue's name, or through the ingress of a queue that has moved.
 
-A migration (`amqpq.topology.generations`) puts an exchange `<queue>.in` before a queue and in the end deletes the queue of that name.
-So who publishes to a queue by its name, through the default exchange, has to notice, while it runs:
+A migration (`amqpq.topology.generations`) puts an exchange `<queue>.in` before a queue, and in the end deletes the queue of
+that name. So who publishes to a queue by its name, through the default exchange, has to notice, while it runs:
 
 * It asks the broker whether that exchange exists, and believes the answer for `LOOK_SECONDS`. The migration deletes nothing
   before twice that time is over, so nobody who asks publishes to the queue by then.

@@ -17,15 +17,16 @@ from typing import Final, TypeAlias
 
 from amqpq import signals
 from amqpq.clock import SYSTEM_CLOCK
-from amqpq.errors import AccessRefused, ConfigurationError
+from amqpq.errors import AccessRefused, ConfigurationError, OperationTimeout
 from amqpq.lifecycle import State
 from amqpq.log import WORKER
 from amqpq.message import ResultEnvelope
 from amqpq.topology import Topology, versions
 from amqpq.topology.declarations import Declarations, declarations, exchange_spec, queue_spec
 from amqpq.topology.delays import ladder, no_ladder
+from amqpq.topology.generations import NOTHING_MOVED, Generations, located, resolve
 from amqpq.topology.permits import permit_queues, permit_spec
-from amqpq.transport import declare, flow
+from amqpq.transport import declare, flow, register
 from amqpq.transport.interface import Connection
 from amqpq.types import ServerInfo
 from amqpq.worker import timeouts
@@ -52,6 +53,8 @@ logger = logging.getLogger(WORKER)
 
 DECLARE_SECONDS: Final = 60.0
 """For verifying or declaring everything a worker needs."""
+GENERATIONS_SECONDS: Final = 5.0
+"""For reading where the queues live; a stream that holds nothing does not answer."""
 
 LinkOpener: TypeAlias = Callable[[str], ConnectionSource]
 """Makes a link to the topology's broker, given the name to show beside its connection."""
@@ -97,7 +100,8 @@ def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, listeners: tuple[
     consuming = open_link(f"{plan.name} consuming")
     connection = consuming.connection(FIRST_SECONDS)
     check_broker(plan, host, connection.server)
-    prepare(plan, host.topology, connection)
+    generations = read_generations(host.topology, connection)
+    prepare(plan, host.topology, connection, generations)
     reactor = Reactor()
     pool = make_pool(plan, host, reactor)
     loop = Loop(
@@ -109,6 +113,7 @@ def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, listeners: tuple[
             ControlPlan(plan.events),
             plan.scale,
             tuple(hard_limits(plan, host).values()),
+            generations,
         ),
         Parts(
             host,
@@ -177,19 +182,38 @@ def hard_limits(plan: WorkerPlan, host: Host) -> dict[str, float | None]:
     }
 
 
-def prepare(plan: WorkerPlan, topology: Topology, connection: Connection) -> None:
+def read_generations(topology: Topology, connection: Connection) -> Generations:
+    """Read where the queues live.
+
+    Raises:
+        LocalError: The record was written by a later version.
+    """
+    try:
+        return flow.run(register.look(connection, topology.project), GENERATIONS_SECONDS)
+    except OperationTimeout:
+        return NOTHING_MOVED  # a first migration that was cut off before it had written anything
+    except AccessRefused as error:
+        logger.info("cannot ask whether queues have moved, and look where the file says: %s", error)
+        return NOTHING_MOVED
+
+
+def prepare(
+    plan: WorkerPlan, topology: Topology, connection: Connection, generations: Generations = NOTHING_MOVED
+) -> None:
     """Declare the topology if that was asked for; otherwise see that the queues are there, and as the file says.
+
+    A queue that has moved only has to be there: the file may be of before the migration or of after it.
 
     Raises:
         ObjectNotFound: A queue is missing; `amqpq topology apply` creates it.
         PreconditionFailed: A queue (or what `--apply` declares) is there with other properties.
     """
     if plan.apply:
-        applied = flow.run(declare.apply(connection.channel, declarations(topology)), DECLARE_SECONDS)
-        declare.demand(applied)
+        wanted = resolve(declarations(topology), generations)
+        declare.demand(flow.run(declare.apply(connection.channel, wanted), DECLARE_SECONDS))
         logger.info("declared the topology of project %s", topology.project)
         return
-    wanted = needed(topology, plan.queues)
+    wanted = located(needed(topology, plan.queues), generations)
     try:
         flow.run(declare.verify(connection.channel, wanted), DECLARE_SECONDS)
         flow.run(declare.compare(connection.channel, wanted), DECLARE_SECONDS)
