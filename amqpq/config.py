@@ -11,7 +11,7 @@ import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 from amqpq import topology as topologies
 from amqpq.errors import ConfigurationError, KeyProblem
@@ -23,6 +23,9 @@ from amqpq.transport import url
 from amqpq.transport.aiolink import AsyncLink
 from amqpq.transport.interface import Connection
 from amqpq.transport.link import Link
+
+if TYPE_CHECKING:
+    from amqpq.management import Management
 
 TopologySource: TypeAlias = Topology | str | Path | Mapping[str, Any] | None
 
@@ -61,15 +64,32 @@ def load_topology(source: TopologySource, *, environment: str | None, environ: M
 
 def addresses(topology: Topology) -> tuple[url.Address, ...]:
     """Return the broker's nodes, with the file's TLS settings on those that speak TLS."""
-    tls = topology.broker.tls
-    settings = (
-        None
-        if tls is None
-        else url.Tls(verify=tls.verify == "peer", ca=_text(tls.ca), certificate=_text(tls.cert), key=_text(tls.key))
-    )
+    settings = _tls(topology)
     return tuple(
         url.parse(address, tls=settings if address.startswith("amqps:") else None) for address in topology.broker.urls
     )
+
+
+def management(topology: Topology, *, timeout_seconds: float = 30.0) -> Management | None:
+    """Return a client of the broker's HTTP API, with the file's TLS settings; None where the file names none.
+
+    Raises:
+        ConfigurationError: `broker.management` cannot be used.
+    """
+    if topology.broker.management is None:
+        return None
+    # http.client and what it loads cost 20 ms, and neither producers nor workers ask the API.
+    module = importlib.import_module("amqpq.management")
+    first = addresses(topology)[0]
+    where = module.endpoint(topology.broker.management, tls_options=_tls(topology), login=(first.user, first.password))
+    return cast("Management", module.Management(where, timeout_seconds=timeout_seconds))
+
+
+def _tls(topology: Topology) -> url.Tls | None:
+    tls = topology.broker.tls
+    if tls is None:
+        return None
+    return url.Tls(verify=tls.verify == "peer", ca=_text(tls.ca), certificate=_text(tls.cert), key=_text(tls.key))
 
 
 def rules(topology: Topology) -> Rules:

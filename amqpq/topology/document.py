@@ -85,7 +85,11 @@ class BrokerPart(Part):
         min_length=1,
         description="amqp:// or amqps:// URL, or a list: the nodes of one cluster. $AMQPQ_BROKER_URL overrides it.",
     )
-    management: str | None = Field(default=None, description="URL of the HTTP API, optional.")
+    management: str | None = Field(
+        default=None,
+        description="URL of the HTTP API, http(s)://user:password@host:15672; without a login, the one of broker.url. "
+        "$AMQPQ_MANAGEMENT_URL overrides it.",
+    )
     tls: TlsPart | None = Field(default=None, description="TLS settings; only with amqps://.")
     heartbeat: Duration = Field(default=30.0, ge=0, description="Heartbeat interval; 0s switches heartbeats off.")
     consumer_timeout: Duration | None = Field(

@@ -24,6 +24,7 @@ from amqpq.topology.variables import Variables, check_declarations
 from amqpq.yamlfile import Entry, Node, Place
 
 URL_VARIABLE: Final = "AMQPQ_BROKER_URL"
+MANAGEMENT_VARIABLE: Final = "AMQPQ_MANAGEMENT_URL"
 """Environment variable that overrides `broker.url`; several URLs are separated by spaces."""
 
 _VARIABLES: Final = TypeAdapter(dict[str, VariablePart])
@@ -54,7 +55,7 @@ def load(
         source: A file, several files that make up one topology, or a mapping of the same shape.
         environment: The overlay under `environments:` to use.
         environ: Where variables are looked up; default: the process's environment. `AMQPQ_BROKER_URL` in it overrides
-            `broker.url`.
+            `broker.url`, `AMQPQ_MANAGEMENT_URL` overrides `broker.management`.
 
     Raises:
         TopologyError: The topology has errors; all of them are listed.
@@ -84,12 +85,19 @@ def inspect(
         findings.problems.append(problem)
     values = _variables(findings, environ, base)
     url = values.environ.get(URL_VARIABLE, "").split()
+    management = values.environ.get(MANAGEMENT_VARIABLE, "")
     if url:
         _remove(findings.root, "broker", "url")
+    if management:
+        _remove(findings.root, "broker", "management")
     literal = lint.secrets_in_clear(findings)
     values.substitute(findings)
     if url:
-        _override(findings.root, url)
+        place = Place(f"${URL_VARIABLE}")
+        _override(findings.root, "url", Node([Node(each, place) for each in url], place), place)
+    if management:
+        place = Place(f"${MANAGEMENT_VARIABLE}")
+        _override(findings.root, "management", Node(management, place), place)
     file = shape.validate(findings)
     topology = None
     if file is not None:
@@ -135,14 +143,13 @@ def _remove(root: Node, section: str, key: str) -> None:
         node.value.pop(key, None)
 
 
-def _override(root: Node, urls: list[str]) -> None:
-    """Put the URLs of the environment into the tree, where the file's stood."""
+def _override(root: Node, key: str, node: Node, place: Place) -> None:
+    """Put a value of the environment into the tree's section `broker`, where the file's stood."""
     if not isinstance(root.value, dict):
         return
-    place = Place(f"${URL_VARIABLE}")
     entry = root.value.get("broker")
     if entry is None or entry.node.value is None:
         entry = Entry(place, Node({}, place))
         root.value["broker"] = entry
     if isinstance(entry.node.value, dict):
-        entry.node.value["url"] = Entry(place, Node([Node(url, place) for url in urls], place))
+        entry.node.value[key] = Entry(place, node)

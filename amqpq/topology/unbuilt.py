@@ -22,8 +22,6 @@ def _found(file: File) -> list[tuple[Path, str]]:
         found.append((("allow", "delete"), "deleting objects (`apply` only ever creates)"))
     if file.allow.migrate == "auto":
         found.append((("allow", "migrate"), "migrations"))
-    if file.broker.management is not None:
-        found.append((("broker", "management"), "reading the broker's HTTP API"))
     found += [
         (("exchanges", name, "type"), "consistent-hash exchanges")
         for name, exchange in file.exchanges.items()

@@ -52,6 +52,7 @@ def check(context: Context) -> None:
     """Run the rules on secrets, addresses and signatures."""
     _secret_uses(context)
     _addresses(context)
+    _management(context)
     _keys(context)
     _signatures(context)
 
@@ -125,6 +126,23 @@ def _addresses(context: Context) -> None:
         findings.error(
             ("broker", "tls"), "TOP001", "a client certificate needs both cert and key", "give both, or neither"
         )
+
+
+def _management(context: Context) -> None:
+    url, findings, path = context.topology.broker.management, context.findings, ("broker", "management")
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host, parts = "", urlsplit("")
+    if parts.scheme not in {"http", "https"} or not host:
+        message = "broker.management must begin with http:// or https:// and name a host"
+        findings.error(path, "TOP001", message, "write http://user:password@host:15672")
+    elif parts.scheme == "http" and host not in LOCAL_HOSTS:
+        message = f"the connection to the management API of {host} is not encrypted"
+        findings.warning(path, "TOP068", message, "use https://")
 
 
 def _keys(context: Context) -> None:

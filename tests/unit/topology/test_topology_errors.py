@@ -214,9 +214,12 @@ CASES = {
         "security: {signing: {algorithm: x509, key: host.pem}}",
         "t.yaml:7:33: TOP000 not built yet: signing with X.509 certificates; remove it rather than rely on it",
     ),
-    "not built: the management API": (
-        "broker: {management: 'http://localhost:15672'}",
-        "t.yaml:7:22: TOP000 not built yet: reading the broker's HTTP API; remove it rather than rely on it",
+    "management is no URL": (
+        "broker: {management: 'localhost:15672'}",
+        (
+            "t.yaml:7:22: TOP001 broker.management must begin with http:// or https:// and name a host; "
+            "write http://user:password@host:15672"
+        ),
     ),
     "not built: moved": (
         "moved: [{from: queue.a, to: queue.high}]",

@@ -361,6 +361,17 @@ def test_the_environments_url_overrides_the_files() -> None:
     assert broker.heartbeat_seconds == 10
 
 
+def test_the_environments_management_url_overrides_the_files() -> None:
+    """`AMQPQ_MANAGEMENT_URL` replaces `broker.management`, or is the only one; without either there is none."""
+    source = {**HEAD, "queues": {"q": {}}, "broker": {"management": "${NOT_THERE}"}}
+    environ = {"AMQPQ_MANAGEMENT_URL": "http://a:hunter2@h1"}
+    broker = load(source, environ=environ).broker
+    assert broker.management == "http://a:hunter2@h1"
+    assert "hunter2" not in repr(broker)
+    assert load({**HEAD, "queues": {"q": {}}}, environ=environ).broker.management == "http://a:hunter2@h1"
+    assert load({**HEAD, "queues": {"q": {}}}, environ={}).broker.management is None
+
+
 # -------------------------------------------------------------------------------------------------------- environments
 
 
