@@ -12,12 +12,14 @@ import click
 
 from amqpq import config
 from amqpq.cli import output
+from amqpq.cli.migrate import migrate
 from amqpq.cli.options import DEFAULT_TOPOLOGY, duration, json_option, load_topology, topology_option
 from amqpq.errors import ConfigurationError
 from amqpq.topology import Inspection, Topology, checks, inspect, library, reach, render, schema
 from amqpq.topology.declarations import Declarations, declarations
+from amqpq.topology.generations import resolve
 from amqpq.topology.problems import Problem
-from amqpq.transport import blocking, declare, flow
+from amqpq.transport import blocking, declare, flow, register
 from amqpq.transport.link import Link
 
 _COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
@@ -34,6 +36,9 @@ def topology() -> None:
       amqpq topology route --task web.resize         which queues a task reaches, and how
       amqpq topology apply                           create on the broker what the file declares
     """
+
+
+topology.add_command(migrate)
 
 
 # --------------------------------------------------------------------------------------------------------------- lint
@@ -303,6 +308,10 @@ def apply(topology_file: Path | None, environment: str | None, as_json: bool, dr
     )
     try:
         connection = link.connection(timeout)
+        generations = register.look_now(connection, loaded.project)
+        wanted = resolve(wanted, generations)
+        for name in [name for name, home in generations.homes.items() if home.moving]:
+            click.echo(f"queue {name} is being migrated, and left as it is", err=True)
         on_step = None if as_json else _print_step
         applied = flow.run(declare.apply(connection.channel, wanted, on_step=on_step), timeout)
     finally:

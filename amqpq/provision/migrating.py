@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol, TypeVar
 from amqpq.errors import (
     LocalError,
     ObjectNotFound,
-    OperationTimeout,
     PreconditionFailed,
     ResourceLocked,
     TransportError,
@@ -32,8 +31,6 @@ ANSWER_SECONDS: Final = 30.0
 """For one answer of the broker."""
 LOOK_SECONDS: Final = 1.0
 """Between two looks at what is waited for."""
-READ_SECONDS: Final = 5.0
-"""For reading the record; a stream that holds nothing does not answer."""
 UNLOADED_LOOKS: Final = 3
 """How often in a row a queue has to look empty before its drain is believed to be over."""
 HEARD_SECONDS: Final = 75.0
@@ -124,10 +121,7 @@ class Migrator:
 
     def read(self) -> Generations:
         """Read the record."""
-        try:
-            return self._run(register.look(self._connection, self._project), READ_SECONDS)
-        except OperationTimeout:  # made, and never written
-            return NOTHING_MOVED
+        return register.look_now(self._connection, self._project)
 
     def find(self, queue: str | None = None) -> Migration | None:
         """Return the migration that is under way, of that queue or of any."""
@@ -270,15 +264,15 @@ class Migrator:
 
     def _prove(self, migration: Migration) -> None:
         """See that the old queue is empty and stays so; see the module `emptying`."""
-        if self._state(migration.old) is None:
+        if self.state(migration.old) is None:
             return
         self._move(migration, proof=True)
         if self._facts is None:
             if not self.unproven:
                 raise Undecided(
                     f"whether a worker still holds messages of {migration.old!r}, or somebody has bound it, cannot be read "
-                    "without the management API: the queue stays. Name the API (--management), or delete it all the same with "
-                    "`migrate finish --unproven`"
+                    "without the management API: the queue stays. Name the API (`broker.management`, $AMQPQ_MANAGEMENT_URL), or "
+                    "delete it all the same with `migrate finish --unproven`"
                 )
             return
         left = self._facts.bindings(migration.old)
@@ -303,7 +297,7 @@ class Migrator:
     def _delete(self, migration: Migration) -> None:
         if not is_generation(migration.queue, migration.old):
             raise LocalError(f"{migration.old!r} is no generation of {migration.queue!r}; it is not deleted")
-        if self._state(migration.old) is None:
+        if self.state(migration.old) is None:
             return
         classic = migration.old_type == "classic"  # other types answer 540 to the conditions
         try:
@@ -328,17 +322,18 @@ class Migrator:
         return self._channel
 
     def _consumers(self, queue: str) -> int:
-        state = self._state(queue)
+        state = self.state(queue)
         return 0 if state is None else state.consumers
 
     def _count(self, queue: str) -> int:
-        state = self._state(queue)
+        state = self.state(queue)
         ready = 0 if state is None else state.messages
         if self._facts is None or state is None:
             return ready
         return max(ready, self._facts.unsettled(queue) or 0)
 
-    def _state(self, queue: str) -> QueueState | None:
+    def state(self, queue: str) -> QueueState | None:
+        """Return what a queue says of itself; None where there is none."""
         channel = self._connection.channel()
         try:
             state: QueueState = self._ask(channel.declare_queue(QueueSpec(queue), passive=True))
@@ -349,7 +344,7 @@ class Migrator:
 
     def exists(self, queue: str) -> bool:
         """Whether the broker has a queue of that physical name."""
-        return self._state(queue) is not None
+        return self.state(queue) is not None
 
     def _ask(self, pending: Any) -> Any:
         return self._run(_one(pending), ANSWER_SECONDS)

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from amqpq.errors import ObjectNotFound, OutcomeUnknown
+from amqpq.errors import ObjectNotFound, OperationTimeout, OutcomeUnknown
 from amqpq.topology.generations import NOTHING_MOVED, Generations, read, stream_name, stream_spec, write
+from amqpq.transport import flow
 from amqpq.transport.interface import Channel, Connection, Flow, Pending, caught_up
 from amqpq.types import PERSISTENT, Delivery, Properties, Publication, QueueSpec
 
 OFFSET: Final = "x-stream-offset"
+READ_SECONDS: Final = 5.0
 PREFETCH: Final = 100
 """Streams are only consumed with one; more entries than this are in no last chunk."""
 
@@ -44,6 +46,18 @@ def look(connection: Connection, project: str) -> Flow[Generations]:
     finally:
         channel.close()
     return newest(found)
+
+
+def look_now(connection: Connection, project: str) -> Generations:
+    """Read the record, in the blocking world.
+
+    Raises:
+        LocalError, AccessRefused: As `look`.
+    """
+    try:
+        return flow.run(look(connection, project), READ_SECONDS)
+    except OperationTimeout:
+        return NOTHING_MOVED  # a first migration that was cut off before it had written anything
 
 
 def newest(found: list[Delivery]) -> Generations:

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 from amqpq import signals
 from amqpq.clock import SYSTEM_CLOCK
-from amqpq.errors import AccessRefused, ConfigurationError, OperationTimeout
+from amqpq.errors import AccessRefused, ConfigurationError
 from amqpq.lifecycle import State
 from amqpq.log import WORKER
 from amqpq.message import ResultEnvelope
@@ -53,8 +53,6 @@ logger = logging.getLogger(WORKER)
 
 DECLARE_SECONDS: Final = 60.0
 """For verifying or declaring everything a worker needs."""
-GENERATIONS_SECONDS: Final = 5.0
-"""For reading where the queues live; a stream that holds nothing does not answer."""
 
 LinkOpener: TypeAlias = Callable[[str], ConnectionSource]
 """Makes a link to the topology's broker, given the name to show beside its connection."""
@@ -189,9 +187,7 @@ def read_generations(topology: Topology, connection: Connection) -> Generations:
         LocalError: The record was written by a later version.
     """
     try:
-        return flow.run(register.look(connection, topology.project), GENERATIONS_SECONDS)
-    except OperationTimeout:
-        return NOTHING_MOVED  # a first migration that was cut off before it had written anything
+        return register.look_now(connection, topology.project)
     except AccessRefused as error:
         logger.info("cannot ask whether queues have moved, and look where the file says: %s", error)
         return NOTHING_MOVED
