@@ -19,7 +19,7 @@ from amqpq.errors import (
     TransportError,
 )
 from amqpq.provision import emptying
-from amqpq.provision.migration import Bind, Declare, Migration, Step, actions, following, home, restored
+from amqpq.provision.migration import Action, Bind, Migration, Step, Unbind, actions, following, home, restored
 from amqpq.topology.generations import NOTHING_MOVED, Generations, is_generation, stream_name, stream_spec
 from amqpq.transport import flow, register
 from amqpq.transport.interface import Channel, Connection, Flow
@@ -152,7 +152,7 @@ class Migrator:
         while True:
             self._report(current)
             self._record(current)
-            self._do(current)
+            self.perform(current)
             if current.step is Step.CUT and not current.adopted_at:
                 current = replace(current, adopted_at=self._now())
             next_one = following(current)
@@ -160,18 +160,10 @@ class Migrator:
                 return current
             current = next_one
 
-    def _do(self, migration: Migration) -> None:
+    def perform(self, migration: Migration) -> None:
+        """Do what the step is."""
         for action in actions(migration):
-            if isinstance(action, Declare):
-                spec = action.spec
-                if isinstance(spec, ExchangeSpec):
-                    self._ask(self._writing.declare_exchange(spec))
-                else:
-                    self._create(spec)
-            elif isinstance(action, Bind):
-                self._ask(self._writing.bind(action.binding))
-            else:
-                self._ask(self._writing.unbind(action.binding))
+            self.write(action)
         match migration.step:
             case Step.FOLLOW:
                 self._until_followed(migration)
@@ -183,6 +175,17 @@ class Migrator:
                 self._prove(migration)
             case Step.DELETE:
                 self._delete(migration)
+
+    def write(self, action: Action) -> None:
+        """Write one thing to the broker."""
+        if isinstance(action, Bind):
+            self._ask(self._writing.bind(action.binding))
+        elif isinstance(action, Unbind):
+            self._ask(self._writing.unbind(action.binding))
+        elif isinstance(action.spec, ExchangeSpec):
+            self._ask(self._writing.declare_exchange(action.spec))
+        else:
+            self._create(action.spec)
 
     def _create(self, spec: QueueSpec) -> None:
         try:
