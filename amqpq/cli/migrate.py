@@ -249,10 +249,18 @@ def _linked(loaded: Topology) -> Iterator[Link]:
 
 
 @contextmanager
+def _facts_of(loaded: Topology) -> Iterator[ManagementFacts | None]:
+    management = config.management(loaded)
+    if management is None:
+        yield None
+        return
+    with management:
+        yield ManagementFacts(management, config.addresses(loaded)[0].vhost)
+
+
+@contextmanager
 def _at_work(loaded: Topology, given: dict[str, Any], *, as_json: bool) -> Iterator[tuple[Migrator, Any]]:
     """Connect, take the lock, and turn the ways in which it cannot go on into exit codes."""
-    management = config.management(loaded)
-    facts = None if management is None else ManagementFacts(management, config.addresses(loaded)[0].vhost)
     patience = Patience(workers=given["workers_timeout"], drain=given["drain_timeout"], quiet=given["quiet"])
 
     def report(migration: Migration) -> None:
@@ -260,7 +268,7 @@ def _at_work(loaded: Topology, given: dict[str, Any], *, as_json: bool) -> Itera
             way = "back  " if migration.back else "      " if not migration.aborting else "abort "
             click.echo(f"{way}{migration.old} -> {migration.new}  {migration.step:<7} {WORDS[migration.step]}")
 
-    with _linked(loaded) as link:
+    with _linked(loaded) as link, _facts_of(loaded) as facts:
         connection = link.connection(CONNECT_SECONDS)
         migrator = Migrator(connection, loaded.project, facts, patience, report)
         migrator.followed = not given["without_workers"]

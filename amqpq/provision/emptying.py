@@ -36,8 +36,6 @@ ANSWER_SECONDS: Final = 30.0
 SENTINEL: Final = "amqpq-sentinel"
 """Header of the message that proves the queue empty."""
 USER_ID: Final = "amqpq-user-id"
-SAMPLE_SECONDS: Final = 6.0
-"""Between two numbers of the management API, which it renews every five seconds."""
 _TICK_SECONDS: Final = 0.25
 
 _LEFT_BEHIND: Final = ("CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count")
@@ -151,8 +149,16 @@ def copy(delivery: Delivery, queue: str) -> Publication:
     return Publication(ingress_name(queue), delivery.routing_key, delivery.body, kept)
 
 
-def until_unheld(unsettled: Callable[[str], int | None], queue: str, timeout_seconds: float) -> None:
+def until_unheld(
+    unsettled: Callable[[str], int | None], queue: str, timeout_seconds: float, sample_seconds: float
+) -> None:
     """Wait until the management API has said twice that nobody holds a message of a queue.
+
+    Args:
+        unsettled: Asks it.
+        queue: The physical name.
+        timeout_seconds: How long at most.
+        sample_seconds: Between two questions.
 
     Raises:
         TransportError: Somebody does, for longer than that.
@@ -169,7 +175,7 @@ def until_unheld(unsettled: Callable[[str], int | None], queue: str, timeout_sec
                 f"queue {queue!r} has {count} messages that are held by a consumer which has gone on working after it left; when "
                 "its tasks are done, `resume`"
             )
-        time.sleep(SAMPLE_SECONDS)
+        time.sleep(sample_seconds)
 
 
 def _published(channel: Channel, publications: tuple[Publication, ...]) -> Flow[list[Outcome]]:

@@ -29,8 +29,6 @@ T = TypeVar("T")
 
 ANSWER_SECONDS: Final = 30.0
 """For one answer of the broker."""
-LOOK_SECONDS: Final = 1.0
-"""Between two looks at what is waited for."""
 UNLOADED_LOOKS: Final = 3
 """How often in a row a queue has to look empty before its drain is believed to be over."""
 HEARD_SECONDS: Final = 75.0
@@ -57,12 +55,19 @@ class Facts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait, seconds: for workers, for a drain, and without a message on a queue that is to be deleted."""
+    """How long to wait, seconds.
+
+    `workers`: for workers to follow. `drain`: until a queue is empty. `quiet`: without a message, before a queue is deleted.
+    `heard`: after an adoption, until no producer publishes by the queue's name any more. `look`: between two looks at what is
+    waited for. `sample`: between two of the management API's numbers, which it renews every five seconds.
+    """
 
     workers: float = 120.0
     drain: float = 3600.0
     quiet: float = 10.0
     heard: float = HEARD_SECONDS
+    look: float = 1.0
+    sample: float = 6.0
 
 
 class Migrator:
@@ -261,7 +266,7 @@ class Migrator:
                 return
             if time.monotonic() > deadline:
                 raise NotYet(f"{what} after {seconds:g} s ({found}): {remedy}")
-            time.sleep(LOOK_SECONDS)
+            time.sleep(self._patience.look)
 
     # ----------------------------------------------------------------------------------------------------------- proof
 
@@ -284,12 +289,13 @@ class Migrator:
                 f"queue {migration.old!r} is still bound to {', '.join(sorted({each.source for each in left}))}, by somebody "
                 "else: unbind it there, then `migrate resume`"
             )
-        emptying.until_unheld(self._facts.unsettled, migration.old, self._patience.workers)
+        patience = self._patience
+        emptying.until_unheld(self._facts.unsettled, migration.old, patience.workers, patience.sample)
 
     def _move(self, migration: Migration, *, proof: bool) -> None:
         patience = self._patience
         quiet = patience.quiet if proof else 0.0
-        if proof and migration.adopted_at:
+        if proof and migration.old == migration.queue:  # the name that producers may still publish to
             quiet = max(quiet, migration.adopted_at + patience.heard - self._now())
         mover = emptying.Mover(self._connection, migration.queue, migration.old)
         try:

@@ -31,7 +31,7 @@ from amqpq.retry import Retry
 from amqpq.task import Request, Task, current_request
 from amqpq.topology import reach
 from amqpq.topology.delays import came_down, no_ladder
-from amqpq.topology.generations import ingress_name
+from amqpq.topology.generations import ingress_name, is_generation
 from amqpq.worker import life
 from amqpq.worker.again import Again, Attempts, retries_of
 from amqpq.worker.deadletter import crashes_of
@@ -224,7 +224,7 @@ class Executor:
             return None
         signed_for = work.properties.headers.get(ROUTE)
         moved = (
-            (work.exchange, work.routing_key) == ("", work.queue)
+            (work.exchange == "" and is_generation(work.queue, work.routing_key))
             or work.exchange == ingress_name(work.queue)
             or came_down(self._topology, work.exchange)
         )

@@ -17,11 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import BrokerServer
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path.relative_to(ROOT) for path in [*ROOT.glob("docs/**/*.md"), ROOT / "README.md"])
 BLOCK = re.compile(r"^```(?P<language>\w+)(?: (?P<file>[\w./-]+))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 RUNNABLE = ("python", "console", "yaml")
-PAGE_TIMEOUT_SECONDS = 120
+PAGE_TIMEOUT_SECONDS = 240
+"""The page on migrations waits a minute, until every producer has heard of one."""
 
 
 def script_of(page: str, folder: Path) -> str | None:
@@ -45,7 +48,7 @@ def script_of(page: str, folder: Path) -> str | None:
 
 @pytest.mark.acceptance
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_the_snippets_of_a_page_run(page: Path, vhost_url: str, tmp_path: Path) -> None:
+def test_the_snippets_of_a_page_run(page: Path, vhost_url: str, broker_server: BrokerServer, tmp_path: Path) -> None:
     """A reader who types what the page says gets no error."""
     blocks, work = tmp_path / "blocks", tmp_path / "work"
     blocks.mkdir()
@@ -57,6 +60,7 @@ def test_the_snippets_of_a_page_run(page: Path, vhost_url: str, tmp_path: Path) 
     environment = {
         **os.environ,
         "AMQPQ_BROKER_URL": vhost_url,
+        "AMQPQ_MANAGEMENT_URL": broker_server.management_url,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     process = subprocess.Popen(

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from amqpq.node import Node, NodeOptions, find_installation
 from amqpq.node.installation import ROOT_VARIABLE
-from tests.migration.scene import Scene
+from tests.migration.moving_scene import Scene
 
 MIGRATE = ("topology", "migrate")
 QUICK = ("--quiet", "1s")
