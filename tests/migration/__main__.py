@@ -30,7 +30,8 @@ from tests.migration.moving_scene import Scene
 
 MIGRATE = ("topology", "migrate")
 QUICK = ("--quiet", "1s")
-FORWARD = ("create", "follow", "arm", "switch", "settle", "disarm", "drain", "leave", "prove", "delete", "done")
+# DONE is not among them: when that is in the journal, there is no migration any more.
+FORWARD = ("create", "follow", "arm", "switch", "settle", "disarm", "drain", "leave", "prove", "delete")
 WRITES = {"create": 1, "arm": 1, "switch": 1, "settle": 1, "disarm": 1, "adopt": 5, "feed": 4, "cut": 4}
 ADOPTION = (("adopt", 0), ("adopt", 3), ("adopt", 5), ("feed", 2), ("cut", 2))
 ABORTED = ("create", "follow", "arm", "switch", "settle", "disarm", "drain", "leave", "prove")
@@ -126,15 +127,20 @@ def run(part: str, urls: tuple[str, str], rate: float) -> bool:
         with tempfile.TemporaryDirectory(prefix="amqpq-moving-") as folder:
             scene = Scene(Path(folder) / part, urlsplit(url)._replace(path=f"/{vhost}").geturl(), management, rate)
             begun = time.monotonic()
+            error = ""
             with scene.traffic():
-                PARTS[part](scene)
+                try:
+                    PARTS[part](scene)
+                except RuntimeError as problem:
+                    error = str(problem)
+                    say(f"  {error}")
             result = scene.result()
             say(f"{part}: {result} in {time.monotonic() - begun:.0f} s")
             for log in Path(scene.folder).glob("worker-*.log"):
-                text = log.read_text(encoding="utf-8")
-                if text.strip():
-                    say(f"  {log.name}: {text[-1500:]}")
-            return not (result["lost"] or result["doubled"] or result["failed"])
+                _, _, text = log.read_text(encoding="utf-8").partition("[tasks]")
+                for line in [line for line in text.splitlines() if line.strip() and not line.startswith("  . ")][:20]:
+                    say(f"  {log.name}: {line}")
+            return not (result["lost"] or result["doubled"] or result["failed"] or error)
     finally:
         call(management, "DELETE", f"vhosts/{vhost}")
 
