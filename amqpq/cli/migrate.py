@@ -119,7 +119,7 @@ def start(queue: str, topology_file: Path | None, environment: str | None, as_js
     Examples:
       amqpq topology migrate orders
       amqpq topology migrate orders --to quorum --dry
-      amqpq topology migrate parked --strategy move --finish
+      amqpq topology migrate archive --strategy move --finish      a queue that nobody consumes
     """
     loaded = load_topology(topology_file, environment)
     wish = Wish(queue, given["to"], given["strategy"], given["adopt"], given["trust_file"])
