@@ -10,6 +10,8 @@ PYTEST := CI=true $(BIN)/python -m pytest
 RINGS := tests/conformance tests/integration tests/acceptance
 # Further pytest arguments: make unit ARGS="-k routing"
 ARGS ?=
+# Test processes side by side, each with a broker of its own; a file stays in one of them
+LANES ?= 2
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,11 +41,11 @@ iproute: # examples/two_hosts, one of the tests, lives in network namespaces
 	@command -v ip >/dev/null || scripts/apt-install.sh "a test makes network namespaces with it" iproute2
 
 test: venv rabbitmq iproute ## Run all tests, on a private RabbitMQ
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n $(LANES) --dist loadfile $(ARGS)
 
 test-matrix: venv iproute ## Run the rings that need a broker on RabbitMQ 4.0.5 and 4.3.6 (Debian or Ubuntu, root or sudo)
-	@scripts/test-on.sh trixie $(RINGS) $(ARGS)
-	@scripts/test-on.sh forky $(RINGS) $(ARGS)
+	@scripts/test-on.sh trixie -n $(LANES) --dist loadfile $(RINGS) $(ARGS)
+	@scripts/test-on.sh forky -n $(LANES) --dist loadfile $(RINGS) $(ARGS)
 
 faults: venv rabbitmq iproute ## Break everything on purpose, on each pool, queue type and version (root or sudo; see ARGS=--help)
 	@$(if $(filter 0,$(shell id -u)),,sudo) $(BIN)/python -m tests.faults $(ARGS)

@@ -11,6 +11,8 @@ import base64
 import json
 import os
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -26,6 +28,7 @@ from amqpq.errors import BrokerSetupError
 from amqpq.node import Node, NodeOptions, find_installation
 
 TESTS = Path(__file__).parent
+MANAGEABLE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,19 @@ class BrokerServer:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
             text = answer.read()
         return json.loads(text) if text else None
+
+    def manageable(self) -> BrokerServer:
+        """Return the server when its management API answers: a node takes AMQP connections a little earlier."""
+        deadline, pause = time.monotonic() + MANAGEABLE_SECONDS, threading.Event()
+        while True:
+            try:
+                self.request("GET", "overview")
+            except (urllib.error.HTTPError, OSError):
+                if time.monotonic() > deadline:
+                    raise
+                pause.wait(0.1)
+            else:
+                return self
 
     @contextmanager
     def vhost(self) -> Iterator[str]:
@@ -109,7 +125,7 @@ def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerSe
     url = os.environ.get("AMQPQ_BROKER_URL")
     if not url:
         with _started_node(tmp_path_factory.mktemp("broker")) as node:
-            yield BrokerServer(node.url, node.management_url)
+            yield BrokerServer(node.url, node.management_url).manageable()
         return
     server = BrokerServer(url, _management_of(url))
     try:
@@ -159,7 +175,7 @@ def private_node(_private_node_of_run: Node) -> Node:
 @pytest.fixture
 def private_server(private_node: Node) -> BrokerServer:
     """The private node as a server with a management API."""
-    return BrokerServer(private_node.url, private_node.management_url)
+    return BrokerServer(private_node.url, private_node.management_url).manageable()
 
 
 @pytest.fixture

@@ -174,11 +174,15 @@ def rate_limit(task: str, rate: str, **values: Any) -> None:
 @click.argument("hard", type=float, required=False)
 @remote_options
 def time_limit(task: str, soft: float, hard: float | None, **values: Any) -> None:
-    """Change how long a task may run: not built yet, and workers say so.
+    """Change how long a task may run, in seconds, until each worker is started anew; 0 is what the worker says.
+
+    At SOFT the task is told, at HARD its process is killed. It counts for tasks that a worker gets from now on; what the call
+    itself says comes first.
 
     \b
     Examples:
       amqpq control time_limit shop.report 50 60
+      amqpq control time_limit shop.report 0 -d w1@host
     """
     _tell("time_limit", {"task_name": task, "soft": soft, "hard": hard}, values)
 

@@ -204,7 +204,7 @@ class Executor:
         if refusal is not None or task is None:
             return self._refused(work, envelope, refusal or UnregisteredTask())
         try:
-            limits = self._limits(envelope, task)
+            limits = self._limits(work, envelope, task)
         except RemoteMessageError as error:
             return self._refused(work, envelope, error)
         self._mark(work.number, RUNNING)
@@ -265,9 +265,10 @@ class Executor:
         wanted = [name for name, follow_up in envelope.embed.items() if follow_up]
         return NotBuiltYetHere(f"not built yet: {', '.join(wanted)}") if wanted else None
 
-    def _limits(self, envelope: TaskEnvelope, task: Task[..., Any]) -> Limits | None:
+    def _limits(self, work: Work, envelope: TaskEnvelope, task: Task[..., Any]) -> Limits | None:
         """Decide the limits of one run; None where there are none."""
-        limits = limits_of_call(envelope.timelimit).or_else(limits_of_task(task.options)).or_else(self._timing.limits)
+        of_task = limits_of_task(task.options) if work.limits is None else Limits(*work.limits)
+        limits = limits_of_call(envelope.timelimit).or_else(of_task).or_else(self._timing.limits)
         if limits.hard is None and limits.soft is None:
             return None
         reason = not_kept(self._timing.pool, limits, is_async=task.is_async)

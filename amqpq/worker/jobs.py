@@ -79,6 +79,8 @@ class Job:
     task: str
     crashes: int
     suspicion: Suspicion = NO_SUSPICION
+    limits: tuple[float | None, float | None] | None = None
+    """Hard and soft, that remote control had set for the task when it came."""
     copy_suspicion: Suspicion = NO_SUSPICION
     """Of the copy that goes to its queue, where one does."""
     asked_settled: bool = False
@@ -113,6 +115,7 @@ class Job:
             delivery.routing_key,
             delivery.redelivered,
             self.crashes > 0 or self.suspicion.count > 0,
+            self.limits,
         )
 
 
@@ -125,6 +128,9 @@ class Jobs:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
+        self.time_limits: dict[str, tuple[float | None, float | None]] = {}
+        """What remote control has set, hard and soft, by task. The name in a message is believed only once its signature is
+        checked; until then it chooses a limit, and nothing runs."""
         self._jobs: dict[int, Job] = {}
         self._last_number = 0
         self._orphans: dict[Print, Job] = {}
@@ -158,6 +164,7 @@ class Jobs:
         properties = delivery.properties
         headers = properties.headers
         signed = signed_identity(delivery)
+        task = str(headers.get("task") or "")
         job = Job(
             self._last_number,
             delivery,
@@ -166,9 +173,10 @@ class Jobs:
             signed[1] if signed is not None else unsigned_identity(delivery),
             signed,
             str(headers.get("id") or properties.correlation_id or ""),
-            str(headers.get("task") or ""),
+            task,
             crashes_of(properties),
             suspicion_of(properties),
+            self.time_limits.get(task),
         )
         self._jobs[job.number] = job
         return job

@@ -1,8 +1,8 @@
 """How long a task may run, and how long a child may live. Values and decisions; nothing here acts.
 
-Three speak about a time limit: the call (header `timelimit`, signed like the rest), the task's options, the worker's
-options. The first that has a word counts, for the hard and the soft limit separately, as in Celery. The decision is made
-where the message has been checked, so a forged header limits nothing.
+Three speak about a time limit: the call (header `timelimit`, signed like the rest), the task's options (or what remote
+control has said in their place), the worker's options. The first that has a word counts, for the hard and the soft limit
+separately, as in Celery. The decision is made where the message has been checked, so a forged header limits nothing.
 
 A pool keeps a limit or refuses it. To keep a soft one, an exception must be raised in the middle of the task: CPython
 runs signal handlers on the main thread only, and elsewhere there must be something that can raise it where the task waits,

@@ -158,7 +158,7 @@ class Loop:
                 parts.host, plan.place, self._sizing, parts.pool, self._jobs, self._intake, self.gate,
                 self._settler, self.counts,
                 self._outlet, parts.publishing, parts.reactor, parts.clock,
-                stop=self.stop, begin=self._begin, revoke_here=self._revoke_here,
+                stop=self.stop, begin=self._begin, revoke_here=self._revoke_here, patience=self._patience,
             ),
             plan.control,
         )  # fmt: skip
@@ -323,6 +323,15 @@ class Loop:
         version = connection.server.version_tuple
         found = self._follower.queue(queue, source)
         return timeouts.consumer_arguments(found, self._plan.hard_limits, waves, version)
+
+    def _patience(self, queue: str) -> float | None:
+        """Return the seconds after which the broker takes a delivery of this queue back, as far as is known."""
+        connection, topology = self._parts.consuming.connection, self._parts.host.topology
+        if connection is None:
+            return None
+        asked = self._ask_for(queue, connection).get(timeouts.ARGUMENT)
+        known = timeouts.patience_of(topology.queues[queue], topology, connection.server.version_tuple)
+        return known if asked is None else asked / 1000
 
     def _complain_when_blocked(self) -> None:
         if self.stage is Stage.OVER:

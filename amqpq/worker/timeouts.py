@@ -68,6 +68,23 @@ def patience_of(queue: Queue, topology: Topology, version: Version) -> float | N
     return queue.consumer_timeout_seconds or topology.broker.consumer_timeout_seconds or DEFAULT_SECONDS
 
 
+def remote_refusal(hard_seconds: float, patience_seconds: Mapping[str, float | None]) -> str:
+    """Say why a worker that runs cannot take this hard limit for a task; empty where it can.
+
+    Args:
+        hard_seconds: The limit.
+        patience_seconds: Queue to the time after which the broker takes a delivery of it back; None is never.
+    """
+    for queue, patience in patience_seconds.items():
+        if patience is not None and hard_seconds + SLACK_SECONDS > patience:
+            return (
+                f"queue {queue!r}: the broker takes back what is not acknowledged within {patience:g} s; a task may be given "
+                f"{patience - SLACK_SECONDS:g} s here. Set time_limit on the task, and start the worker anew: it sees what the "
+                "broker allows, and asks for more where it can"
+            )
+    return ""
+
+
 def check(
     topology: Topology, queues: Iterable[str], hard_limits: Mapping[str, float | None], waves: int, version: Version
 ) -> Patience:

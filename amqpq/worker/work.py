@@ -27,6 +27,8 @@ class Work(NamedTuple):
     redelivered: bool
     alone: bool
     """It has killed a child before, or came back from a worker that died: nothing else is given to the child that runs it."""
+    limits: tuple[float | None, float | None] | None = None
+    """Hard and soft, seconds: what remote control has said of its task. None: what the task itself says."""
 
 
 class Reply(NamedTuple):

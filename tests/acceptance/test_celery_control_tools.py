@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,22 +88,15 @@ class Celery:
             **options,
         )
 
-    def asks(self, kind: str, command: str, *arguments: str) -> subprocess.Popen[str]:
-        """Start `celery inspect` or `celery control`."""
-        return self.start(kind, command, *arguments, "-d", WORKER, "-t", str(int(WAIT_SECONDS)), "--json")
-
     def says(self, kind: str, command: str, *arguments: str) -> Any:
-        """Run it, and return what the worker answered."""
-        return answer_of(self.asks(kind, command, *arguments))
-
-
-def answer_of(process: subprocess.Popen[str]) -> Any:
-    """What a started tool got from the worker: a mapping of its name, or a list of such."""
-    text, _ = process.communicate(timeout=WAIT_SECONDS)
-    assert process.returncode == 0, text
-    found = json.loads(next(line for line in text.splitlines() if line.startswith(("{", "["))))
-    answers = {name: value for each in (found if isinstance(found, list) else [found]) for name, value in each.items()}
-    return answers[WORKER]
+        """Run `celery inspect` or `celery control`, and return what the worker answered."""
+        process = self.start(kind, command, *arguments, "-d", WORKER, "-t", str(int(WAIT_SECONDS)), "--json")
+        text, _ = process.communicate(timeout=WAIT_SECONDS)
+        assert process.returncode == 0, text
+        found = json.loads(next(line for line in text.splitlines() if line.startswith(("{", "["))))
+        # A mapping by the worker's name, or a list of such.
+        listed = found if isinstance(found, list) else [found]
+        return {name: value for each in listed for name, value in each.items()}[WORKER]
 
 
 @pytest.fixture
@@ -119,11 +113,9 @@ def test_celery_inspect_understands_a_worker(
     running = open_shop.send_task("shop.hold", [str(tmp_path), "a"])
     until(lambda: list(tmp_path.glob("a.begun.*")))
     waiting = open_shop.send_task("shop.add", [1, 2])
-    asked = {
-        what: celery.asks("inspect", what)
-        for what in ("ping", "active", "stats", "registered", "active_queues", "scheduled", "revoked", "conf", "report")
-    }
-    found = {what: answer_of(process) for what, process in asked.items()}
+    asked = ("ping", "active", "stats", "registered", "active_queues", "scheduled", "revoked", "conf", "report")
+    with ThreadPoolExecutor(3) as together:  # more at once, and Celery's four seconds for connecting may be over
+        found = dict(zip(asked, together.map(partial(celery.says, "inspect"), asked), strict=True))
     assert found["ping"] == {"ok": "pong"}
     assert [(task["id"], task["name"]) for task in found["active"]] == [(running.id, "shop.hold")]
     assert found["active"][0]["worker_pid"] == int(next(tmp_path.glob("a.begun.*")).suffix[1:])
@@ -188,7 +180,7 @@ def test_celery_events_sees_tasks_and_the_worker(work: Any, open_shop: App, cele
         assert worker.stop() == 0
         wait_for("shutdown")
     finally:
-        watcher.send_signal(signal.SIGINT)
+        watcher.terminate()  # where the test run itself ignores SIGINT, its children do
         watcher.wait(WAIT_SECONDS)
         reader.join(WAIT_SECONDS)
 
@@ -246,7 +238,7 @@ class Flower:
 
     def stop(self) -> None:
         """End it."""
-        self.process.send_signal(signal.SIGINT)
+        self.process.terminate()
         self.process.wait(WAIT_SECONDS)
         self._reader.join(WAIT_SECONDS)
 

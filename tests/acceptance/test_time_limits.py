@@ -66,6 +66,40 @@ def test_the_worker_s_limits_are_for_tasks_that_have_none(shop: App, start_worke
     assert worker.stop() == 0
 
 
+def test_remote_control_sets_and_takes_away_the_limit_of_a_task(shop: App, start_worker: Any) -> None:
+    """It counts for what comes from then on; what the pool or the broker cannot bear is refused with the reason."""
+    worker = start_worker("-c", "1")
+
+    def tell(task: str, **limits: float) -> dict[str, str]:
+        arguments = {"task_name": task, **limits}
+        (answer,) = shop.control.broadcast("time_limit", arguments, reply=True, timeout=WAIT_SECONDS, limit=1)
+        (said,) = answer.values()
+        return dict(said)
+
+    assert tell("shop.nap", soft=0.2, hard=30) == {"ok": "time limits set successfully"}
+    with pytest.raises(SoftTimeLimitExceeded, match="soft time limit of 0.2 s"):
+        shop.send_task("shop.nap", (600.0, 1)).get(timeout=WAIT_SECONDS)
+    assert tell("shop.nap", soft=0, hard=0.5) == {"ok": "time limits set successfully"}
+    with pytest.raises(TimeLimitExceeded, match="longer than its time limit of 0.5 s"):
+        shop.send_task("shop.nap", (600.0, 1)).get(timeout=WAIT_SECONDS)
+    assert tell("shop.nap", soft=0) == {"ok": "time limits taken away"}
+    assert shop.send_task("shop.nap", (0.8, 1)).get(timeout=WAIT_SECONDS) == 1
+    assert "did you mean 'shop.nap'" in tell("shop.nip", soft=1)["error"]
+    assert "would be killed before it is told" in tell("shop.nap", soft=2, hard=1)["error"]
+    assert worker.stop() == 0
+
+
+def test_a_pool_that_cannot_keep_a_limit_refuses_it_from_remote_control(shop: App, start_worker: Any) -> None:
+    """The worker says why, and works on without."""
+    worker = start_worker("-P", "threads", "-c", "1")
+    arguments = {"task_name": "shop.nap", "soft": 1}
+    (answer,) = shop.control.broadcast("time_limit", arguments, reply=True, timeout=WAIT_SECONDS, limit=1)
+    (said,) = answer.values()
+    assert "the threads pool cannot keep soft_time_limit" in said["error"]
+    assert shop.send_task("shop.nap", (0.01, 1)).get(timeout=WAIT_SECONDS) == 1
+    assert worker.stop() == 0
+
+
 def test_a_limit_in_a_call_is_refused_by_a_pool_that_cannot_keep_it(
     shop: App, start_worker: Any, dead_letter: Callable[[], Any]
 ) -> None:

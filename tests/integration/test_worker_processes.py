@@ -25,7 +25,7 @@ from amqpq.worker.reactor import Reactor
 from amqpq.worker.work import RUNNING, Finished, Report, Work
 
 APPS = Path(__file__).resolve().parents[1] / "acceptance" / "apps"
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 120.0
 
 
 class Recorder:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import IntEnum
+from math import inf
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -76,6 +77,16 @@ def _rate(value: object) -> str | float | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         raise Refused("a rate: 10/s, 100/m, 5/h, a number per second, or 0 for none")
     return value
+
+
+def _seconds(value: object) -> float | None:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | None)
+        or (value is not None and not 0 <= value < inf)
+    ):
+        raise Refused("a number of seconds, or 0 for none")
+    return value or None
 
 
 Reader: TypeAlias = Callable[[Any], Any]
@@ -174,6 +185,11 @@ def _rate_limit(surface: Surface, arguments: Arguments) -> Any:
     return {"ok": "new rate limit set successfully" if limited else "rate limit disabled successfully"}
 
 
+def _time_limit(surface: Surface, arguments: Arguments) -> Any:
+    limited = surface.limit_time(arguments["task_name"], arguments.get("hard"), arguments.get("soft"))
+    return {"ok": "time limits set successfully" if limited else "time limits taken away"}
+
+
 def _autoscale(surface: Surface, arguments: Arguments) -> Any:
     most, least = surface.autoscale(arguments.get("max"), arguments.get("min"))
     return {"ok": f"autoscale now max={most} min={least}"}
@@ -205,13 +221,6 @@ def _pause(surface: Surface, _: Arguments) -> Any:
 def _resume(surface: Surface, _: Arguments) -> Any:
     surface.resume()
     return {"ok": "consuming again"}
-
-
-def _not_built(what: str) -> Callable[[Surface, Arguments], Any]:
-    def refuse(_: Surface, __: Arguments) -> Any:
-        raise Refused(f"not built yet: {what}")
-
-    return refuse
 
 
 def _never(why: str) -> Callable[[Surface, Arguments], Any]:
@@ -248,11 +257,9 @@ _ACTING: Final = (
     Command(
         "time_limit",
         Access.ACT,
-        _not_built(
-            "changing time limits while a worker runs; set time_limit and soft_time_limit on the task, or start the "
-            "worker with --time-limit and --soft-time-limit"
-        ),
-        {"task_name": _text, "hard": _anything, "soft": _anything},
+        _time_limit,
+        {"task_name": _text, "hard": _seconds, "soft": _seconds},
+        ("task_name",),
     ),
     Command("pool_grow", Access.ACT, _grow, {"n": _count}),
     Command("pool_shrink", Access.ACT, _shrink, {"n": _count}),

@@ -94,6 +94,18 @@ class Surface(Protocol):
             Refused: There is no such task, or this is no rate.
         """
 
+    def limit_time(self, task: str, hard: float | None, soft: float | None) -> bool:
+        """Change how long a task may run; answer whether it has a limit of its own now.
+
+        Args:
+            task: Its name.
+            hard: Seconds until its process is killed; None: the worker's.
+            soft: Seconds until it is told; None: the worker's.
+
+        Raises:
+            Refused: There is no such task, or the pool or the broker cannot bear that.
+        """
+
     def autoscale(self, most: int | None, least: int | None) -> tuple[int, int]:
         """Change between which sizes the pool scales itself; return them as they are then, most and least.
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from amqpq.clock import Clock
 from amqpq.errors import LocalError
+from amqpq.task import check_time_limits
 from amqpq.topology.declarations import queue_spec
 from amqpq.topology.model import did_you_mean
 from amqpq.transport import url
@@ -27,9 +28,11 @@ from amqpq.worker.host import Host
 from amqpq.worker.intake import Intake
 from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Lane, Outlet
+from amqpq.worker.limits import Limits, not_kept
 from amqpq.worker.pools.interface import Pool
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.settler import Settler
+from amqpq.worker.timeouts import remote_refusal
 
 SHOWN: Final = 1000
 """Tasks or ids in one answer at most; an answer is one message."""
@@ -57,6 +60,8 @@ class Inside:
     """Begin work, now that everything revoked is known."""
     revoke_here: Callable[[], object]
     """Let go of what is here, has not begun, and is revoked."""
+    patience: Callable[[str], float | None]
+    """After how many seconds the broker takes a delivery of a queue back; None: never, or not known."""
 
 
 class Desk(Protocol):
@@ -350,6 +355,24 @@ class View:
         except LocalError as error:
             raise Refused(str(error)) from error
         return gate.limits_rate_of(task)
+
+    def limit_time(self, task: str, hard: float | None, soft: float | None) -> bool:
+        """Change how long a task may run; it counts for what is delivered from now on."""
+        inside = self._inside
+        found = inside.host.registry.get(task)
+        if found is None:
+            raise Refused(inside.host.registry.explain_missing(task))
+        try:
+            check_time_limits(hard, soft)
+        except LocalError as error:
+            raise Refused(str(error)) from error
+        reason = not_kept(inside.pool.name, Limits(hard, soft), is_async=found.is_async)
+        if not reason and hard is not None:
+            reason = remote_refusal(hard, {queue: inside.patience(queue) for queue in inside.intake.queues})
+        if reason:
+            raise Refused(reason)
+        inside.jobs.time_limits[task] = (hard, soft)
+        return hard is not None or soft is not None
 
     def autoscale(self, most: int | None, least: int | None) -> tuple[int, int]:
         """Change between which sizes the pool scales itself."""

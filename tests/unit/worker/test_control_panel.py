@@ -53,12 +53,17 @@ def test_celerys_arguments_reach_the_worker() -> None:
         ("revoke", ["a", "b"]), ("terminate", ["a", "b"], "KILL"),
     ]  # fmt: skip
     assert ask("terminate", task_id=["a"], signal="TERM")[1] == [("revoke", ["a"]), ("terminate", ["a"], "TERM")]
+    assert ask("time_limit", task_name="a", hard=60, soft=50.5)[1] == [("limit_time", "a", 60, 50.5)]
+    assert ask("time_limit", task_name="a", hard=None, soft=0)[1] == [("limit_time", "a", None, None)]
+    assert ask("time_limit", task_name="a", soft="long")[0] == {
+        "error": "time_limit: soft is a number of seconds, or 0 for none, not 'long'"
+    }
     queue: dict[str, Any] = {"queue": "q", "exchange": None, "exchange_type": "", "routing_key": None}
     assert ask("add_consumer", **queue) == ({"ok": "add consumer q"}, [("add_queue", "q")])
     assert ask("disable_events") == ({"ok": "task events disabled"}, [("send_events", False)])
 
 
-@pytest.mark.parametrize("method", ["rate_limit", "time_limit", "revoke_by_stamped_headers", "pool_restart"])
+@pytest.mark.parametrize("method", ["rate_limit", "revoke_by_stamped_headers", "pool_restart"])
 def test_what_cannot_be_done_is_answered_with_the_reason(method: str) -> None:
     """An error, as Celery writes errors, and nothing happens."""
     value, told = ask(method)

@@ -88,10 +88,12 @@ def app() -> App:
     return made
 
 
-def execute(app: App, task: str, timing: Timing, **envelope: Any) -> Finished:
-    """Run one task."""
+def execute(
+    app: App, task: str, timing: Timing, told: tuple[float | None, float | None] | None = None, **envelope: Any
+) -> Finished:
+    """Run one task; `told` is what remote control has said of it."""
     body, properties = app.codec.encode_task(TaskEnvelope("1f0c", task, **envelope), exchange="", key="default")
-    work = Work(7, "default", body, properties, "", "default", False, False)
+    work = Work(7, "default", body, properties, "", "default", False, False, told)
     return Executor(app, "w1@h", clock=ManualClock(), timing=timing).run(work, lambda _reply: None)
 
 
@@ -104,6 +106,15 @@ def test_the_call_counts_before_the_task_and_the_task_before_the_worker(app: App
     keeper.heard.clear()
     assert execute(app, "boom", timing).happened == "failed"
     assert keeper.heard == [Limits(20, 88.0), "end"]
+
+
+def test_what_remote_control_has_said_stands_for_the_task(app: App) -> None:
+    """Before the worker's and after the call's; without a word of its own the worker's count."""
+    keeper = Recording()
+    timing = Timing("prefork", Limits(hard=99.0, soft=88.0), keeper)
+    execute(app, "limited", timing, told=(30.0, None), timelimit=(None, 3.0))
+    execute(app, "limited", timing, told=(None, None))
+    assert [heard for heard in keeper.heard if isinstance(heard, Limits)] == [Limits(30.0, 3.0), Limits(99.0, 88.0)]
 
 
 def test_a_task_without_limits_costs_no_timekeeper(app: App) -> None:

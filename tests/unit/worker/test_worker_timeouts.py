@@ -7,7 +7,7 @@ import pytest
 from amqpq import topology as topologies
 from amqpq.topology import versions
 from amqpq.topology.versions import Version
-from amqpq.worker.timeouts import check, consumer_arguments
+from amqpq.worker.timeouts import check, consumer_arguments, remote_refusal
 
 HOUR = 3600.0
 
@@ -89,3 +89,10 @@ def test_on_4_3_the_consumer_asks_for_what_its_tasks_need() -> None:
 def test_a_requirement_allows_versions(requirement: str, version: Version, *, allowed: bool) -> None:
     """Every clause must hold."""
     assert versions.allows(requirement, version) is allowed
+
+
+def test_a_limit_from_remote_control_leaves_time_for_the_acknowledgement() -> None:
+    """Refused where the broker would take the delivery back before; the answer says how long a task may be given."""
+    assert remote_refusal(1740, {"a": 1800.0, "b": None}) == ""
+    assert "queue 'a'" in remote_refusal(1741, {"b": None, "a": 1800.0})
+    assert "may be given 1740 s here" in remote_refusal(1741, {"a": 1800.0})
