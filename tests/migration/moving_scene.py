@@ -79,6 +79,7 @@ class Producer(threading.Thread):
         """Publish nothing more."""
         self._over.set()
         self.join(60)
+        self.app.close()
 
     def run(self) -> None:
         """Publish."""
