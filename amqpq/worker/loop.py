@@ -135,18 +135,11 @@ class Loop:
         self._follower = Follower(topology, plan.generations, parts.reactor, self._intake.follow)
         self._settler = Settler(
             Surroundings(
-                topology,
-                self._jobs,
-                self._outlet,
-                parts.reactor,
-                plan.place,
-                self.counts,
-                parts.clock.time,
-                parts.herald,
-                self._follower.address,
+                topology, self._jobs, self._outlet, parts.reactor, plan.place, self.counts, parts.clock.time,
+                parts.herald, self._follower.address,
             ),
             self._seen,
-        )
+        )  # fmt: skip
         self.gate = Gate(parts.host, parts.consuming, parts.reactor, plan.prefetch, self._settler.put_off)
         self._waiting = Waiting(self.gate)
         self._verdicts = Verdicts(parts.host.codec)
@@ -320,8 +313,7 @@ class Loop:
     def _ask_for(self, queue: str, source: str, connection: Connection) -> Table:
         """Ask the broker for the patience that the tasks need, where it can be asked."""
         waves = math.ceil(self._intake.prefetch / max(1, self._pool.size))
-        version = connection.server.version_tuple
-        found = self._follower.queue(queue, source)
+        found, version = self._follower.queue(queue, source), connection.server.version_tuple
         return timeouts.consumer_arguments(found, self._plan.hard_limits, waves, version)
 
     def _patience(self, queue: str) -> float | None:
@@ -329,8 +321,9 @@ class Loop:
         connection, topology = self._parts.consuming.connection, self._parts.host.topology
         if connection is None:
             return None
-        asked = self._ask_for(queue, connection).get(timeouts.ARGUMENT)
-        known = timeouts.patience_of(topology.queues[queue], topology, connection.server.version_tuple)
+        found = self._follower.queue(queue, source := self._follower.generations.current(queue))
+        asked = self._ask_for(queue, source, connection).get(timeouts.ARGUMENT)
+        known = timeouts.patience_of(found, topology, connection.server.version_tuple)
         return known if asked is None else asked / 1000
 
     def _complain_when_blocked(self) -> None:
