@@ -3,7 +3,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help venv rabbitmq iproute lint format unit test test-matrix faults soak demo bench schema package clean
+.PHONY: help venv rabbitmq iproute lint format unit test test-matrix faults soak demo bench schema pictures package clean
 
 BIN := .venv/bin
 PYTEST := CI=true $(BIN)/python -m pytest
@@ -62,6 +62,11 @@ bench: venv rabbitmq ## Measure amqpq beside bare drivers, Celery and dramatiq
 schema: venv ## Write the JSON Schema of the topology format into topology/
 	@$(BIN)/python -m amqpq topology schema > topology/schema/topology-1.schema.json.new
 	@mv topology/schema/topology-1.schema.json.new topology/schema/topology-1.schema.json
+
+pictures: venv ## Draw the ready-made topologies into docs/pictures/
+	@for file in topology/*.yaml; do \
+	  $(BIN)/python -m amqpq topology graph $$file -o docs/pictures/$$(basename $$file .yaml).svg || exit 1; \
+	done
 
 package: venv ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build

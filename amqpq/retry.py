@@ -159,14 +159,4 @@ def wait_seconds(policy: Policy, error: BaseException | None, retries: int, chan
         return min(float(asked), RETRY_AFTER_LIMIT_SECONDS)
     if policy.backoff is None:
         return policy.delay_seconds
-    return backoff_seconds(policy.backoff, retries, chance)
-
-
-def backoff_seconds(backoff: Backoff, retries: int, chance: float) -> float:
-    """Return the wait after `retries` earlier ones."""
-    try:
-        grown = backoff.min_seconds * backoff.factor**retries
-    except OverflowError:
-        grown = backoff.max_seconds
-    whole = min(grown, backoff.max_seconds)
-    return whole * (0.5 + 0.5 * chance) if backoff.jitter else whole
+    return policy.backoff.wait_seconds(retries, chance)

@@ -33,6 +33,7 @@ DYNAMIC_IMPORTS = {
     "amqpq/cli/main.py": "a command loads when it is called",
     "amqpq/cli/options.py": "-A names the user's module",
     "amqpq/config.py": "pydantic and yaml load when a topology is",
+    "amqpq/convert/settings.py": "the user's Celery settings are a module",
     "amqpq/topology/__init__.py": "pydantic and yaml load when a topology is",
     "amqpq/worker/host.py": "a child process imports the user's module",
     "amqpq/worker/pools/eventlet_hub.py": "an extra, loaded in its child only",

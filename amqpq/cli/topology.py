@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from amqpq import config
-from amqpq.cli import output
+from amqpq.cli import convert, linting, output
+from amqpq.cli.addressing import address, pairs
+from amqpq.cli.checks import check
+from amqpq.cli.graph import graph
 from amqpq.cli.migrate import migrate
-from amqpq.cli.options import DEFAULT_TOPOLOGY, duration, json_option, load_topology, topology_option
-from amqpq.errors import ConfigurationError
-from amqpq.topology import Inspection, Topology, checks, inspect, library, reach, render, schema
+from amqpq.cli.options import duration, json_option, load_topology, topology_option
+from amqpq.topology import library, reach, render, schema
 from amqpq.topology.declarations import Declarations, declarations
 from amqpq.topology.generations import resolve
-from amqpq.topology.problems import Problem
 from amqpq.transport import blocking, declare, flow, register
 from amqpq.transport.link import Link
 
-_COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
 _MARKS = {"created": "+", "present": "=", "bound": "=", "failed": "!"}
 
 
@@ -38,76 +35,14 @@ def topology() -> None:
     """
 
 
+topology.add_command(graph)
+topology.add_command(linting.lint)
+topology.add_command(check)
 topology.add_command(migrate)
-
-
-# --------------------------------------------------------------------------------------------------------------- lint
-
-
-@topology.command()
-@topology_option
-@json_option
-@click.option("--strict", is_flag=True, help="Let warnings fail, too.")
-@click.option("--info", "infos", is_flag=True, help="Also print what is only worth knowing.")
-def lint(topology_file: Path | None, environment: str | None, as_json: bool, strict: bool, infos: bool) -> None:
-    """Say everything that is wrong with the file. The exit code is 1 where there are errors.
-
-    \b
-    Examples:
-      amqpq topology lint
-      amqpq topology lint -t shop.yaml -e prod --strict
-      amqpq topology lint --json | jq '.problems[] | select(.severity == "error")'
-    """
-    inspection = _inspect(topology_file, environment)
-    failing = [p for p in inspection.problems if p.severity == "error" or (strict and p.severity == "warning")]
-    if as_json:
-        output.print_json({"problems": [_problem_facts(problem) for problem in inspection.problems]})
-    else:
-        for problem in inspection.problems:
-            if infos or problem.severity != "info":
-                click.echo(_line(problem))
-        click.echo(_summary(inspection.problems), err=True)
-    if failing:
-        raise click.exceptions.Exit(output.ExitCode.ERROR)
-
-
-def _inspect(file: Path | None, environment: str | None) -> Inspection:
-    path = file or Path(DEFAULT_TOPOLOGY)
-    if not path.is_file():
-        remedy = "" if file else "; name one with -t FILE or $AMQPQ_TOPOLOGY"
-        raise ConfigurationError(f"no topology file at {path}{remedy}")
-    return inspect(path, environment=environment)
-
-
-def _line(problem: Problem) -> str:
-    severity = click.style(problem.severity, fg=_COLOURS[problem.severity])
-    remedy = f"; {problem.remedy}" if problem.remedy else ""
-    return f"{problem.place}: {severity} {problem.rule} {problem.message}{remedy}"
-
-
-def _summary(problems: Iterable[Problem]) -> str:
-    counts = dict.fromkeys(_COLOURS, 0)
-    for problem in problems:
-        counts[problem.severity] += 1
-    if not counts["error"] and not counts["warning"]:
-        return "no errors, no warnings"
-    return f"{_counted(counts['error'], 'error')}, {_counted(counts['warning'], 'warning')}"
 
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _problem_facts(problem: Problem) -> dict[str, object]:
-    return {
-        "file": problem.place.file,
-        "line": problem.place.line,
-        "column": problem.place.column,
-        "rule": problem.rule,
-        "severity": problem.severity,
-        "message": problem.message,
-        "remedy": problem.remedy,
-    }
 
 
 # --------------------------------------------------------------------------------------------------------------- show
@@ -171,8 +106,8 @@ def route(
       amqpq topology route --exchange audit --header severity=high --header pii=true
     """
     loaded = load_topology(topology_file, environment)
-    exchange, key = _address(loaded, message["task"], message["exchange"], message["key"], message["kwargs"])
-    found = reach(loaded, exchange, key, _pairs(message["headers"], "--header"), message["cc"])
+    exchange, key = address(loaded, message["task"], message["exchange"], message["key"], message["kwargs"])
+    found = reach(loaded, exchange, key, pairs(message["headers"], "--header"), message["cc"])
     if as_json:
         output.print_json(
             {
@@ -191,82 +126,6 @@ def route(
         click.echo(f"reaches {_counted(len(found.queues), 'queue')}: {', '.join(sorted(found.queues))}")
     else:
         click.echo("reaches no queue: the broker would return it (mandatory) or drop it")
-
-
-def _address(
-    loaded: Topology, task: str | None, exchange: str | None, key: str, kwargs: tuple[str, ...]
-) -> tuple[str, str]:
-    if (task is None) == (exchange is None):
-        raise click.UsageError("say either --task NAME or --exchange NAME")
-    if task is None:
-        if kwargs:
-            raise click.UsageError("-k goes with --task")
-        return exchange or "", key
-    if key:
-        raise click.UsageError("--key goes with --exchange; a task's key comes from its route")
-    found = loaded.route_for(task)
-    return found.exchange, found.routing_key(task, _pairs(kwargs, "-k"))
-
-
-def _pairs(texts: Iterable[str], option: str) -> dict[str, Any]:
-    """Read NAME=VALUE; the value as JSON, else as text."""
-    pairs: dict[str, Any] = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise click.UsageError(f"{option} {text!r}: expected NAME=VALUE")
-        pairs[name] = value
-        with suppress(ValueError):
-            pairs[name] = json.loads(value)
-    return pairs
-
-
-# -------------------------------------------------------------------------------------------------------------- check
-
-
-@topology.command()
-@topology_option
-@json_option
-def check(topology_file: Path | None, environment: str | None, as_json: bool) -> None:
-    """Run the `checks:` of the file, without a broker. The exit code is 1 where one fails.
-
-    \b
-    Examples:
-      amqpq topology check
-      amqpq topology check --json
-    """
-    results = checks.run(load_topology(topology_file, environment))
-    if as_json:
-        output.print_json({"checks": [_check_facts(result) for result in results]})
-    else:
-        for result in results:
-            _print_check(result)
-        failed = sum(not result.passed for result in results)
-        click.echo(
-            f"{_counted(len(results), 'check')}, {failed} failed" if results else "the file has no checks", err=True
-        )
-    if not all(result.passed for result in results):
-        raise click.exceptions.Exit(output.ExitCode.ERROR)
-
-
-def _print_check(result: checks.CheckResult) -> None:
-    word = click.style("pass", fg="green") if result.passed else click.style("FAIL", fg="red", bold=True)
-    click.echo(f"{word} {result.message} -> {result.outcome}")
-    if not result.passed:
-        click.echo(f"     {result.check.place}")
-        for step in result.reach.steps:
-            click.echo(f"     {step}")
-
-
-def _check_facts(result: checks.CheckResult) -> dict[str, object]:
-    return {
-        "place": result.check.place,
-        "message": result.message,
-        "passed": result.passed,
-        "queues": result.reach.queues,
-        "missing": result.missing,
-        "extra": result.extra,
-    }
 
 
 # -------------------------------------------------------------------------------------------------------------- apply
@@ -406,3 +265,7 @@ def _title(path: Path) -> str:
     lines = path.read_text(encoding="utf-8").split("\n")
     comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "$schema" not in line]
     return comments[0] if comments else ""
+
+
+topology.add_command(convert.import_)
+topology.add_command(convert.export)

@@ -6,6 +6,7 @@ It tolerates references to nowhere (lint reports them), so that every rule can l
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -13,7 +14,9 @@ from typing import Any, Final, cast
 from amqpq.rates import rate_of
 from amqpq.topology import document, model, versions
 from amqpq.topology.delays import URGENT_PRIORITY
-from amqpq.topology.document import BindingPart, CheckPart, File, QueuePart, RoutePart
+from amqpq.topology.document import BindingPart, File, QueuePart, RoutePart
+from amqpq.topology.document_checks import CheckPart
+from amqpq.topology.expected import Check, ExpireCheck, FailCheck, PermissionCheck, PublishCheck
 from amqpq.topology.problems import Findings
 
 DEFAULT_DEAD_LETTER: Final = "{project}.dead"
@@ -67,7 +70,11 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
         delays=delays,
         security=_security(file),
         control=model.ControlMemory(file.control.revocations),
-        checks=tuple(_check(part, str(findings.place(("checks", index)))) for index, part in enumerate(file.checks)),
+        checks=tuple(
+            check
+            for index, part in enumerate(file.checks)
+            if (check := _check(part, str(findings.place(("checks", index))))) is not None
+        ),
     )
 
 
@@ -188,13 +195,14 @@ def _queue(name: str, part: QueuePart, dead_letter: str | None) -> model.Queue:
     )
 
 
-def bindings_of(part: BindingPart, file: File, queues: dict[str, model.Queue]) -> list[model.Binding]:
+def bindings_of(part: BindingPart, file: File, queues: Mapping[str, model.Queue]) -> list[model.Binding]:
     """Return the bindings one entry stands for: one for each key."""
     guessed = "exchange" if part.to not in queues and part.to in file.exchanges else "queue"
     to_exchange = (part.as_ or guessed) == "exchange"
     arguments: dict[str, Any] = {}
     if part.headers is not None or part.match is not None:
         arguments = {"x-match": part.match or "all", **(part.headers or {})}
+    arguments.update(part.extra_arguments)
     return [
         model.Binding(source=part.from_, target=part.to, key=key, to_exchange=to_exchange, arguments=arguments)
         for key in part.keys or [""]
@@ -286,6 +294,10 @@ def _security(file: File) -> model.Security:
         require=effective_requirement(file),
         control=part.control or ("signed" if effective_requirement(file) == "signed" else "unsigned"),
         replay_window_seconds=part.replay_window,
+        permissions={
+            user: model.Permission(permission.configure, permission.write, permission.read)
+            for user, permission in part.permissions.items()
+        },
     )
 
 
@@ -296,14 +308,27 @@ def effective_requirement(file: File) -> Any:
     return "signed" if file.security.signing is not None else "optional"
 
 
-def _check(part: CheckPart, place: str) -> model.Check:
-    return model.Check(
-        task=part.publish.task,
-        arguments=part.publish.with_,
-        exchange=part.publish.exchange or "",
-        key=part.publish.key,
-        headers=part.publish.headers,
-        reaches=tuple(part.reaches),
-        exactly=part.exactly,
-        place=place,
-    )
+def _check(part: CheckPart, place: str) -> Check | None:
+    """Return a check; None for one that says too little, which lint reports."""
+    if part.publish is not None:
+        return PublishCheck(
+            task=part.publish.task,
+            arguments=part.publish.with_,
+            exchange=part.publish.exchange or "",
+            key=part.publish.key,
+            headers=part.publish.headers,
+            reaches=tuple(part.reaches or ()),
+            exactly=part.exactly,
+            place=place,
+        )
+    ends_in = tuple(part.ends_in or ())
+    if part.fail is not None:
+        fail = part.fail
+        return FailCheck(fail.task, fail.with_, fail.queue, fail.how, fail.times, ends_in, part.within, place)
+    if part.expire is not None:
+        expire = part.expire
+        return ExpireCheck(expire.task, expire.with_, expire.queue, expire.after, ends_in, place)
+    if part.permission is not None:
+        permission = part.permission
+        return PermissionCheck(permission.user, tuple(permission.may), permission.object, part.exactly, place)
+    return None

@@ -98,7 +98,7 @@ def queue_spec(queue: Queue) -> QueueSpec:
     if queue.retention.max_bytes is not None:
         optional["x-max-length-bytes"] = queue.retention.max_bytes
     arguments.update({name: value for name, value in optional.items() if value is not None})
-    if queue.dead_letter is not None:
+    if queue.dead_letter is not None and "x-dead-letter-exchange" not in queue.extra_arguments:
         # What the broker itself drops (expiry, length, delivery limit) lands where the worker's dead letters go.
         arguments["x-dead-letter-exchange"] = ""
         arguments["x-dead-letter-routing-key"] = queue.dead_letter

@@ -11,20 +11,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
+from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema
 
 from amqpq.topology import values
+from amqpq.topology.document_checks import CheckPart
+from amqpq.topology.document_lint import LintPart
+from amqpq.topology.document_part import Part
 from amqpq.topology.values import Arguments, Compression, Duration, Manage, RateText, Reply, Scalar, Serializer, Size
 
 
 def _accepted() -> list[Serializer]:
     return ["msgpack", "json"]
-
-
-class Part(BaseModel):
-    """A mapping of the file: unknown keys are errors, types are exact."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False)
 
 
 # ------------------------------------------------------------------------------------------------------ the file's head
@@ -192,6 +189,7 @@ class BindingPart(Part):
     as_: Literal["queue", "exchange"] | None = Field(
         default=None, alias="as", description="What the target is, where both exist."
     )
+    extra_arguments: Arguments = Field(default_factory=dict, description="Further arguments, passed as they are.")
 
 
 AnyBinding: TypeAlias = Annotated[
@@ -347,6 +345,14 @@ class EncryptionPart(Part):
     tasks: list[str] = Field(default_factory=list, description="Task-name patterns.")
 
 
+class PermissionPart(Part):
+    """What a user of the broker may do; regular expressions over names, empty ones grant nothing."""
+
+    configure: str = Field(default="", description="Exchanges and queues to declare and delete.")
+    write: str = Field(default="", description="Exchanges to publish to.")
+    read: str = Field(default="", description="Queues to consume from.")
+
+
 class SecurityPart(Part):
     """Who may say what."""
 
@@ -369,6 +375,10 @@ class SecurityPart(Part):
         default=600.0,
         gt=0,
         description="How long a worker remembers a message against replays, and how far ahead a sender's clock may be.",
+    )
+    permissions: dict[str, PermissionPart] = Field(
+        default_factory=dict,
+        description="What the broker's users may do, by their names; for checks, never applied.",
     )
     encryption: EncryptionPart | None = Field(default=None, description="Which messages are encrypted.")
 
@@ -406,26 +416,6 @@ class MovedPart(Part):
 
     from_: str = Field(alias="from", description="The old address, e.g. queue.order.")
     to: str = Field(description="The new address.")
-
-
-class PublishPart(Part):
-    """A message of a check: a task, or an exchange with key and headers."""
-
-    task: str | None = Field(default=None, description="Publish as this task's route says.")
-    with_: dict[str, JsonValue] = Field(default_factory=dict, alias="with", description="The call's keyword arguments.")
-    exchange: str | None = Field(
-        default=None, description="Publish to this exchange; empty text is the default exchange."
-    )
-    key: str = Field(default="", description="Routing key.")
-    headers: dict[str, Scalar] = Field(default_factory=dict, description="Headers.")
-
-
-class CheckPart(Part):
-    """A unit test of the wiring."""
-
-    publish: PublishPart = Field(description="The message.")
-    reaches: list[str] = Field(description="Queues it must reach; an empty list: none at all.")
-    exactly: bool = Field(default=False, description="Whether it must reach no other queue.")
 
 
 MaybeExchange: TypeAlias = Annotated[ExchangePart, BeforeValidator(values.nothing_is_empty)]
@@ -469,3 +459,4 @@ class File(Part):
     policies: dict[str, PolicyPart] = Field(default_factory=dict, description="Hand-written policies.")
     moved: list[MovedPart] = Field(default_factory=list, description="Renames.")
     checks: list[CheckPart] = Field(default_factory=list, description="Unit tests of the wiring.")
+    lint: LintPart = Field(default_factory=LintPart, description="What lint makes of its findings.")

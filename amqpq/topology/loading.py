@@ -10,14 +10,16 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from amqpq.errors import TopologyError
 from amqpq.topology import build, lint, shape, sources, unbuilt
-from amqpq.topology.document import VariablePart
+from amqpq.topology.document import File, VariablePart
+from amqpq.topology.lint import Suppressed
 from amqpq.topology.model import Topology
 from amqpq.topology.problems import Findings, Problem
 from amqpq.topology.variables import Variables, check_declarations
@@ -36,6 +38,10 @@ class Inspection:
 
     topology: Topology | None
     problems: tuple[Problem, ...]
+    suppressed: tuple[Suppressed, ...] = ()
+    """What the file says is meant so."""
+    fail_on: Literal["warning", "error"] = "error"
+    """The least severity that lets lint fail."""
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -71,8 +77,18 @@ def inspect(
     *,
     environment: str | None = None,
     environ: Mapping[str, str] | None = None,
+    rabbitmq: str | None = None,
+    today: date | None = None,
 ) -> Inspection:
-    """Look at a topology: like `load`, but with warnings, and errors as values."""
+    """Look at a topology: like `load`, but with warnings, and errors as values.
+
+    Args:
+        source: As for `load`.
+        environment: As for `load`.
+        environ: As for `load`.
+        rabbitmq: A version, `4.3`, to look at it for, instead of those under `requires:`.
+        today: The day that suppressions are held against; default: today, in UTC.
+    """
     findings, path = sources.gather(source)
     if findings.failed and not findings.root.value:
         return Inspection(None, tuple(findings.sorted()))  # nothing could be read
@@ -83,6 +99,8 @@ def inspect(
     sources.overlay(findings, environment)
     for problem in (found for name in others for found in _other_environment(before, name, environ, base)):
         findings.problems.append(problem)
+    if rabbitmq is not None:
+        _put(findings.root, ("requires", "rabbitmq"), f"=={rabbitmq}", "--rabbitmq")
     values = _variables(findings, environ, base)
     url = values.environ.get(URL_VARIABLE, "").split()
     management = values.environ.get(MANAGEMENT_VARIABLE, "")
@@ -93,11 +111,9 @@ def inspect(
     literal = lint.secrets_in_clear(findings)
     values.substitute(findings)
     if url:
-        place = Place(f"${URL_VARIABLE}")
-        _override(findings.root, "url", Node([Node(each, place) for each in url], place), place)
+        _put(findings.root, ("broker", "url"), url, f"${URL_VARIABLE}")
     if management:
-        place = Place(f"${MANAGEMENT_VARIABLE}")
-        _override(findings.root, "management", Node(management, place), place)
+        _put(findings.root, ("broker", "management"), management, f"${MANAGEMENT_VARIABLE}")
     file = shape.validate(findings)
     topology = None
     if file is not None:
@@ -106,8 +122,24 @@ def inspect(
         lint.run(lint.Context(file, topology, findings))
     told = {(problem.place, problem.rule) for problem in findings.problems}
     findings.problems.extend(problem for problem in literal if (problem.place, problem.rule) not in told)
-    problems = tuple(findings.sorted())
-    return Inspection(None if findings.failed else topology, problems)
+    day = today or datetime.now(UTC).date()
+    problems, suppressed = _suppress(file, findings, day, as_written=rabbitmq is None)
+    fail_on = file.lint.fail_on if file is not None else "error"
+    return Inspection(None if findings.failed else topology, problems, suppressed, fail_on)
+
+
+def _suppress(
+    file: File | None, findings: Findings, today: date, *, as_written: bool
+) -> tuple[tuple[Problem, ...], tuple[Suppressed, ...]]:
+    """Take out what the file says is meant so; what is wrong with that comes on top."""
+    problems = findings.sorted()
+    if file is None or not file.lint.suppress:
+        return tuple(problems), ()
+    findings.problems = []
+    whole = as_written and not any(problem.severity == "error" for problem in problems)
+    left, suppressed = lint.suppress(file.lint.suppress, findings, problems, today, whole=whole)
+    findings.problems += left
+    return tuple(findings.sorted()), tuple(suppressed)
 
 
 def _other_environment(root: Node, name: str, environ: Mapping[str, str], base: Path) -> list[Problem]:
@@ -143,13 +175,16 @@ def _remove(root: Node, section: str, key: str) -> None:
         node.value.pop(key, None)
 
 
-def _override(root: Node, key: str, node: Node, place: Place) -> None:
-    """Put a value of the environment into the tree's section `broker`, where the file's stood."""
+def _put(root: Node, path: tuple[str, str], value: str | list[str], origin: str) -> None:
+    """Put a value from outside into the tree, where the file's stood."""
     if not isinstance(root.value, dict):
         return
-    entry = root.value.get("broker")
+    place = Place(origin)
+    section, key = path
+    entry = root.value.get(section)
     if entry is None or entry.node.value is None:
         entry = Entry(place, Node({}, place))
-        root.value["broker"] = entry
+        root.value[section] = entry
     if isinstance(entry.node.value, dict):
+        node = Node(value, place) if isinstance(value, str) else Node([Node(item, place) for item in value], place)
         entry.node.value[key] = Entry(place, node)

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from amqpq.errors import LocalError, NoRoute
 from amqpq.rates import Rate
+from amqpq.topology.expected import Check
 from amqpq.types import BindingSpec, Table
 
 Manage: TypeAlias = Literal["full", "verify", "external"]
@@ -280,6 +281,15 @@ class Backoff:
     factor: float = 2.0
     jitter: bool = True
 
+    def wait_seconds(self, retries: int, chance: float) -> float:
+        """Return the wait after `retries` earlier ones; `chance` is from 0 to 1, at random."""
+        try:
+            grown = self.min_seconds * self.factor**retries
+        except OverflowError:
+            grown = self.max_seconds
+        whole = min(grown, self.max_seconds)
+        return whole * (0.5 + 0.5 * chance) if self.jitter else whole
+
 
 @dataclass(frozen=True, slots=True)
 class Retries:
@@ -325,6 +335,15 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True)
+class Permission:
+    """What a user of the broker may do, as three regular expressions over names of exchanges and queues."""
+
+    configure: str = ""
+    write: str = ""
+    read: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Security:
     """Signatures: made with what, accepted from whom. `signing` is None where it is switched off."""
 
@@ -333,24 +352,8 @@ class Security:
     require: Literal["signed", "optional"] = "signed"
     control: ControlRule = "signed"
     replay_window_seconds: float = 600.0
-
-
-# ------------------------------------------------------------------------------------------------------------- checks
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A unit test of the wiring: a message published like this reaches these queues (`exactly`: and no other)."""
-
-    task: str | None
-    arguments: Mapping[str, Any]
-    exchange: str
-    key: str
-    headers: Table
-    reaches: tuple[str, ...]
-    exactly: bool
-    place: str
-    """Where it stands, `file:line:column`."""
+    permissions: Mapping[str, Permission] = field(default_factory=dict)
+    """Of the broker's users. Checked, never applied."""
 
 
 # ------------------------------------------------------------------------------------------------------------ control

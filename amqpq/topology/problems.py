@@ -14,17 +14,27 @@ Path: TypeAlias = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding. `rule` is its stable id, `TOP013`."""
+    """One finding. `rule` is its stable id, `TOP013`; `amqpq.topology.lint.catalogue` has all of them."""
 
     place: Place
     rule: str
     severity: Severity
     message: str
     remedy: str = ""
+    path: Path = field(default=(), compare=False)
+    """Where in the tree, where that is known: what a suppression names."""
 
     def __str__(self) -> str:
         """Write it on one line, beginning with `file:line:column`."""
         return f"{self.place}: {self.rule} {self.message}{'; ' if self.remedy else ''}{self.remedy}"
+
+
+def written(path: Path) -> str:
+    """Write a path as a person does: `bindings[2].keys`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
 
 
 @dataclass(slots=True)
@@ -53,7 +63,7 @@ class Findings:
     def add(self, path: Path, rule: str, severity: Severity, message: str, remedy: str = "") -> None:
         """Note a problem at `path`, unless it stems from something that could not be read."""
         if not any(path[: len(unknown)] == unknown for unknown in self.unknown):
-            self.problems.append(Problem(self.place(path), rule, severity, message, remedy))
+            self.problems.append(Problem(self.place(path), rule, severity, message, remedy, path))
 
     def place(self, path: Path) -> Place:
         """Return the place of `path`, or of the nearest thing above it that the file has."""

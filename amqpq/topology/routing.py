@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from amqpq.errors import LocalError
 from amqpq.topology.declarations import exchange_spec, queue_spec
@@ -38,11 +38,16 @@ STRICT_NUMBERS: Final = (3, 13, 0)
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Where a message goes. `exchanges` are those it visited, in order; `steps` tells the way in sentences (if asked for)."""
+    """Where a message goes. `exchanges` are those it visited, in order; `steps` tells the way in sentences (if asked for).
+
+    `bindings` are those that matched, and `unrouted` the exchanges that handed it to their alternate exchange.
+    """
 
     queues: frozenset[str]
     exchanges: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
+    bindings: tuple[BindingSpec, ...] = ()
+    unrouted: tuple[str, ...] = ()
 
 
 class Router:
@@ -57,12 +62,22 @@ class Router:
         version: tuple[int, int, int] = (4, 0, 0),
     ) -> None:
         self._exchanges = {exchange.name: exchange for exchange in exchanges}
-        self._queues = frozenset(queue.name for queue in queues)
+        self._queues = {queue.name: queue for queue in queues}
+        self.version = version
         self._loose_numbers = version < STRICT_NUMBERS
         self._bindings: dict[str, list[tuple[BindingSpec, list[str]]]] = {}
         for binding in bindings:
             # Split once here: a topic exchange looks at the words of every binding for every message.
             self._bindings.setdefault(binding.source, []).append((binding, topic_words(binding.key)))
+
+    @property
+    def queues(self) -> Mapping[str, QueueSpec]:
+        """The queues, by name."""
+        return self._queues
+
+    def has_exchange(self, name: str) -> bool:
+        """Whether there is an exchange of this name; the default one is always there."""
+        return name == DEFAULT_EXCHANGE or name in self._exchanges
 
     def route(
         self,
@@ -95,21 +110,25 @@ class Router:
         queues: dict[str, None] = {}
         visited = [exchange]
         steps: list[str] = []
+        walked: list[BindingSpec] = []
+        unrouted: list[str] = []
         for name in visited:  # grows while it is walked: this is the work-list
             spec = self._exchanges[name]
             matched = self._matched(spec, keys, table)
             if trace:
                 steps.extend(_tell(spec, binding) for binding in matched)
+            walked += matched
             targets = [(binding.target, binding.to_exchange) for binding in matched]
             if not matched:
                 targets = self._alternate(spec, keys, steps if trace else None)
+                unrouted += [name] if targets else []
             for target, to_exchange in targets:
                 if not to_exchange:
                     if target in self._queues:
                         queues[target] = None
                 elif target in self._exchanges and target not in visited:
                     visited.append(target)
-        return Reach(frozenset(queues), tuple(visited), tuple(steps))
+        return Reach(frozenset(queues), tuple(visited), tuple(steps), tuple(walked), tuple(unrouted))
 
     def _matched(self, spec: ExchangeSpec, keys: Sequence[str], headers: Table) -> list[BindingSpec]:
         """Return the bindings of an exchange that match."""
@@ -177,6 +196,42 @@ def router(topology: Topology) -> Router:
         (*topology.bindings, *rungs.bindings),
         version=topology.requires.lowest,
     )
+
+
+# ------------------------------------------------------------------------------------------------------- dead letters
+
+REJECTED: Final = "rejected"
+EXPIRED: Final = "expired"
+DELIVERY_LIMIT: Final = "delivery_limit"
+"""Reasons of dead letters, as `x-death` writes them."""
+
+Deaths: TypeAlias = tuple[tuple[str, str], ...]
+"""Queue and reason of each death of a message, the newest first; a pair that comes again moves to the front."""
+
+ORDERED_DEATHS: Final = (3, 13, 0)
+"""From here on deaths keep their order (message containers; 3.13.0 itself, which sorts them by name, is not modelled)."""
+
+
+def died(deaths: Deaths, queue: str, reason: str, *, version: tuple[int, int, int] = (4, 0, 0)) -> Deaths:
+    """Return the deaths of a message with one more.
+
+    Before 3.13 each new one turns the order of all earlier ones round (`rabbit_dead_letter:group_by_queue_and_reason`; measured
+    on 3.10.8), so that the broker may take an old rejection for a new one, or a new one for old, and cuts circles by it.
+    """
+    others = tuple(death for death in deaths if death != (queue, reason))
+    return ((queue, reason), *(others if version >= ORDERED_DEATHS else reversed(others)))
+
+
+def is_cut(deaths: Deaths, target: str) -> bool:
+    """Whether the broker drops a dead letter that would come to `target`: it died there before, and nobody rejected it since.
+
+    https://www.rabbitmq.com/docs/dlx#automatic-dead-lettering-cycles (`mc:is_death_cycle`, before 4.0
+    `rabbit_dead_letter:is_cycle`); one that is being rejected now is never cut.
+    """
+    for position, (queue, _) in enumerate(deaths):
+        if queue == target:
+            return all(reason != REJECTED for _, reason in deaths[: position + 1])
+    return False
 
 
 # ----------------------------------------------------------------------------------------------------------- matching

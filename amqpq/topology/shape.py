@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from amqpq.topology.document import File
 from amqpq.topology.model import did_you_mean
-from amqpq.topology.problems import Findings, Path, Problem
+from amqpq.topology.problems import Findings, Path, Problem, written
 from amqpq.yamlfile import Node
 
 if typing.TYPE_CHECKING:
@@ -177,10 +177,7 @@ def _remedy(path: Path) -> str:
 
 
 def _name(path: Path) -> str:
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text or "the file"
+    return written(path) or "the file"
 
 
 # --------------------------------------------------------------------------------------------------------- taking out

@@ -5,6 +5,7 @@ Each type reads the text of the file into the value the rest of amqpq works with
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BeforeValidator, JsonValue, WithJsonSchema
@@ -68,6 +69,16 @@ def requirement(value: object) -> object:
     return value
 
 
+def _date(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            rule, message = "TOP001", f"'{value}' is no date"
+            raise problem(rule, message, "write it as 2027-06-30") from None
+    return value
+
+
 def listed(value: object) -> object:
     """Let one text stand for a list of it."""
     return [value] if isinstance(value, str) else value
@@ -124,6 +135,11 @@ Size: TypeAlias = Annotated[
             ]
         }
     ),
+]
+Date: TypeAlias = Annotated[
+    date,
+    BeforeValidator(_date),
+    WithJsonSchema({"type": "string", "format": "date", "examples": ["2027-06-30"]}),
 ]
 RateText: TypeAlias = Annotated[
     str,

@@ -95,9 +95,21 @@ def broker(root: str | None) -> Iterator[tuple[str, str, str]]:
         node = Node(Path(folder) / "node", NodeOptions(dies_with_caller=sys.platform == "linux"), installation=found)
         node.start(timeout_seconds=180)
         try:
-            yield node.url, node.management_url, str(call(node.management_url, "GET", "overview")["rabbitmq_version"])
+            yield node.url, node.management_url, answering(node.management_url)
         finally:
             node.stop()
+
+
+def answering(management: str) -> str:
+    """Wait until the management API answers, which it does a little after the broker; return the version."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return str(call(management, "GET", "overview")["rabbitmq_version"])
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def call(management: str, method: str, path: str, body: object = None) -> dict[str, object]:

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from amqpq.errors import TransportError
+from amqpq.topology.routing import is_cut
 from amqpq.transport import failures, fields
 from amqpq.types import Properties, Publication
 
-REJECTED, EXPIRED, MAXLEN, DELIVERY_LIMIT = "rejected", "expired", "maxlen", "delivery_limit"
+MAXLEN = "maxlen"
 
 ACCESS_REFUSED, NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
 _WORDS = {
@@ -120,10 +121,7 @@ class Message:
 
     def cycles_into(self, queue: str) -> bool:
         """Whether it died in `queue` before and has not been rejected since."""
-        for position, death in enumerate(self.deaths):
-            if death.queue == queue:
-                return all(each.reason != REJECTED for each in self.deaths[: position + 1])
-        return False
+        return is_cut(tuple((death.queue, death.reason) for death in self.deaths), queue)
 
 
 def as_sent(publication: Publication) -> Properties:

@@ -16,19 +16,16 @@ from amqpq.testing.memory import arguments
 from amqpq.testing.memory.queues import Consumer, MemoryQueue
 from amqpq.testing.memory.values import (
     ACCESS_REFUSED,
-    DELIVERY_LIMIT,
-    EXPIRED,
     MAXLEN,
     NOT_FOUND,
     PRECONDITION_FAILED,
-    REJECTED,
     RESOURCE_LOCKED,
     Message,
     Refused,
     Waiting,
     check_names,
 )
-from amqpq.topology.routing import Router
+from amqpq.topology.routing import DELIVERY_LIMIT, EXPIRED, REJECTED, Router
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, QueueState
 
 DIRECT_REPLY = "amq.rabbitmq.reply-to"

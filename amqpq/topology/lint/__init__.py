@@ -7,11 +7,29 @@ infos are for `amqpq topology lint`. Rules that depend on the broker's version u
 
 from __future__ import annotations
 
-from amqpq.topology.lint import delays, keys, limits, names, queues, references, routing, secrets
+from amqpq.topology.lint import (
+    checks,
+    coverage,
+    deadpaths,
+    delays,
+    keys,
+    limits,
+    names,
+    policies,
+    queues,
+    references,
+    rights,
+    routing,
+    schedule,
+    secrets,
+    times,
+)
 from amqpq.topology.lint.context import Context
 from amqpq.topology.lint.secrets import secrets_in_clear
+from amqpq.topology.lint.suppressions import Suppressed
+from amqpq.topology.lint.suppressions import apply as suppress
 
-__all__ = ["Context", "run", "secrets_in_clear"]
+__all__ = ["Context", "Suppressed", "run", "secrets_in_clear", "suppress"]
 
 
 def run(context: Context) -> None:
@@ -21,9 +39,17 @@ def run(context: Context) -> None:
         return  # a whole section is missing or unreadable: whatever refers to it would look wrong, too
     names.check(context)
     whole = references.check(context)
+    checks.check(context)
     queues.check(context)
     keys.check(context)
     delays.check(context)
     limits.check(context)
+    policies.check(context)
+    schedule.check(context, whole=whole)
+    deadpaths.check(context, whole=whole)
+    rights.check(context, whole=whole)
     if whole:  # else many a route would seem to reach nobody
         routing.check(context)
+        checks.check_tasks(context)
+        times.check(context)
+        coverage.check(context)

@@ -28,7 +28,7 @@ class Context:
         """Walk the bindings, one for each key, with the place of their entry."""
         for index, part in enumerate(self.file.bindings):
             if ("bindings", index) not in self.findings.unknown:
-                for binding in bindings_of(part, self.file, dict(self.topology.queues)):
+                for binding in bindings_of(part, self.file, self.topology.queues):
                     yield ("bindings", index), part, binding
 
     def foreign(self, exchange: str) -> bool:

@@ -30,6 +30,7 @@ def check(context: Context) -> None:
         else:
             _key(context, path, part, binding, exchange.type)
     _subsumed(context)
+    _compared(context)
 
 
 def _key(context: Context, path: Path, part: BindingPart, binding: Binding, kind: str) -> None:
@@ -62,6 +63,9 @@ def _topic(context: Context, path: Path, binding: Binding, words: list[str]) -> 
         message = f"'{binding.key}' has more than {HASHES_LIMIT} '#': RabbitMQ refuses that from 4.3.5 on"
         add = findings.error if context.lowest >= (4, 3, 5) else findings.warning
         add(path, "TOP022", message, "split the binding")
+    if words.count("#") == 1 and "#" in words[:-1]:
+        message = f"in '{binding.key}' the '#' is not at the end: every message is tried at every length"
+        findings.info(path, "TOP022", message)
     for word in words:
         if len(word) > 1 and ("*" in word or "#" in word):
             message = f"in '{binding.key}' the word '{word}' is literal: '*' and '#' mean something only as whole words"
@@ -73,7 +77,8 @@ def _headers(context: Context, path: Path, part: BindingPart) -> None:
     if part.keys:
         message = f"'{part.from_}' is a headers exchange: it ignores keys"
         findings.warning(path, "TOP025", message, "write `{from: ..., to: ..., headers: {...}, match: all}`")
-    headers = part.headers or {}
+    further = {name: value for name, value in part.extra_arguments.items() if name != "x-match"}
+    headers = {**further, **(part.headers or {})}
     for name, value in headers.items():
         node = findings.root.at((*path, "headers", name))
         if name == "x-match":
@@ -87,7 +92,7 @@ def _headers(context: Context, path: Path, part: BindingPart) -> None:
         elif isinstance(value, float) and value.is_integer():
             message = f"{value} is matched by the whole number {value:g} before RabbitMQ 3.13, and is not after"
             findings.warning((*path, "headers", name), "TOP026", message, "use a whole number or text")
-    match = part.match or "all"
+    match = part.match or str(part.extra_arguments.get("x-match", "all"))
     usable = [name for name in headers if match.endswith("-with-x") or not name.startswith("x-")]
     if match.startswith("any") and not usable:
         message = f"match: {match} with nothing to compare never matches"
@@ -99,6 +104,22 @@ def _headers(context: Context, path: Path, part: BindingPart) -> None:
     elif not headers:
         message = f"a binding from the headers exchange '{part.from_}' without headers matches everything"
         findings.warning(path, "TOP025", message, "add headers, or use a fanout exchange")
+
+
+def _compared(context: Context) -> None:
+    """Find headers that a check sends with another type than a binding asks for: they look alike, and do not match."""
+    for index, each in enumerate(context.file.checks):
+        publish = each.publish
+        for _, part, _ in context.bindings() if publish is not None and publish.headers else ():
+            if publish is None or part.from_ != publish.exchange or part.headers is None:
+                continue
+            for name, wanted in part.headers.items():
+                given = publish.headers.get(name)
+                alike = str(wanted).lower() == str(given).lower() and type(wanted) is not type(given)
+                if name in publish.headers and wanted is not None and alike:
+                    message = f"the check sends {name}={given!r}, and the binding to '{part.to}' asks for {wanted!r}"
+                    path = ("checks", index, "publish", "headers", name)
+                    context.findings.warning(path, "TOP026", message, "headers compare with their type")
 
 
 def _subsumed(context: Context) -> None:

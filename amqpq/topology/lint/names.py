@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from amqpq.topology.lint.context import Context
+from amqpq.topology.model import did_you_mean
 from amqpq.topology.permits import prefix
 from amqpq.topology.problems import Path
 
 NAME_LIMIT_BYTES: Final = 255
 """Names are short strings on the wire (https://www.rabbitmq.com/docs/queues#names)."""
+
+_GENERATION = re.compile(r"(?P<name>.+)\.g(?:[2-9]|[1-9]\d+)")
+_INGRESS = re.compile(r"(?P<name>.+)\.(?:in|alt)")
+_ADDRESS = re.compile(r"(?P<kind>queue|exchange)\.(?P<name>.+)")
 
 REPLY_PREFIX: Final = "amqpq.reply."
 """Reply queues of tasks; declared and deleted at run time."""
@@ -21,6 +27,8 @@ def check(context: Context) -> None:
     _accepted(context)
     _quorum_names(context)
     _lookalikes(context)
+    _generations(context)
+    _moved(context)
 
 
 def _accepted(context: Context) -> None:
@@ -76,3 +84,43 @@ def _lookalikes(context: Context) -> None:
                 message = f"'{name}' differs from '{seen[plain]}' only by case or by '.', '-', '_'"
                 context.findings.warning((section, name), "TOP009", message, "one of them is probably a typo")
             seen.setdefault(plain, name)
+
+
+def _generations(context: Context) -> None:
+    for name in context.file.queues:
+        match = _GENERATION.fullmatch(name)
+        if match is not None and match["name"] in context.file.queues:
+            message = f"'{name}' is what a migration would name another generation of '{match['name']}'"
+            context.findings.error(("queues", name), "TOP011", message, "name it differently")
+        elif name == f"{context.topology.project}.generations":
+            message = f"'{name}' is the stream in which migrations note where queues live"
+            context.findings.error(("queues", name), "TOP011", message, "name it differently")
+    for name in context.file.exchanges:
+        match = _INGRESS.fullmatch(name)
+        if match is not None and match["name"] in context.file.queues:
+            message = f"'{name}' is what a migration would name an exchange before '{match['name']}'"
+            context.findings.error(("exchanges", name), "TOP011", message, "name it differently")
+
+
+def _moved(context: Context) -> None:
+    for index, part in enumerate(context.file.moved):
+        path: Path = ("moved", index)
+        old, new = _ADDRESS.fullmatch(part.from_), _ADDRESS.fullmatch(part.to)
+        if path in context.findings.unknown:
+            continue
+        if old is None or new is None or old["kind"] != new["kind"]:
+            message = f"'{part.from_}' to '{part.to}' is no rename"
+            context.findings.error(path, "TOP001", message, "write `{from: queue.OLD, to: queue.NEW}`, or exchange.")
+            continue
+        section = "queues" if new["kind"] == "queue" else "exchanges"
+        known = getattr(context.file, section)
+        if new["name"] not in known:
+            near = did_you_mean(new["name"], known)
+            remedy = "" if near else f"declare it under `{section}:`"
+            context.findings.error((*path, "to"), "TOP013", f"there is no {new['kind']} '{new['name']}'{near}", remedy)
+        elif known[new["name"]].manage != "full":
+            message = f"'{new['name']}' belongs to somebody else (manage: {known[new['name']].manage}): it is not ours to rename"
+            context.findings.warning(path, "TOP063", message, "remove this, or manage it in full")
+        if old["name"] in known:
+            message = f"the {old['kind']} '{old['name']}' was renamed to '{new['name']}', and the file still has it"
+            context.findings.error((*path, "from"), "TOP011", message, "remove one of them")

@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from amqpq.topology import versions
 from amqpq.topology.document import QueuePart
+from amqpq.topology.lint import arguments
 from amqpq.topology.lint.context import Context
 from amqpq.topology.model import Queue
-from amqpq.topology.problems import Findings
-
-OWN_ARGUMENTS: Final = {
-    "x-queue-type": "type",
-    "x-max-priority": "max_priority",
-    "x-delivery-limit": "delivery_limit",
-    "x-consumer-timeout": "consumer_timeout",
-    "x-single-active-consumer": "single_active",
-    "x-message-ttl": "ttl",
-    "x-expires": "expires",
-    "x-max-length": "limits.max_length",
-    "x-max-length-bytes": "limits.max_length_bytes",
-    "x-overflow": "limits.overflow",
-    "x-max-age": "retention.max_age",
-    "x-stream-max-segment-size-bytes": "retention.segment",
-    "x-dead-letter-exchange": "dead_letter",
-    "x-dead-letter-routing-key": "dead_letter",
-    "alternate-exchange": "unrouted",
-}
-GONE: Final = {
-    "x-queue-mode": "lazy queues are how classic queues work now",
-    "x-queue-version": "version 1 is gone",
-    "x-queue-master-locator": "use x-queue-leader-locator",
-}
-"""Arguments that RabbitMQ 4.3 refuses (release notes of 4.3.0)."""
 
 WIDE_PRIORITIES: Final = 10
 """Each priority level of a classic queue costs memory and a process's time (https://www.rabbitmq.com/docs/priority)."""
@@ -51,21 +26,7 @@ def check(context: Context) -> None:
         if part.manage == "full":
             _Rules(context, name, part).run()
     for name, exchange in context.file.exchanges.items():
-        _extra(context.findings, ("exchanges", name), exchange.extra_arguments, prefix="")
-
-
-def _extra(findings: Findings, path: tuple[str, ...], arguments: Mapping[str, object], *, prefix: str) -> None:
-    for argument in arguments:
-        where = (*path, "extra_arguments", argument)
-        if argument in OWN_ARGUMENTS:
-            message = f"the argument {argument} has a key of its own"
-            findings.error(where, "TOP043", message, f"write `{OWN_ARGUMENTS[argument]}`")
-        elif argument in GONE:
-            message = f"RabbitMQ 4.3 refuses {argument}"
-            findings.warning(where, "TOP032", message, GONE[argument])
-        elif prefix and not argument.startswith(prefix):
-            message = f"'{argument}' is no queue argument: the broker would store it and never look at it"
-            findings.error(where, "TOP043", message, "queue arguments begin with 'x-'")
+        arguments.of_exchange(context, name, exchange.extra_arguments)
 
 
 class _Rules:
@@ -86,8 +47,7 @@ class _Rules:
             self._no_stream()
         self._versions()
         self._losses()
-        path = ("queues", self._name)
-        _extra(self._context.findings, path, self._part.extra_arguments, prefix="x-")
+        arguments.of_queue(self._context, self._queue)
         for key in ("ttl", "expires"):
             value = getattr(self._part, key)
             if value is not None and (value > LONGEST_SECONDS or 0 < value < SHORTEST_SECONDS):

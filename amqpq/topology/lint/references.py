@@ -21,7 +21,6 @@ def check(context: Context) -> bool:
     errors = sum(problem.severity == "error" for problem in context.findings.problems) - before
     _dead_letters(context)
     _routes(context)
-    _checks(context)
     unread = {path[0] for path in context.findings.unknown if path}
     return not errors and not unread & {"exchanges", "queues", "bindings"}
 
@@ -119,26 +118,3 @@ def _routes(context: Context) -> None:
         elif part.exchange and context.file.exchanges[part.exchange].internal:
             message = f"the exchange '{part.exchange}' is internal: the broker refuses what is published to it"
             context.findings.error((*path, "exchange"), "TOP014", message, "publish to an exchange that is bound to it")
-
-
-def _checks(context: Context) -> None:
-    for index, part in enumerate(context.file.checks):
-        path: Path = ("checks", index)
-        publish = part.publish
-        if (publish.task is None) == (publish.exchange is None):
-            message = "a check publishes either a task or to an exchange"
-            context.findings.error(
-                (*path, "publish"), "TOP001", message, "write `{task: ...}` or `{exchange: ..., key: ...}`"
-            )
-            continue
-        if publish.task is not None and (publish.key or publish.headers):
-            message = "the key and the headers of a task come from its route"
-            context.findings.error((*path, "publish"), "TOP001", message, "remove them, or publish to the exchange")
-        if publish.task is None and publish.with_:
-            message = "`with` holds the arguments of a task"
-            context.findings.error((*path, "publish", "with"), "TOP001", message, "remove it")
-        if publish.exchange and publish.exchange not in context.file.exchanges:
-            _missing(context, (*path, "publish", "exchange"), "exchange", publish.exchange, context.file.exchanges)
-        for place, queue in enumerate(part.reaches):
-            if queue not in context.topology.queues:
-                _missing(context, (*path, "reaches", place), "queue", queue, context.topology.queues)

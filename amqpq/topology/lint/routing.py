@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Final
 
-from amqpq.errors import LocalError, NoRoute
 from amqpq.topology.lint.context import Context
 from amqpq.topology.model import ROUTING_KEY_LIMIT_BYTES, Exchange, Queue, Route
 from amqpq.topology.problems import Path
 from amqpq.topology.routing import Router, router, topic_words
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
+
+QUORUM_PRIORITY: Final = 31
+"""The highest there is in a quorum queue, from RabbitMQ 4.3 on (https://www.rabbitmq.com/docs/quorum-queues#priorities)."""
+MANY_QUORUM_QUEUES: Final = 5000
+"""https://www.rabbitmq.com/docs/quorum-queues#performance"""
+WIDE_FANOUT: Final = 20
+"""Copies of a message in quorum queues from which on a stream is worth a thought; a choice, not a limit of the broker."""
 
 
 def check(context: Context) -> None:
@@ -23,8 +30,9 @@ def check(context: Context) -> None:
     _hidden_routes(context)
     _unreached_queues(context)
     _idle_exchanges(context)
+    _dead_ends(context)
+    _wide(context)
     _cycles(context)
-    _check_tasks(context)
 
 
 # ------------------------------------------------------------------------------------------------------------- routes
@@ -142,6 +150,15 @@ def _queues_of_route(context: Context, path: Path, route: Route, queues: list[Qu
         elif queue.type == "quorum" and context.lowest < (4, 0, 0):
             message = f"quorum queues ('{queue.name}') have no priorities before RabbitMQ 4.0"
             findings.warning((*path, "priority"), "TOP042", message, "require >=4.0, or use a classic queue")
+        elif queue.type == "quorum" and route.priority > QUORUM_PRIORITY:
+            message = f"quorum queues ('{queue.name}') have the priorities 0 to 31: {route.priority} counts as 31"
+            findings.warning((*path, "priority"), "TOP042", message)
+        elif queue.type == "quorum":
+            message = (
+                f"in a quorum queue ('{queue.name}') a message without a priority has 4; before RabbitMQ 4.3 there are two "
+                "steps (0 to 4, and above), from then on the higher always goes first and can starve the lower"
+            )
+            findings.info((*path, "priority"), "TOP042", message)
 
 
 def _hidden_routes(context: Context) -> None:
@@ -187,6 +204,36 @@ def _idle_exchanges(context: Context) -> None:
             context.findings.warning(("exchanges", name, "unrouted"), "TOP020", message, "remove it")
 
 
+def _dead_ends(context: Context) -> None:
+    """Find bindings to an exchange that leads nowhere: what matches them is dropped, and `unrouted` does not get it."""
+    topology = context.topology
+    feeding = {binding.source for binding in topology.bindings}
+    for path, _, binding in context.bindings():
+        source, target = topology.exchanges.get(binding.source), topology.exchanges.get(binding.target)
+        if not binding.to_exchange or source is None or target is None or source.unrouted is None:
+            continue
+        if target.name not in feeding and target.unrouted is None and not context.foreign(target.name):
+            message = (
+                f"what matches this binding is dropped in '{target.name}', to which nothing is bound; "
+                f"`unrouted` of '{source.name}' takes only what matches no binding"
+            )
+            context.findings.warning(path, "TOP020", message, "bind a queue to it, or remove this binding")
+
+
+def _wide(context: Context) -> None:
+    """Find what a stream would do better: one message copied into many replicated queues."""
+    topology = context.topology
+    quorum = {name for name, queue in topology.queues.items() if queue.type == "quorum"}
+    if len(quorum) > MANY_QUORUM_QUEUES:
+        message = f"{len(quorum)} quorum queues: above {MANY_QUORUM_QUEUES} a cluster needs a look at its memory"
+        context.findings.warning(("queues",), "TOP047", message, "see https://www.rabbitmq.com/docs/quorum-queues")
+    for name, exchange in topology.exchanges.items():
+        copies = {b.target for b in topology.bindings if b.source == name and b.target in quorum and not b.to_exchange}
+        if exchange.type == "fanout" and len(copies) > WIDE_FANOUT:
+            message = f"'{name}' copies every message into {len(copies)} quorum queues, each with its own log"
+            context.findings.warning(("exchanges", name), "TOP047", message, "let the readers share a stream")
+
+
 def _cycles(context: Context) -> None:
     """Find circles of exchanges: harmless to the broker, which visits each once, and never meant."""
     topology = context.topology
@@ -194,30 +241,30 @@ def _cycles(context: Context) -> None:
     for binding in topology.bindings:
         if binding.to_exchange and binding.source in following:
             following[binding.source].add(binding.target)
-    for circle, path, what in (
-        (_circle(following), ("bindings",), "bindings"),
+    for found, path, what in (
+        (circle(following), ("bindings",), "bindings"),
         (
-            _circle({name: {x.unrouted} for name, x in topology.exchanges.items() if x.unrouted is not None}),
+            circle({name: {x.unrouted} for name, x in topology.exchanges.items() if x.unrouted is not None}),
             ("exchanges",),
             "alternate exchanges",
         ),
     ):
-        if circle:
-            message = f"{what} lead in a circle: {' -> '.join(circle)}"
-            where = _where(context, circle, path)
+        if found:
+            message = f"{what} lead in a circle: {' -> '.join(found)}"
+            where = _where(context, found, path)
             context.findings.error(where, "TOP019", message, "remove one of them")
 
 
-def _where(context: Context, circle: list[str], path: Path) -> Path:
+def _where(context: Context, names: list[str], path: Path) -> Path:
     if path == ("bindings",):
         for place, _, binding in context.bindings():
-            if binding.to_exchange and binding.source == circle[-2] and binding.target == circle[-1]:
+            if binding.to_exchange and binding.source == names[-2] and binding.target == names[-1]:
                 return place
         return path
-    return ("exchanges", circle[0], "unrouted")
+    return ("exchanges", names[0], "unrouted")
 
 
-def _circle(following: Mapping[str, set[str]]) -> list[str]:
+def circle(following: Mapping[str, Iterable[str]]) -> list[str]:
     """Return one circle as a list that ends where it begins, or nothing."""
     done: set[str] = set()
 
@@ -234,18 +281,3 @@ def _circle(following: Mapping[str, set[str]]) -> list[str]:
         return []
 
     return next((found for name in following if (found := visit(name, []))), [])
-
-
-# ------------------------------------------------------------------------------------------------------------- checks
-
-
-def _check_tasks(context: Context) -> None:
-    for index, check_ in enumerate(context.topology.checks):
-        if check_.task is None:
-            continue
-        try:
-            context.topology.route_for(check_.task).routing_key(check_.task, check_.arguments)
-        except NoRoute as error:
-            context.findings.error(("checks", index, "publish", "task"), "TOP013", str(error))
-        except LocalError as error:
-            context.findings.error(("checks", index, "publish"), "TOP013", str(error), "add it under `with:`")

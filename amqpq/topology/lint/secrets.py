@@ -16,6 +16,8 @@ _HEX_KEY = re.compile(r"[0-9a-fA-F]{32,}")
 _BASE64_KEY = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
 _REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
 LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1", "[::1]", ""})
+QUORUM_MESSAGE_BYTES: Final = 1024 * 1024
+"""https://www.rabbitmq.com/docs/quorum-queues#large-messages"""
 SECRET_FIELDS: Final[tuple[Path, ...]] = (("broker", "url"), ("broker", "management"))
 """The fields a secret may be put into: those that no output shows unmasked."""
 
@@ -145,6 +147,13 @@ def _management(context: Context) -> None:
         findings.warning(path, "TOP068", message, "use https://")
 
 
+def _remote(url: str) -> bool:
+    try:
+        return (urlsplit(url).hostname or "") not in LOCAL_HOSTS
+    except ValueError:
+        return False
+
+
 def _keys(context: Context) -> None:
     security, findings = context.file.security, context.findings
     if security.signing is not None and security.signing.algorithm == "hmac-sha256":
@@ -168,6 +177,10 @@ def _signatures(context: Context) -> None:
         findings.error(
             ("security", "require"), "TOP066", message, "remove `signing: off`, or write `require: optional`"
         )
+    elif not required and any(_remote(url) for url in context.topology.broker.urls):
+        message = "unsigned messages are accepted: whoever may publish to the broker can have tasks run"
+        path: Path = ("security", "require" if file.security.require is not None else "signing")
+        findings.info(path, "TOP066", message, "write `require: signed`")
     accept = file.messages.accept
     if "pickle" in accept and not required:
         message = "pickle runs code of whoever wrote the message, and unsigned messages are accepted"
@@ -183,6 +196,13 @@ def _signatures(context: Context) -> None:
         findings.warning(
             ("messages", "max_size"), "TOP048", message, "send a reference to big data, or raise the broker's"
         )
+    elif "max_size" in file.messages.model_fields_set and file.messages.max_size > QUORUM_MESSAGE_BYTES:
+        name = next((name for name, queue in file.queues.items() if queue.type == "quorum"), None)
+        if name is not None:
+            message = (
+                f"quorum queues ('{name}') write every message to disk on several nodes: above 1 MiB they get slow"
+            )
+            findings.info(("messages", "max_size"), "TOP048", message, "send a reference to big data")
     for field, what in (
         ("confirm", "a lost message is noticed by nobody"),
         ("mandatory", "an unroutable message is dropped"),

@@ -19,7 +19,6 @@ from amqpq.retry import (
     UNLIMITED,
     Policy,
     Retry,
-    backoff_seconds,
     decide,
     policy_of,
 )
@@ -106,8 +105,8 @@ def test_a_wait_is_between_half_and_all_of_what_it_has_grown_to(
     retries: int, chance: float, first: float, factor: float
 ) -> None:
     """Whatever the numbers are, it is finite and within its maximum."""
-    whole = backoff_seconds(Backoff(first, 600.0, factor, jitter=False), retries, chance)
-    spread = backoff_seconds(Backoff(first, 600.0, factor, jitter=True), retries, chance)
+    whole = Backoff(first, 600.0, factor, jitter=False).wait_seconds(retries, chance)
+    spread = Backoff(first, 600.0, factor, jitter=True).wait_seconds(retries, chance)
     assert math.isfinite(whole)
     assert whole / 2 - 1e-9 <= spread <= whole <= 600.0
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from amqpq.testing.memory.values import EXPIRED, MAXLEN, REJECTED, Message
+from amqpq.testing.memory.values import MAXLEN, Message
+from amqpq.topology.routing import EXPIRED, REJECTED
 from amqpq.types import Properties
 
 FRESH = Message(b"x", Properties(expiration=500, headers={"mine": 1}), "web", "k", cc=("cc",))
