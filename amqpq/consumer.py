@@ -66,10 +66,20 @@ class Tap:
         owner: Told what happens.
         post: Hands calls to the owner's thread.
         arguments: Of the subscription, as the broker takes them (`x-stream-offset`).
+        source: The queue's name on the broker, where it has moved and is called otherwise there.
     """
 
-    def __init__(self, queue: str, prefetch: int, owner: Drinker, post: Post, arguments: Table | None = None) -> None:
+    def __init__(
+        self,
+        queue: str,
+        prefetch: int,
+        owner: Drinker,
+        post: Post,
+        arguments: Table | None = None,
+        source: str | None = None,
+    ) -> None:
         self.queue = queue
+        self.source = source or queue
         self.prefetch = prefetch
         self.alive = False
         self.consuming = False
@@ -89,7 +99,7 @@ class Tap:
     def __repr__(self) -> str:
         """Show the queue, the state and what is unsettled."""
         state = "consuming" if self.consuming else "open" if self.alive else "ended"
-        return f"<tap on {self.queue}: {state}, {len(self._unsettled)} unsettled>"
+        return f"<tap on {self.source}: {state}, {len(self._unsettled)} unsettled>"
 
     def open(self, connection: Connection) -> None:
         """Open the channel and subscribe; `subscribed` or `ended` follows."""
@@ -118,7 +128,7 @@ class Tap:
     def _subscribe(self, channel: Channel) -> None:
         post, delivered, prefetch = self._post, self._delivered, self.prefetch
         pending = channel.consume(
-            self.queue,
+            self.source,
             lambda delivery: post(delivered, delivery),
             prefetch=prefetch,
             on_cancel=lambda _tag: post(self._cancelled, None),

@@ -24,7 +24,7 @@ from amqpq.message import Codec, Encoding, ResultEnvelope
 from amqpq.message.canonical import task_bytes, user_headers
 from amqpq.security.signing import signature_text
 from amqpq.topology import Topology, delays
-from amqpq.transport import flow
+from amqpq.transport import flow, register
 from amqpq.transport.interface import Channel, Connection, Flow
 from amqpq.types import Fate, Outcome, Properties, Publication
 
@@ -142,7 +142,8 @@ class Shelf:
             )
         properties = _due_now(waiting.letter, codec)
         body = waiting.letter.delivery.body
-        copies = [Publication("", queue, body, properties, mandatory=True) for queue in waiting.targets]
+        homes = register.look_now(self._connection, self._topology.project)
+        copies = [homes.address(Publication("", queue, body, properties, mandatory=True)) for queue in waiting.targets]
         for copy, outcome in zip(copies, self._publish(copies), strict=True):
             if not outcome.confirmed:
                 raise OutcomeUnknown(

@@ -13,10 +13,12 @@ from amqpq.cli import applying, convert, diff, linting, output, plan
 from amqpq.cli.addressing import address, pairs
 from amqpq.cli.checks import check
 from amqpq.cli.graph import graph
+from amqpq.cli.migrate import migrate
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
 from amqpq.topology import library, reach, render, schema
 from amqpq.topology.declarations import Declarations, declarations
-from amqpq.transport import blocking, declare, flow
+from amqpq.topology.generations import resolve
+from amqpq.transport import blocking, declare, flow, register
 from amqpq.transport.link import Link
 
 _MARKS = {"created": "+", "present": "=", "bound": "=", "failed": "!"}
@@ -40,6 +42,7 @@ topology.add_command(check)
 topology.add_command(plan.plan)
 topology.add_command(plan.drift)
 topology.add_command(diff.diff)
+topology.add_command(migrate)
 
 
 def _counted(number: int, noun: str) -> str:
@@ -185,6 +188,10 @@ def apply(
     )
     try:
         connection = link.connection(timeout)
+        generations = register.look_now(connection, loaded.project)
+        wanted = resolve(wanted, generations)
+        for name in [name for name, home in generations.homes.items() if home.moving]:
+            click.echo(f"queue {name} is being migrated, and left as it is", err=True)
         on_step = None if as_json else _print_step
         applied = flow.run(declare.apply(connection.channel, wanted, on_step=on_step), timeout)
     finally:

@@ -7,7 +7,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from amqpq.clock import SYSTEM_CLOCK, Clock
@@ -26,7 +26,8 @@ from amqpq.errors import (
     OutcomeUnknown,
     TransportError,
 )
-from amqpq.transport import flow
+from amqpq.topology.generations import Generations
+from amqpq.transport import flow, register
 from amqpq.transport.interface import Channel, Connection, Flow
 from amqpq.types import Publication
 
@@ -133,6 +134,7 @@ class Desk:
         self._connection = connection
         self._way = Way(project)
         self._targets: dict[str, bool] = {}
+        self._generations: Generations | None = None
         self._clock = clock
         self._stop = stop or threading.Event()
 
@@ -324,7 +326,7 @@ class Desk:
                 _spare([letter], source)
                 continue
             tally.ids.add(letter.id)
-            planned = sending.plan.plan(letter, now)
+            planned = self._at_home(sending.plan.plan(letter, now))
             if not isinstance(planned, Stays) and not self._is_there(planned.routing_key):
                 target = planned.routing_key
                 planned = Stays(f"queue {target!r} is missing; `amqpq topology apply` creates what the file declares")
@@ -377,6 +379,14 @@ class Desk:
         self._run(returning.move(moving, self._way, copies))
         self._check_held(moving)
         tally.sent.update(publication.routing_key for _, publication in chosen)
+
+    def _at_home(self, planned: Publication | Stays) -> Publication | Stays:
+        """Return a copy as it has to be addressed: the broker moves it to a queue by that one's name, and it may have moved."""
+        if isinstance(planned, Stays):
+            return planned
+        if self._generations is None:
+            self._generations = register.look_now(self._connection, self._way.project)
+        return replace(planned, routing_key=self._generations.current(planned.routing_key))
 
     def _is_there(self, queue: str) -> bool:
         """Whether a target exists; asked once. One that goes later keeps its copies on the way until it is back."""

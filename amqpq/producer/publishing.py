@@ -37,7 +37,7 @@ from amqpq.replies.mailbox import ignore
 from amqpq.replies.session import Lane, Session
 from amqpq.transport import failures
 from amqpq.transport.interface import Channel, Connection, Flow, Pending
-from amqpq.types import Fate, Outcome
+from amqpq.types import Fate, Outcome, Publication
 
 logger = log.logger(log.PRODUCER)
 
@@ -55,12 +55,19 @@ class Sending:
     plan: Plan
     slot: Slot | None = None
     """Where its direct reply will arrive."""
+    way: Publication | None = None
+    """The message as it has to be published now, where that is not as planned: its queue may have moved."""
     written: bool = False
     """Whether an attempt wrote it and never learnt what became of it."""
     done: bool = False
     """Whether the broker confirmed it."""
     error: AmqpqError | None = None
     """Why it was refused for good."""
+
+    @property
+    def publication(self) -> Publication:
+        """What is published."""
+        return self.way or self.plan.publication
 
 
 def submit(session: Session, sending: Sending) -> Flow[None]:
@@ -74,15 +81,16 @@ def submit(session: Session, sending: Sending) -> Flow[None]:
     """
     yield from _until_unblocked(session.connection, sending)
     plan = sending.plan
+    sending.way = yield from session.ways.address(plan.publication)
     if sending.slot is not None:
         channel = session.direct.expect(sending.slot)
-        yield from _publish(session.connection, channel, sending)
+        yield from _publish_or_follow(session, channel, sending)
         return
     lane = session.take()
     clean = False
     try:
         declared = lane.channel.declare_queue(plan.reply_queue) if plan.reply_queue is not None else None
-        yield from _publish(session.connection, lane.channel, sending, declared)
+        yield from _publish_or_follow(session, lane.channel, sending, declared)
         clean = True
     except (Unroutable, Nacked):
         if plan.reply_queue is not None:
@@ -96,10 +104,24 @@ def submit(session: Session, sending: Sending) -> Flow[None]:
         session.give(lane, clean=clean)
 
 
+def _publish_or_follow(
+    session: Session, channel: Channel, sending: Sending, declared: Pending[Any] | None = None
+) -> Flow[None]:
+    """Publish; once more, another way, where the broker returned it because its queue has moved."""
+    try:
+        yield from _publish(session.connection, channel, sending, declared)
+    except Unroutable:
+        other = yield from session.ways.after_return(sending.publication)
+        if other is None:
+            raise
+        sending.way, sending.error = other, None
+        yield from _publish(session.connection, channel, sending)
+
+
 def _publish(
     connection: Connection, channel: Channel, sending: Sending, declared: Pending[Any] | None = None
 ) -> Flow[None]:
-    pending = channel.publish((sending.plan.publication,))
+    pending = channel.publish((sending.publication,))
     try:
         if declared is not None:
             ignore(pending)
@@ -158,7 +180,7 @@ def _unconfirmed(connection: Connection, sending: Sending) -> PublishError:
 def verdict(sending: Sending, outcome: Outcome) -> None:
     """Note what the broker said about a message; an unknown fate leaves it undecided."""
     plan = sending.plan
-    publication = plan.publication
+    publication = sending.publication
     target = f"exchange {publication.exchange!r} with key {publication.routing_key!r}"
     if outcome.fate is Fate.CONFIRMED:
         sending.done = True
@@ -232,11 +254,13 @@ def _submit_chunk(session: Session, chunk: Sequence[Sending]) -> Flow[None]:
         for pending in declared:
             yield pending
         # One channel per kind of reply, so that messages reach each queue in the order of the batch.
-        yield from _publish_chunk(session.connection, lanes[0].channel, [each for each in chunk if each.slot is None])
+        for each in chunk:
+            each.way = yield from session.ways.address(each.plan.publication)
+        yield from _publish_chunk(session, lanes[0].channel, [each for each in chunk if each.slot is None])
         direct = [each for each in chunk if each.slot is not None]
         channels = [session.direct.expect(each.slot) for each in direct if each.slot is not None]
         if channels:
-            yield from _publish_chunk(session.connection, channels[-1], direct)
+            yield from _publish_chunk(session, channels[-1], direct)
         clean = yield from _delete_queues(session, lanes, [each for each in with_queue if each.error is not None])
     except BaseException as error:
         if not isinstance(error, Exception):
@@ -255,10 +279,23 @@ def _withdraw(lanes: Sequence[Lane], sendings: Sequence[Sending]) -> None:
             ignore(lanes[number % len(lanes)].channel.delete_queue(each.plan.reply_queue.name))
 
 
-def _publish_chunk(connection: Connection, channel: Channel, sendings: Sequence[Sending]) -> Flow[None]:
+def _publish_chunk(session: Session, channel: Channel, sendings: Sequence[Sending]) -> Flow[None]:
+    """Publish; and once more, another way, those that the broker returned because their queue has moved."""
+    yield from _publish_all(session.connection, channel, sendings)
+    followed: list[Sending] = []
+    for each in sendings:
+        if isinstance(each.error, Unroutable):
+            other = yield from session.ways.after_return(each.publication)
+            if other is not None:
+                each.way, each.error = other, None
+                followed.append(each)
+    yield from _publish_all(session.connection, channel, followed)
+
+
+def _publish_all(connection: Connection, channel: Channel, sendings: Sequence[Sending]) -> Flow[None]:
     if not sendings:
         return
-    pending = channel.publish([each.plan.publication for each in sendings])
+    pending = channel.publish([each.publication for each in sendings])
     try:
         outcomes = yield pending
     except OperationTimeout:

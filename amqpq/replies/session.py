@@ -13,6 +13,7 @@ from typing import Final
 from amqpq.replies.direct import DirectReplies
 from amqpq.replies.mailbox import ignore
 from amqpq.transport.interface import Channel, Connection
+from amqpq.transport.ways import Ways
 
 IDLE_CHANNELS: Final = 64
 """Channels kept for the next user. Opening one costs a round trip; an idle one costs the broker about 30 KB."""
@@ -45,6 +46,7 @@ class Session:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.direct = DirectReplies(connection)
+        self.ways = Ways(connection)
         self._idle: list[Lane] = []
         self._lock = threading.Lock()
 

@@ -31,6 +31,7 @@ from amqpq.retry import Retry
 from amqpq.task import Request, Task, current_request
 from amqpq.topology import reach
 from amqpq.topology.delays import came_down, no_ladder
+from amqpq.topology.generations import ingress_name, is_generation
 from amqpq.worker import life
 from amqpq.worker.again import Again, Attempts, retries_of
 from amqpq.worker.deadletter import crashes_of
@@ -216,13 +217,17 @@ class Executor:
         """Return how the message came, to be held against the route it was signed for; None where that would mislead.
 
         The broker rewrites both when it dead-letters. And what was put back into its own queue (after a crash, or from
-        the dead letters) came through the default exchange, what was delayed through an exchange of the ladder: that is
-        fine if its signed route leads to this queue anyway.
+        the dead letters) came through the default exchange or the queue's ingress, what was delayed through an exchange of
+        the ladder: that is fine if its signed route leads to this queue anyway.
         """
         if self._topology.is_dead_letter(work.queue):
             return None
         signed_for = work.properties.headers.get(ROUTE)
-        moved = (work.exchange, work.routing_key) == ("", work.queue) or came_down(self._topology, work.exchange)
+        moved = (
+            (work.exchange == "" and is_generation(work.queue, work.routing_key))
+            or work.exchange == ingress_name(work.queue)
+            or came_down(self._topology, work.exchange)
+        )
         if not moved or not isinstance(signed_for, str):
             return work.exchange, work.routing_key
         exchange, _, key = signed_for.partition("/")

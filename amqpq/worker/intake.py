@@ -1,5 +1,8 @@
 """The worker's subscriptions: one tap per queue, opened again whenever it ends. No deaf worker.
 
+A queue of the file may live in another one on the broker, and in two while it moves (`amqpq.topology.generations`). There is a
+line for each of those; for everybody else they are the one queue of the file.
+
 Each queue's subscription has its place on the table `states.SUBSCRIPTION`. Everything that can end it arrives as one event,
 the end of its tap: a cancel by the broker, a channel error, a lost connection. Then there are two ways on: the tap is opened
 again (at once after a reconnect, else after a growing pause), or the worker ends with an error, because a queue that stays
@@ -20,6 +23,7 @@ from typing import Any, Final, Protocol
 from amqpq.consumer import Tap
 from amqpq.errors import AccessRefused, AmqpqError, ConnectionLost, ObjectNotFound
 from amqpq.log import WORKER
+from amqpq.topology.generations import NOTHING_MOVED, Generations
 from amqpq.transport.interface import Channel, Connection, Pending
 from amqpq.types import Delivery, QueueSpec, QueueState, Table
 from amqpq.worker.lane import Lane
@@ -58,9 +62,10 @@ class Owner(Protocol):
 
 @dataclass(slots=True)
 class _Line:
-    """What is known of one queue's subscription."""
+    """What is known of one queue's subscription; `source` is its name on the broker."""
 
     queue: str
+    source: str
     position: Position = field(default_factory=lambda: Position(SUBSCRIPTION))
     tap: Tap | None = None
     timer: Timer | None = None
@@ -70,7 +75,7 @@ class _Line:
     received: int = 0
     """Deliveries of the tap when the broker was last asked."""
     extra: bool = False
-    """It was added while the worker ran; without it the worker goes on."""
+    """It was added while the worker ran, or is one of two generations; without it the worker goes on."""
 
 
 class Intake:
@@ -82,7 +87,7 @@ class Intake:
         lane: The connection.
         owner: Gets the deliveries.
         reactor: The loop's.
-        ask_for: Returns the arguments of the subscription to a queue.
+        ask_for: Returns the arguments of the subscription to a queue, given its name in the file and on the broker.
         one_at_a_time: Queues that deliver to one consumer only, so that another one may well get nothing.
     """
 
@@ -93,10 +98,12 @@ class Intake:
         lane: Lane,
         owner: Owner,
         reactor: Reactor,
-        ask_for: Callable[[str, Connection], Table] = lambda _queue, _connection: {},
+        ask_for: Callable[[str, str, Connection], Table] = lambda _queue, _source, _connection: {},
         one_at_a_time: Collection[str] = (),
     ) -> None:
-        self._lines = {queue: _Line(queue) for queue in queues}
+        self._lines = {queue: _Line(queue, queue) for queue in queues}
+        self._added: set[str] = set()
+        self._generations = NOTHING_MOVED
         self._prefetch = prefetch
         self._ask_for = ask_for
         self._one_at_a_time = frozenset(one_at_a_time)
@@ -112,13 +119,13 @@ class Intake:
 
     @property
     def lines(self) -> dict[str, bool]:
-        """Which queue is consumed right now."""
-        return {queue: line.position.state == "consuming" for queue, line in self._lines.items()}
+        """Which queue is consumed right now, by its name on the broker."""
+        return {source: line.position.state == "consuming" for source, line in self._lines.items()}
 
     @property
     def queues(self) -> tuple[str, ...]:
         """The queues that are consumed, or will be again."""
-        return tuple(self._lines)
+        return tuple(dict.fromkeys(line.queue for line in self._lines.values()))
 
     @property
     def paused(self) -> bool:
@@ -164,18 +171,41 @@ class Intake:
 
     def add(self, queue: str) -> bool:
         """Consume one more queue; False where it is consumed already."""
-        if queue in self._lines:
+        if queue in self.queues:
             return False
-        line = self._lines[queue] = _Line(queue, extra=True)
-        self._open(line)
+        self._added.add(queue)
+        self._align(queue)
         return True
 
     def remove(self, queue: str) -> bool:
         """Stop consuming a queue; what came from it can still be settled. False where it is not consumed."""
-        line = self._lines.pop(queue, None)
-        if line is not None:
+        gone = [line for line in self._lines.values() if line.queue == queue]
+        for line in gone:
+            del self._lines[line.source]
             self._retire(line)
-        return line is not None
+        return bool(gone)
+
+    def follow(self, generations: Generations) -> None:
+        """Consume every queue where it lives by this record."""
+        self._generations = generations
+        if not self._over:
+            for queue in self.queues:
+                self._align(queue)
+
+    def _align(self, queue: str) -> None:
+        """Have a line for each physical queue of one of the file, and no other."""
+        sources = self._generations.consumed(queue)
+        for line in [each for each in self._lines.values() if each.queue == queue and each.source not in sources]:
+            del self._lines[line.source]
+            self._retire(line)
+            logger.info("not consuming %s any more: %s has moved", line.source, queue, extra={"amqpq_queue": queue})
+        for source in sources:
+            known = self._lines.get(source)
+            line = known or _Line(queue, source)
+            line.extra = queue in self._added or len(sources) > 1
+            if known is None:
+                self._lines[source] = line
+                self._open(line)
 
     def pause(self) -> None:
         """Stop consuming until `resume`; what is here can still be settled."""
@@ -183,7 +213,7 @@ class Intake:
             return
         self._paused = True
         for line in list(self._lines.values()):
-            self._lines[line.queue] = _Line(line.queue, extra=line.extra)
+            self._lines[line.source] = _Line(line.queue, line.source, extra=line.extra)
             self._retire(line)
 
     def resume(self) -> None:
@@ -209,14 +239,14 @@ class Intake:
 
     def subscribed(self, tap: Tap) -> None:
         """Note that a queue is consumed."""
-        line = self._lines.get(tap.queue)
+        line = self._lines.get(tap.source)
         if tap in self._retired:
             tap.cancel()  # it was let go before the broker had answered
         if line is None or line.tap is not tap or self._over or line.position.state == "renewing":
             return
         line.position.move("subscribed")
         if line.failures:
-            logger.info("consuming %s again", tap.queue, extra={"amqpq_queue": tap.queue})
+            logger.info("consuming %s again", tap.source, extra={"amqpq_queue": tap.queue})
         line.failures = 0
         line.missing_since = None
         if self.complete:
@@ -227,7 +257,7 @@ class Intake:
         self._owner.orphaned(tap)
         if tap in self._retired:
             self._retired.remove(tap)
-        line = self._lines.get(tap.queue)
+        line = self._lines.get(tap.source)
         if self._over or line is None or line.tap is not tap:
             return
         line.tap = None
@@ -244,7 +274,7 @@ class Intake:
         remedy = "; `amqpq topology apply` creates it" if isinstance(reason, ObjectNotFound) else ""
         logger.warning(
             "not consuming %s: %s%s; trying again in %.1f s",
-            tap.queue, why, remedy, pause, extra={"amqpq_queue": tap.queue},
+            tap.source, why, remedy, pause, extra={"amqpq_queue": tap.queue},
         )  # fmt: skip
         line.timer = self._reactor.call_later(pause, lambda: self._reopen(line))
 
@@ -259,9 +289,9 @@ class Intake:
             line.timer = None
         line.silent = 0
         line.position.move("open")
-        arguments = self._ask_for(line.queue, connection)
+        arguments = self._ask_for(line.queue, line.source, connection)
         line.received = 0
-        tap = line.tap = Tap(line.queue, self._prefetch, self, self._reactor.post, arguments)
+        tap = line.tap = Tap(line.queue, self._prefetch, self, self._reactor.post, arguments, line.source)
         tap.open(connection)
 
     def _reopen(self, line: _Line) -> None:
@@ -278,10 +308,10 @@ class Intake:
             return False
         line.position.move("starved")
         if line.extra:
-            del self._lines[line.queue]
-            logger.error("not consuming %s any more, which was added while the worker ran: %s", line.queue, reason)
+            del self._lines[line.source]
+            logger.error("not consuming %s any more, which was added while the worker ran: %s", line.source, reason)
             return True
-        self._owner.starved(f"queue {line.queue!r} cannot be consumed since {MISSING_SECONDS:g} s: {reason}")
+        self._owner.starved(f"queue {line.source!r} cannot be consumed since {MISSING_SECONDS:g} s: {reason}")
         return True
 
     def _watch(self) -> None:
@@ -301,7 +331,7 @@ class Intake:
             elif state == "subscribing":
                 self._suspect(line, "has not answered our subscription")
             elif state == "renewing":
-                self._lane.renew(f"the channel of queue {line.queue} does not even close")
+                self._lane.renew(f"the channel of queue {line.source} does not even close")
             elif state == "consuming" and line.tap is not None and self._asks_broker:
                 self._ask(line, line.tap, connection)
 
@@ -311,7 +341,7 @@ class Intake:
             channel = connection.channel()
         except ConnectionLost:
             return  # the end of the tap is on its way
-        answer: Pending[QueueState] = channel.declare_queue(QueueSpec(line.queue), passive=True)
+        answer: Pending[QueueState] = channel.declare_queue(QueueSpec(line.source), passive=True)
         answer.add_done_callback(lambda done: self._reactor.post(self._told, (line, tap, channel, done)))
 
     def _told(self, told: tuple[_Line, Tap, Channel, Pending[Any]]) -> None:
@@ -342,5 +372,5 @@ class Intake:
         line.silent += 1
         if line.silent >= DEAF_COUNT and line.tap is not None:
             line.position.move("deaf")
-            logger.error("queue %s %s; subscribing again", line.queue, what, extra={"amqpq_queue": line.queue})
+            logger.error("queue %s %s; subscribing again", line.source, what, extra={"amqpq_queue": line.queue})
             line.tap.close()

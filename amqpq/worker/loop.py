@@ -30,12 +30,14 @@ from amqpq.consumer import Tap
 from amqpq.errors import Replayed
 from amqpq.log import WORKER
 from amqpq.security.replay import SeenIds
+from amqpq.topology.generations import Generations
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery, Table
 from amqpq.worker import timeouts
 from amqpq.worker.autoscale import Scale, Sizing
 from amqpq.worker.control import ControlPlan, Inside, Office
 from amqpq.worker.deadletter import Place
+from amqpq.worker.follower import Follower
 from amqpq.worker.gate import Gate
 from amqpq.worker.herald import Herald
 from amqpq.worker.host import Host
@@ -88,6 +90,8 @@ class LoopPlan:
     scale: Scale | None = None
     hard_limits: tuple[float | None, ...] = (None,)
     """Of every task that may come, seconds; None is a task without."""
+    generations: Generations | None = None
+    """Where the queues live; None where nobody is to follow that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,25 +128,20 @@ class Loop:
         self._jobs = Jobs(parts.reactor.monotonic)
         self._seen = SeenIds(topology.security.replay_window_seconds, parts.reactor.monotonic)
         self._outlet = Outlet(parts.publishing, parts.reactor)
-        self._settler = Settler(
-            Surroundings(
-                topology,
-                self._jobs,
-                self._outlet,
-                parts.reactor,
-                plan.place,
-                self.counts,
-                parts.clock.time,
-                parts.herald,
-            ),
-            self._seen,
-        )
-        self.gate = Gate(parts.host, parts.consuming, parts.reactor, plan.prefetch, self._settler.put_off)
-        self._waiting = Waiting(self.gate)
         single = [name for name, queue in topology.queues.items() if queue.single_active]
         self._intake = Intake(
             plan.queues, plan.prefetch, parts.consuming, self, parts.reactor, self._ask_for, one_at_a_time=single
         )
+        self._follower = Follower(topology, plan.generations, parts.reactor, self._intake.follow)
+        self._settler = Settler(
+            Surroundings(
+                topology, self._jobs, self._outlet, parts.reactor, plan.place, self.counts, parts.clock.time,
+                parts.herald, self._follower.address,
+            ),
+            self._seen,
+        )  # fmt: skip
+        self.gate = Gate(parts.host, parts.consuming, parts.reactor, plan.prefetch, self._settler.put_off)
+        self._waiting = Waiting(self.gate)
         self._verdicts = Verdicts(parts.host.codec)
         self._suspects = Suspects(self._jobs, self._settler.conclude, self._verdicts.poisonous, parts.reactor)
         self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)
@@ -299,6 +298,7 @@ class Loop:
 
     def _can_consume(self, connection: Connection) -> None:
         self._office.consuming_on(connection)
+        self._follower.open(connection)
         self._begin()
         self.gate.connected()
 
@@ -310,21 +310,20 @@ class Loop:
             self._position.move("ready")
             self._intake.open()
 
-    def _ask_for(self, queue: str, connection: Connection) -> Table:
+    def _ask_for(self, queue: str, source: str, connection: Connection) -> Table:
         """Ask the broker for the patience that the tasks need, where it can be asked."""
         waves = math.ceil(self._intake.prefetch / max(1, self._pool.size))
-        version = connection.server.version_tuple
-        return timeouts.consumer_arguments(
-            self._parts.host.topology.queues[queue], self._plan.hard_limits, waves, version
-        )
+        found, version = self._follower.queue(queue, source), connection.server.version_tuple
+        return timeouts.consumer_arguments(found, self._plan.hard_limits, waves, version)
 
     def _patience(self, queue: str) -> float | None:
         """Return the seconds after which the broker takes a delivery of this queue back, as far as is known."""
         connection, topology = self._parts.consuming.connection, self._parts.host.topology
         if connection is None:
             return None
-        asked = self._ask_for(queue, connection).get(timeouts.ARGUMENT)
-        known = timeouts.patience_of(topology.queues[queue], topology, connection.server.version_tuple)
+        found = self._follower.queue(queue, source := self._follower.generations.current(queue))
+        asked = self._ask_for(queue, source, connection).get(timeouts.ARGUMENT)
+        known = timeouts.patience_of(found, topology, connection.server.version_tuple)
         return known if asked is None else asked / 1000
 
     def _complain_when_blocked(self) -> None:

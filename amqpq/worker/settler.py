@@ -73,6 +73,8 @@ class Surroundings:
     now: Callable[[], float]
     """Seconds since the epoch."""
     herald: Herald = field(default_factory=Herald)
+    address: Callable[[Publication], Publication] = lambda publication: publication
+    """Returns a publication for a queue by its name as it has to be published: the queue may have moved."""
 
 
 class Observer(Protocol):
@@ -190,7 +192,7 @@ class Settler:
 
     def _publish(self, job: Job, step: Step) -> None:
         self._keys.append((job, step))
-        self._publications.append(self._publication(job, step))
+        self._publications.append(self._around.address(self._publication(job, step)))
 
     def _publication(self, job: Job, step: Step) -> Publication:
         finished = job.finished

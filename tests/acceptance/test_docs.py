@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path.relative_to(ROOT) for path in [*ROOT.glob("docs/**/*.md"), ROOT / "README.md"])
 BLOCK = re.compile(r"^```(?P<language>\w+)(?: (?P<file>[\w./-]+))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 RUNNABLE = ("python", "console", "yaml")
-PAGE_TIMEOUT_SECONDS = 120
+PAGE_TIMEOUT_SECONDS = 240
+"""The page on migrations waits a minute, until every producer has heard of one."""
 
 
 def script_of(page: str, folder: Path) -> str | None:

@@ -355,17 +355,17 @@ def test_a_project_name_that_is_none_is_refused() -> None:
 
 
 def test_everything_else_in_definitions_is_said() -> None:
-    """Policies with what they set, shovels, users: nothing disappears."""
+    """Shovels, users, what operators set: nothing disappears; policies have a place in the file."""
     policy = {"name": "ha", "pattern": "^q", "apply-to": "queues", "priority": 2, "definition": {"max-length": 5}}
     parameters = [{"component": "shovel", "name": "s"}, {"component": "operator_policy", "name": "guard"}]
     result = imported(queues=[queue("q")], policies=[policy], parameters=parameters, users=[{}], permissions=[{}, {}])
     text = "\n".join(said(result))
-    assert "left out: policy 'ha': queues matching '^q', priority 2: max-length=5; TOP000 not built yet" in text
     assert "left out: shovel parameter 's'" in text
     assert "left out: operator policy 'guard'" in text
     assert "1 user: " in text
     assert "2 permissions: " in text
-    assert "# - left out: policy 'ha'" in result.text
+    assert "# - left out: shovel parameter 's'" in result.text
+    assert result.tree["policies"]["ha"]["definition"] == {"max-length": 5}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from amqpq.deadletters.planning import Return
 from amqpq.errors import ChannelClosed, ConnectionLost, LocalError, ObjectNotFound, ResourceLocked
 from amqpq.testing.memory import MemoryBroker
 from amqpq.testing.memory.channel import MemoryChannel
-from amqpq.transport import flow
+from amqpq.topology.generations import NOTHING_MOVED, Home
+from amqpq.transport import flow, register
 from amqpq.transport.interface import Channel, Flow
 from amqpq.types import Properties, Publication, QueueSpec
 
@@ -157,6 +158,17 @@ def test_what_no_queue_takes_stays(broker: MemoryBroker) -> None:
     Desk(broker.connect()).send_back(DEAD, ALL, Sending(Return((), to="gone")), tally)
     assert bodies(broker, "dead") == list(range(100))
     assert tally.stayed == {"queue 'gone' is missing; `amqpq topology apply` creates what the file declares": 100}
+
+
+def test_what_is_sent_back_goes_where_its_queue_lives(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that has moved is called otherwise on the broker, and a copy is moved to it by that name."""
+    homes = NOTHING_MOVED.with_home("default", Home("default.g2", ("default.g2",), ingress=True))
+    monkeypatch.setattr(register, "look_now", lambda _connection, _project: homes)
+    answer(broker.connect().channel().declare_queue(QueueSpec("default.g2")))
+    tally = Tally()
+    Desk(broker.connect()).send_back(DEAD, ALL, BACK, tally)
+    assert tally.sent == {"default.g2": 100}
+    assert bodies(broker, "default.g2") == list(range(100))
 
 
 def test_after_a_lost_connection_nothing_is_lost(broker: MemoryBroker) -> None:
