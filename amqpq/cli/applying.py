@@ -19,9 +19,9 @@ from amqpq.provision.apply import Applier, Outcome
 from amqpq.provision.look import Eyes, look
 from amqpq.provision.plan import Plan
 from amqpq.provision.steps import Step
-from amqpq.provision.wanted import wanted
+from amqpq.provision.wanted import wanted_there
 from amqpq.topology.model import Policy, Topology
-from amqpq.transport import flow
+from amqpq.transport import flow, register
 from amqpq.transport.declare import Applied
 
 
@@ -35,7 +35,7 @@ def apply_plan(loaded: Topology, file: Path, *, as_json: bool, timeout: float) -
     kept = _read(file, loaded)
     with eyes(loaded, kept["observed"]["level"], timeout) as seeing:
         flow.run(journal.lock(seeing.connection.channel(), loaded.project), timeout)
-        target = wanted(loaded)
+        target = wanted_there(loaded, register.look_now(seeing.connection, loaded.project))
         seen = look(seeing, target)
         now = plans.plan(loaded, target, seen.observed, seen.manifest)
         _refuse_stale(kept, now)
@@ -126,7 +126,7 @@ def _refuse_stale(kept: dict[str, Any], now: Plan) -> None:
 
 def _left(loaded: Topology, seeing: Eyes) -> Plan:
     """Look once more: what is different after all steps."""
-    target = wanted(loaded)
+    target = wanted_there(loaded, register.look_now(seeing.connection, loaded.project))
     seen = look(seeing, target)
     return plans.plan(loaded, target, seen.observed, seen.manifest)
 

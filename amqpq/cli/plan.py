@@ -17,9 +17,9 @@ from amqpq.provision import plan as plans
 from amqpq.provision import text
 from amqpq.provision.look import Eyes, look
 from amqpq.provision.plan import Plan
-from amqpq.provision.wanted import wanted
+from amqpq.provision.wanted import wanted_there
 from amqpq.topology.model import Topology
-from amqpq.transport import blocking
+from amqpq.transport import blocking, register
 from amqpq.transport.link import Link
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -145,7 +145,7 @@ def eyes(loaded: Topology, observe: str, timeout: float) -> Iterator[Eyes]:
 
 def planned(loaded: Topology, seeing: Eyes) -> Plan:
     """Look at the broker, and plan; what could not be seen is said on standard error."""
-    target = wanted(loaded)
+    target = wanted_there(loaded, register.look_now(seeing.connection, loaded.project))
     seen = look(seeing, target)
     if seen.remark:
         click.echo(seen.remark, err=True)

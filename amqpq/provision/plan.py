@@ -94,7 +94,7 @@ def plan(topology: Topology, wanted: Wanted, observed: Observed, manifest: Manif
             Change("broker", "journal", Action.INFO, because=because, remedy="an apply of this plan goes on"),
         )
     steps = tuple(_steps(wanted, observed, changes))
-    rehearsal = rehearse(topology, observed, steps)
+    rehearsal = rehearse(topology, observed, steps, wanted.generations)
     return Plan(
         project=wanted.project,
         environment=wanted.environment,

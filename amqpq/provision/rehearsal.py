@@ -15,6 +15,7 @@ from amqpq.provision.effective import ALTERNATE, applied, effective
 from amqpq.provision.observed import Observed, SeenPolicy, identity
 from amqpq.provision.steps import Step
 from amqpq.topology.expected import PublishCheck
+from amqpq.topology.generations import NOTHING_MOVED, Generations, ingress_name
 from amqpq.topology.model import Topology
 from amqpq.topology.routing import Router
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, Table
@@ -99,15 +100,18 @@ def _with_alternate(spec: ExchangeSpec, policies: Sequence[SeenPolicy]) -> Excha
     return replace(spec, arguments={**spec.arguments, ALTERNATE: holds.value})
 
 
-def rehearse(topology: Topology, observed: Observed, steps: Sequence[Step]) -> Rehearsal:
+def rehearse(
+    topology: Topology, observed: Observed, steps: Sequence[Step], generations: Generations = NOTHING_MOVED
+) -> Rehearsal:
     """Walk the steps.
 
     Args:
         topology: Whose checks must hold.
         observed: Where the walk begins.
         steps: What is done, in order.
+        generations: Where queues live that have moved; checks go on naming them as the file does.
     """
-    probes = _probes(topology)
+    probes = _probes(topology, generations)
     if not probes or not steps:
         return Rehearsal()
     if observed.bindings is None:
@@ -168,7 +172,7 @@ def _touches(step: Step, exchanges: frozenset[str]) -> bool:
     return step.operation not in {"exchange", "queue"}
 
 
-def _probes(topology: Topology) -> list[Probe]:
+def _probes(topology: Topology, generations: Generations) -> list[Probe]:
     found = []
     for check in topology.checks:
         if not isinstance(check, PublishCheck):
@@ -179,8 +183,11 @@ def _probes(topology: Topology) -> list[Probe]:
             route = topology.route_for(check.task)
             exchange, key = route.exchange, route.routing_key(check.task, check.arguments)
             words = f"task {check.task}"
+        if not exchange and generations.has_ingress(key):
+            exchange = ingress_name(key)  # as producers do
         exactly = check.exactly or not check.reaches
-        found.append(Probe(words, exchange, key, _Headers(check.headers), frozenset(check.reaches), exactly))
+        reaches = frozenset(generations.current(name) for name in check.reaches)
+        found.append(Probe(words, exchange, key, _Headers(check.headers), reaches, exactly))
     return found
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from amqpq.errors import LocalError
 from amqpq.provision.observed import SeenPolicy, fingerprint
 from amqpq.topology.declarations import Declarations, declarations
+from amqpq.topology.generations import NOTHING_MOVED, Generations, resolve
 from amqpq.topology.model import Topology
 from amqpq.types import ExchangeSpec, QueueSpec
 
@@ -24,6 +26,8 @@ class Wanted:
     expected_queues: Mapping[str, QueueSpec]
     policies: Mapping[str, SeenPolicy] = field(default_factory=dict)
     may_delete: bool = False
+    generations: Generations = NOTHING_MOVED
+    """Where queues live that have moved; `queues` and `declarations` have them by their physical names."""
 
     def fingerprint(self) -> str:
         """Return a hash that is the same for the same target; no address and no secret is part of it."""
@@ -35,6 +39,21 @@ class Wanted:
 
 def _text(value: object) -> str:
     return repr(value)
+
+
+def wanted_there(topology: Topology, generations: Generations) -> Wanted:
+    """Return what a topology wants of a broker where queues have moved: those under the names that they have there.
+
+    Raises:
+        LocalError: A queue is being migrated: what is there now is neither as before nor as it will be.
+    """
+    moving = [name for name, home in generations.homes.items() if home.moving]
+    if moving:
+        raise LocalError(
+            f"queue {moving[0]!r} is being migrated; `amqpq topology migrate status` says how far it is, and `finish`, `resume` "
+            "or `abort` comes first"
+        )
+    return replace(wanted(topology, resolve(declarations(topology), generations)), generations=generations)
 
 
 def wanted(topology: Topology, found: Declarations | None = None) -> Wanted:

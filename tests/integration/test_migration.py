@@ -11,11 +11,14 @@ import pytest
 from amqpq import config, topology
 from amqpq.errors import ConfigurationError, LocalError, ResourceLocked
 from amqpq.management import Management, endpoint
+from amqpq.provision import plan as plans
 from amqpq.provision import preflight
 from amqpq.provision.broker_facts import ManagementFacts
+from amqpq.provision.look import Eyes, look
 from amqpq.provision.migrating import Migrator, Patience, Undecided
 from amqpq.provision.migration import Step, abort
 from amqpq.provision.preflight import Wish
+from amqpq.provision.wanted import wanted_there
 from amqpq.topology import Topology
 from amqpq.topology.declarations import declarations
 from amqpq.topology.generations import resolve
@@ -139,13 +142,24 @@ def test_an_apply_afterwards_changes_nothing(place: Place) -> None:
     """The file with the new type, applied after the migration, finds everything there."""
     migrator = place.migrator()
     migrator.go(begin(place, migrator))
-    wanted = resolve(declarations(place.quorum), migrator.read())
-    applied = flow.run(declare.apply(place.connection.channel, wanted), 60)
+    resolved = resolve(declarations(place.quorum), migrator.read())
+    applied = flow.run(declare.apply(place.connection.channel, resolved), 60)
     declare.demand(applied)
     assert not [step for step in applied if step.result == "created"]
     place.publish(0, 3)
     assert len(place.bodies("orders.g2")) == 3
     assert preflight.examine(place.quorum, Wish("orders"), migrator, place.connection, place.facts).migration is None
+
+
+def test_a_plan_afterwards_finds_nothing_to_do(place: Place) -> None:
+    """Queues, exchanges and bindings are as the file and the record say together."""
+    migrator = place.migrator()
+    migrator.go(begin(place, migrator))
+    eyes = Eyes(place.connection, config.addresses(place.quorum)[0].vhost, place.management)
+    target = wanted_there(place.quorum, migrator.read())
+    seen = look(eyes, target)
+    made = plans.plan(place.quorum, target, seen.observed, seen.manifest)
+    assert [(change.action, change.address) for change in made.changes] == []
 
 
 @pytest.mark.parametrize("step", [Step.FEED, Step.ARM, Step.SETTLE, Step.DRAIN])
@@ -249,6 +263,8 @@ def test_the_command_line_tells_what_it_does(vhost_url: str, broker_server: Brok
     assert "every message reaches orders.g2, and orders is drained" in said
     assert "step drain" in migrate("status").done()
     assert "is being migrated" in migrate("orders").refused()
+    planned = amqpq(tmp_path, "topology", "plan", broker=vhost_url, extra=extra)
+    assert "queue 'orders' is being migrated" in planned.refused()
     left = amqpq(tmp_path, "topology", "apply", broker=vhost_url, extra=extra)
     assert "is being migrated, and left as it is" in left.err
     assert "orders lives in orders" in migrate("abort", "--quiet", "1s").done()
