@@ -199,7 +199,9 @@ def _overruled(wanted: Wanted, observed: Observed) -> Iterator[Change]:
     for word, kind, name, arguments in objects:
         if word == "queue" and name in observed.queues and observed.queues[name].type != kind:
             continue  # it has to move first
-        for key, says, holds in properties.overruled(kind, name, arguments, own, policies, operators):
+        for key, says, holds in properties.overruled(
+            kind, name, arguments, own, policies, operators, version=observed.version
+        ):
             operator = holds.source.startswith("operator")
             detail = Detail(key, holds.value, says, Action.ADMIN if operator else Action.FOREIGN)
             remedy = (

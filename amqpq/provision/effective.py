@@ -4,7 +4,8 @@ The rules were read in RabbitMQ 4.3.5 (`rabbit_policy`, `rabbit_classic_queue`, 
 
 * At most one user policy applies to an object: of those whose pattern is found in its name (not anchored), whose `apply-to`
   fits and which hold no key that its type does not know, the one with the highest priority. One operator policy likewise.
-* Time to live, expiry and lengths: the lesser of argument and policy. So an argument can be tightened and never loosened.
+* Time to live, expiry and lengths: the lesser of argument and policy. So an argument can be tightened and never loosened. But
+  on RabbitMQ 3.x the `expires` of a quorum queue is the policy's, even where it is longer (measured on 3.10.8).
 * Dead-letter exchange, key and strategy: the argument. `overflow`: the argument on classic queues, the policy on quorum queues.
 * `delivery-limit`: the lesser; the greater where one is negative (which is: none).
 * Streams: the policy. `alternate-exchange`: the argument.
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from amqpq.provision.observed import SeenPolicy
+from amqpq.topology.versions import Version
 from amqpq.types import Table
 
 Rule: TypeAlias = Literal["least", "argument", "policy", "limit"]
@@ -44,6 +46,14 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
     ("exchange", ALTERNATE): "argument",
 }
 """By type and policy key: who wins."""
+NEWEST: Final[Version] = (4, 3, 0)
+_LEASES_LEAST: Final[Version] = (4, 0, 0)
+
+
+def rule_of(kind: str, key: str, version: Version = NEWEST) -> Rule:
+    """Return who wins on a broker of that version."""
+    return "policy" if (kind, key) == ("quorum", "expires") and version < _LEASES_LEAST else RULES[kind, key]
+
 
 _STREAM_KEYS: Final = frozenset({"max-age", "stream-max-segment-size-bytes", "initial-cluster-size"})
 _QUORUM_KEYS: Final = frozenset(
@@ -119,27 +129,34 @@ _APPLY_TO: Final = {"classic": "classic_queues", "quorum": "quorum_queues", "str
 
 
 def effective(
-    kind: str, arguments: Table, policy: SeenPolicy | None, operator: SeenPolicy | None
+    kind: str,
+    arguments: Table,
+    policy: SeenPolicy | None,
+    operator: SeenPolicy | None,
+    *,
+    version: Version = NEWEST,
 ) -> dict[str, Effective]:
     """Return what holds, by policy key, for all keys that a policy can say and that somebody says."""
     found: dict[str, Effective] = {}
     for of, key in RULES:
         if of != kind:
             continue
-        value = combine(kind, key, arguments.get(argument_name(key)), _merged(key, policy, operator))
+        value = combine(kind, key, arguments.get(argument_name(key)), _merged(key, policy, operator), version=version)
         if value is not None:
             found[key] = value
     return found
 
 
-def combine(kind: str, key: str, argument: Any, by_policy: Effective | None) -> Effective | None:
+def combine(
+    kind: str, key: str, argument: Any, by_policy: Effective | None, *, version: Version = NEWEST
+) -> Effective | None:
     """Return what holds where an argument and the policies say something; either may be None."""
     if argument is None:
         return by_policy
     own = Effective(argument, "argument")
     if by_policy is None:
         return own
-    rule = RULES[kind, key]
+    rule = rule_of(kind, key, version)
     if rule == "policy":
         return by_policy
     if rule == "argument":
@@ -162,7 +179,7 @@ def _merged(key: str, policy: SeenPolicy | None, operator: SeenPolicy | None) ->
     return operators if key == "overflow" or operators.value < user.value else user
 
 
-def policy_can(kind: str, key: str, argument: Any, wanted: Any) -> bool:
+def policy_can(kind: str, key: str, argument: Any, wanted: Any, *, version: Version = NEWEST) -> bool:
     """Whether some policy makes `wanted` hold on an object that has `argument` for good (None: has none).
 
     `wanted` None is: nothing holds. The broker's own default then; only an object without the argument has that.
@@ -171,5 +188,5 @@ def policy_can(kind: str, key: str, argument: Any, wanted: Any) -> bool:
         return False
     if wanted is None:
         return argument is None
-    found = combine(kind, key, argument, Effective(wanted, "policy"))
+    found = combine(kind, key, argument, Effective(wanted, "policy"), version=version)
     return found is not None and found.value == wanted

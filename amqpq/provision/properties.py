@@ -13,6 +13,7 @@ from typing import Any, Final
 from amqpq.provision.changes import Action, Detail
 from amqpq.provision.effective import (
     ALTERNATE,
+    NEWEST,
     RULES,
     Effective,
     applied,
@@ -20,8 +21,10 @@ from amqpq.provision.effective import (
     effective,
     policy_can,
     policy_key,
+    rule_of,
 )
 from amqpq.provision.observed import SeenPolicy
+from amqpq.topology.versions import Version
 from amqpq.types import ExchangeSpec, QueueSpec
 
 QUEUE_TYPE: Final = "x-queue-type"
@@ -54,7 +57,7 @@ def of_queue(
     operators: Sequence[SeenPolicy] | None,
     *,
     whole: bool = True,
-    version: tuple[int, int, int] = (4, 3, 0),
+    version: Version = NEWEST,
 ) -> tuple[Detail, ...]:
     """Return each property that differs, with what it forces.
 
@@ -66,7 +69,7 @@ def of_queue(
         whole: Whether all arguments were seen, or only those that the broker compares.
         version: The broker's.
     """
-    found = _queue_details(wanted, seen, policies, operators, whole=whole)
+    found = _queue_details(wanted, seen, policies, operators, whole=whole, version=version)
     return tuple(_before_4_3(detail) if version < _LIVE_DELIVERY_LIMIT else detail for detail in found)
 
 
@@ -86,6 +89,7 @@ def _queue_details(
     operators: Sequence[SeenPolicy] | None,
     *,
     whole: bool,
+    version: Version,
 ) -> Iterator[Detail]:
     kind = kind_of(seen)
     for key in ("durable", "auto_delete", "exclusive"):
@@ -107,7 +111,8 @@ def _queue_details(
         elif name in _OBSOLETE:
             yield Detail(name, before, after, Action.INFO, "has no effect any more")
         elif (kind, policy_key(name)) in RULES:
-            yield _tunable(kind, name, before, after, _says(kind, seen.name, policy_key(name), policies, operators))
+            by_policy = _says(kind, seen.name, policy_key(name), policies, operators)
+            yield _tunable(kind, name, before, after, by_policy, version=version)
         elif whole:
             yield Detail(name, before, after, Action.INFO, "the broker keeps it and never looks at it")
 
@@ -117,17 +122,17 @@ def kind_of(queue: QueueSpec) -> str:
     return str(queue.arguments.get(QUEUE_TYPE, "classic"))
 
 
-def _tunable(kind: str, name: str, before: Any, after: Any, by_policy: Effective | None) -> Detail:
+def _tunable(kind: str, name: str, before: Any, after: Any, by_policy: Effective | None, *, version: Version) -> Detail:
     key = policy_key(name)
-    holds, would = combine(kind, key, before, by_policy), combine(kind, key, after, by_policy)
+    holds, would = (combine(kind, key, value, by_policy, version=version) for value in (before, after))
     if by_policy is not None and _value(holds) == _value(would):
         note = f"what holds is the same, by {by_policy.source}"
         return Detail(name, before, after, Action.INFO, note)
-    if policy_can(kind, key, before, after):
+    if policy_can(kind, key, before, after, version=version):
         return Detail(name, before, after, Action.POLICY, f"a policy with {key}: {after!r} makes it hold")
     why = (
         "an argument can be tightened by a policy, never loosened"
-        if RULES[kind, key] == "least"
+        if rule_of(kind, key, version) == "least"
         else "the argument wins"
     )
     return Detail(name, before, after, Action.MIGRATE, why)
@@ -181,6 +186,8 @@ def overruled(
     own: Sequence[SeenPolicy],
     policies: Sequence[SeenPolicy],
     operators: Sequence[SeenPolicy],
+    *,
+    version: Version = NEWEST,
 ) -> Iterator[tuple[str, Any, Effective]]:
     """Find what holds otherwise than the file alone says: key, the file's value, what holds and by whom.
 
@@ -191,9 +198,11 @@ def overruled(
         own: The policies of the file.
         policies: All user policies, as they will be.
         operators: All operator policies.
+        version: The broker's.
     """
-    says = effective(kind, arguments, applied(own, kind, name).policy, None)
-    holds = effective(kind, arguments, applied(policies, kind, name).policy, applied(operators, kind, name).policy)
+    says = effective(kind, arguments, applied(own, kind, name).policy, None, version=version)
+    user, operator = applied(policies, kind, name).policy, applied(operators, kind, name).policy
+    holds = effective(kind, arguments, user, operator, version=version)
     for key in dict.fromkeys([*says, *holds]):
         value, real = says.get(key), holds.get(key)
         if real is None:

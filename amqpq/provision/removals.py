@@ -96,6 +96,11 @@ def _queue(name: str, seen: SeenQueue, observed: Observed) -> Change:
         because = f"not in the file any more, and it {' and '.join(what)}"
         remedy = "let workers empty it, or `amqpq dlq drop` what may go; then apply again"
         return replace(change, action=Action.FORBIDDEN, because=because, remedy=remedy)
+    if seen.type == "stream":
+        because = (
+            "not in the file any more, and the broker deletes a stream without looking what is in it and who reads it"
+        )
+        return replace(change, action=Action.FORBIDDEN, because=because, remedy="delete it by hand")
     if seen.type != "classic" and (observed.level == "amqp" or seen.ready is None):
         because = "not in the file any more, and nothing here proves that it is empty"
         return replace(change, action=Action.FORBIDDEN, because=because, remedy="set broker.management")

@@ -56,6 +56,16 @@ def test_what_a_policy_can_do(kind: str, key: str, argument: object, wanted: obj
     assert policy_can(kind, key, argument, wanted) is can
 
 
+def test_the_lease_of_a_quorum_queue_is_the_policys_on_3_x() -> None:
+    """Even where it is longer than the argument's; from 4.0 on the shorter one holds."""
+    longer = Effective(90, "policy p")
+    old, new = (combine("quorum", "expires", 30, longer, version=version) for version in ((3, 10, 8), (4, 0, 5)))
+    assert (old, new) == (longer, Effective(30, "argument"))
+    assert policy_can("quorum", "expires", 30, 90, version=(3, 13, 0))
+    assert not policy_can("quorum", "expires", 30, 90)
+    assert combine("classic", "expires", 30, longer, version=(3, 10, 8)) == Effective(30, "argument")
+
+
 def policy(name: str, pattern: str = ".*", **changed: object) -> SeenPolicy:
     """Return a policy for queues."""
     return SeenPolicy(name, pattern, **{"apply_to": "queues", **changed})  # type: ignore[arg-type]

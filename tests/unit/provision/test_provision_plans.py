@@ -324,3 +324,20 @@ def test_the_hash_of_a_plan_follows_what_was_seen_of_its_objects(make: Make, see
     assert planned(topology, replace(observed, queues=counted)).fingerprint == first.fingerprint
     changed = replace(observed, policies=(SeenPolicy("cap", "^mail$", "all", 0, {"max-length": 7}),))
     assert planned(topology, changed).fingerprint != first.fingerprint
+
+
+def test_a_stream_is_never_removed(make: Make, see: See) -> None:
+    """The broker would delete it with what it holds and under its readers: `if-unused` and `if-empty` are not looked at there."""
+    before = make(
+        queues={
+            "orders": {},
+            "mail": {},
+            "lost": {},
+            "log": {"type": "stream", "dead_letter": "none", "retention": {"max_age": "30D"}},
+        }
+    )
+    after = make(queues={"orders": {}, "mail": {}, "lost": {}}, allow={"delete": True})
+    made = planned(after, see(before), "queue log")
+    (change,) = [change for change in made.changes if change.name == "log"]
+    assert (change.action, change.remedy) == (Action.FORBIDDEN, "delete it by hand")
+    assert made.steps == ()
