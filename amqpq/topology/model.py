@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -243,9 +243,13 @@ class Route:
         return str(value)
 
 
-@lru_cache(maxsize=1024)
+@cache
 def glob(pattern: str) -> re.Pattern[str]:
-    """Compile a task-name pattern: `*` is any text, dots included; every other character is itself."""
+    """Compile a task-name pattern: `*` is any text, dots included; every other character is itself.
+
+    Patterns come from files, so there are as many as somebody has written. A bounded memory is worse than none where all are
+    tried in turn and there is one more of them: 2,000 routes took minutes.
+    """
     return re.compile("(.*)".join(re.escape(part) for part in pattern.split("*")), re.DOTALL)
 
 
