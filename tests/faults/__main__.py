@@ -51,6 +51,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--journal", type=Path, help="file that gets a line of JSON per cell; cells that hold in it are not run again"
     )
+    parser.add_argument("--table", action="store_true", help="make the table of what is in the journal, run none")
     parser.add_argument("--lanes", type=int, default=2, help="brokers side by side (%(default)s)")
     parser.add_argument("--list", action="store_true", help="show the cells and the expected time, run none")
     parser.add_argument("--debug", action="store_true", help="show why a cell itself failed")
@@ -81,7 +82,11 @@ def main(given: Sequence[str] | None = None) -> int:
             for _, row, column in asked:
                 print(f"{row.name:18} {column.pool:8} {column.queue:7} {column.version:7} {row.sentence}")
         return 0
-    todo = [(group, (row.name, column)) for group, row, column in asked if (row.name, column) not in kept]
+    todo = (
+        []
+        if options.table
+        else [(group, (row.name, column)) for group, row, column in asked if (row.name, column) not in kept]
+    )
     groups = {group: found for group in GROUPS if (found := [cell for of, cell in todo if of == group])}
     expected = sum(EXPECTED_SECONDS[kind] * len(found) for (_, kind), found in groups.items()) / options.lanes
     print(f"{len(todo)} cells of {options.tasks} tasks, about {expected / 60:.0f} minutes", flush=True)
@@ -94,7 +99,7 @@ def main(given: Sequence[str] | None = None) -> int:
     print(f"\n{table}\n{(time.monotonic() - began) / 60:.1f} minutes")
     if options.markdown:
         options.markdown.write_text(table, encoding="utf-8")
-    complete = len(results) == len(asked)
+    complete = options.table or len(results) == len(asked)
     return 0 if complete and not refused and not any(cell.broken for cell in results) else 1
 
 
