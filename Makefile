@@ -3,7 +3,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help venv rabbitmq iproute lint format unit test test-matrix faults soak demo bench schema pictures package clean
+.PHONY: help venv rabbitmq iproute lint format unit test test-matrix faults soak migrations demo bench schema pictures package clean
 
 BIN := .venv/bin
 PYTEST := CI=true $(BIN)/python -m pytest
@@ -52,6 +52,9 @@ faults: venv rabbitmq iproute ## Break everything on purpose, on each pool, queu
 
 soak: venv rabbitmq ## A million messages through one worker whose connection is cut every few seconds
 	@$(BIN)/python -m tests.faults.soak $(ARGS)
+
+migrations: venv rabbitmq ## Change queues under load, and kill the migrating process in each step; counts every message
+	@$(BIN)/python -m tests.migration $(ARGS)
 
 demo: venv rabbitmq ## Run the inventory demo: producer, two workers, results, a forged message
 	@$(BIN)/python -m examples.inventory.run
