@@ -1,8 +1,9 @@
-"""Reads the stream of revocations: all of it before the worker takes work, and live from then on.
+"""Reads the stream of revocations: what is in it before the worker takes work, and live from then on.
 
 A stream keeps its messages when they are read, so each worker reads it from its first entry: what was revoked while the
 worker was not there counts as well. To know when it has read everything that is there, it publishes an entry of its own, a
-mark, and reads until that comes by. After a reconnect it goes on behind the last entry it has read.
+mark, and reads until that comes by. After a reconnect it goes on behind the last entry it has read, and again up to a mark of
+its own before work is taken: what was revoked meanwhile may be the first thing that is delivered.
 
 A worker whose mark does not come within `WAIT_SECONDS` begins without, and says so: that a revoked task may run is less
 than that none does.
@@ -47,7 +48,7 @@ class Revocations:
         codec: Checks and reads the entries.
         reactor: The loop's.
         remember: Told what is revoked.
-        caught_up: Called once, when everything that was there at the start has been read.
+        caught_up: Called when everything that was there at the start, or at a reconnect, has been read.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Revocations:
         caught_up: Callable[[], object],
     ) -> None:
         self.complete = False
-        """Whether everything that was there at the start has been read, or the wait for it is over."""
+        """Whether everything that was there when it connected has been read, or the wait for it is over."""
         self._queue = queue
         self._codec = codec
         self._reactor = reactor
@@ -67,6 +68,7 @@ class Revocations:
         self._caught_up = caught_up
         self._mark = uuid.uuid4().hex
         self._marked = False
+        self._outlet: Outlet | None = None
         self._next: int | str = "first"
         self._failures = 0
         self._connection: Connection | None = None
@@ -75,23 +77,32 @@ class Revocations:
 
     def start(self) -> None:
         """Begin to wait."""
-        self._reactor.call_later(WAIT_SECONDS, self._out_of_patience)
+        mark = self._mark
+        self._reactor.call_later(WAIT_SECONDS, lambda: self._out_of_patience(mark))
 
     def open(self, connection: Connection) -> None:
-        """Read through this connection from now on."""
+        """Read through this connection from now on; nothing is complete until a new mark has come by."""
+        if self._connection is not None:
+            self.complete = self._marked = False
+            self._mark = uuid.uuid4().hex
+            self.start()
+            if self._outlet is not None:
+                self.set_mark(self._outlet)
         self._connection = connection
         self._failures = 0
         self._subscribe()
 
     def set_mark(self, outlet: Outlet) -> None:
         """Publish the mark, unless it is published."""
+        self._outlet = outlet
         if self._marked or self.complete:
             return
         self._marked = True
+        mark = self._mark
         body, properties = self._codec.encode_revocation(self._queue, {"method": "mark", "mark": self._mark})
 
         def answered(_: None, outcome: Outcome) -> None:
-            if not outcome.confirmed:
+            if not outcome.confirmed and mark == self._mark:
                 self._marked = False
                 self._reactor.call_later(PAUSE_SECONDS, lambda: self.set_mark(outlet))
 
@@ -110,8 +121,8 @@ class Revocations:
         tap = self._tap = Tap(self._queue, PREFETCH, self, self._reactor.post, {OFFSET: self._next})
         tap.open(connection)
 
-    def _out_of_patience(self) -> None:
-        if not self.complete:
+    def _out_of_patience(self, mark: str) -> None:
+        if not self.complete and mark == self._mark and not self._over:
             worker_log.error(
                 "the revocations in %s could not be read within %g s: a revoked task may run; still trying",
                 self._queue, WAIT_SECONDS,
