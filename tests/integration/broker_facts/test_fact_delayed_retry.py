@@ -44,8 +44,8 @@ def rejected(lab: Lab) -> None:
 
 
 def counted(lab: Lab) -> dict[str, int]:
-    """What the management API counts, once it has counted the message at all."""
-    seen = until(lambda: found if (found := lab.seen("work")).get("messages") else None, "it is counted")
+    """What the management API counts, once it has counted a delayed message: that comes later than their sum."""
+    seen = until(lambda: found if (found := lab.seen("work")).get("messages_delayed") else None, "it is counted")
     return {kind: seen[kind] for kind in ("messages", "messages_ready", "messages_unacknowledged", "messages_delayed")}
 
 
