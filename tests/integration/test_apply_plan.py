@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from amqpq.cli.main import main
 from amqpq.management import Management, PolicyInfo, endpoint
 from amqpq.provision import journal
-from amqpq.transport import blocking, flow, url
+from amqpq.transport import flow
 from amqpq.transport.interface import Channel, Connection, Flow, Pending
 from amqpq.types import BindingSpec, Delivery, Properties, Publication, QueueSpec
 from tests.conftest import BrokerServer
@@ -42,18 +42,6 @@ FILE: dict[str, Any] = {
 def vhost(vhost_url: str) -> str:
     """The name of a fresh virtual host."""
     return unquote(urlsplit(vhost_url).path[1:])
-
-
-@pytest.fixture
-def connection(vhost_url: str) -> Iterator[Connection]:
-    """A connection into it."""
-    opened = blocking.connect(url.parse(vhost_url), heartbeat_seconds=0, timeout_seconds=10)
-    yield opened
-
-    def goodbye() -> Flow[None]:
-        yield opened.close()
-
-    flow.run(goodbye(), SECONDS)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from amqpq.transport import blocking, declare, flow, url
 from amqpq.transport.interface import Connection, Flow
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 from tests.conftest import BrokerServer
+from tests.support.lab import answer
 
 pytestmark = pytest.mark.integration
 
@@ -36,18 +37,6 @@ SECONDS = 120
 def name_of(vhost_url: str) -> str:
     """The name of the virtual host a URL leads into."""
     return unquote(urlsplit(vhost_url).path[1:])
-
-
-@pytest.fixture
-def connection(vhost_url: str) -> Iterator[Connection]:
-    """A connection into a fresh virtual host."""
-    opened = blocking.connect(url.parse(vhost_url), heartbeat_seconds=0, timeout_seconds=10)
-    yield opened
-    flow.run(_close(opened), SECONDS)
-
-
-def _close(connection: Connection) -> Flow[None]:
-    yield connection.close()
 
 
 def declared(connection: Connection, wanted: Declarations) -> None:
@@ -262,7 +251,7 @@ def planned(topology: Topology, vhost_url: str, server: BrokerServer) -> list[tu
             target = wanted_of(topology)
             seen = look(Eyes(opened, name_of(vhost_url), api, "http", SECONDS), target)
     finally:
-        flow.run(_close(opened), SECONDS)
+        answer(opened.close())
     made = plans.plan(topology, target, seen.observed)
     return [(change.action.value, change.address) for change in made.changes]
 

@@ -10,7 +10,7 @@ import pytest
 
 from amqpq import errors
 from amqpq.management import Management, PolicyInfo, endpoint
-from amqpq.transport import blocking, flow, url
+from amqpq.transport import flow
 from amqpq.transport.interface import Connection, Flow
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 from tests.conftest import BrokerServer
@@ -24,18 +24,6 @@ SECONDS = 20
 def vhost(vhost_url: str) -> str:
     """The name of a fresh virtual host."""
     return unquote(urlsplit(vhost_url).path[1:])
-
-
-@pytest.fixture
-def connection(vhost_url: str) -> Iterator[Connection]:
-    """A connection into it."""
-    opened = blocking.connect(url.parse(vhost_url), heartbeat_seconds=0, timeout_seconds=10)
-    yield opened
-    flow.run(_close(opened), SECONDS)
-
-
-def _close(connection: Connection) -> Flow[None]:
-    yield connection.close()
 
 
 @pytest.fixture

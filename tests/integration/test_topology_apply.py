@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,22 +19,11 @@ from amqpq.transport import blocking, declare, flow, url
 from amqpq.transport.declare import Difference
 from amqpq.transport.interface import Connection, Flow
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
+from tests.support.lab import answer
 
 pytestmark = pytest.mark.integration
 
 SECONDS = 20
-
-
-@pytest.fixture
-def connection(vhost_url: str) -> Iterator[Connection]:
-    """A connection into a fresh vhost."""
-    opened = blocking.connect(url.parse(vhost_url), heartbeat_seconds=0, timeout_seconds=10)
-    yield opened
-    flow.run(_close(opened), SECONDS)
-
-
-def _close(connection: Connection) -> Flow[None]:
-    yield connection.close()
 
 
 def wanted(**sections: Any) -> Declarations:
@@ -174,7 +163,7 @@ def test_a_queue_of_another_connection_is_explained(connection: Connection, vhos
         assert isinstance(step.error, ResourceLocked)
         assert "another connection holds it exclusively" in str(step.error)
     finally:
-        flow.run(_close(other), SECONDS)
+        answer(other.close())
 
 
 def test_a_binding_to_nowhere_names_itself(connection: Connection) -> None:
@@ -288,4 +277,4 @@ def test_the_command_explains_a_missing_permission(amqpq: Amqpq, broker_server: 
         with pytest.raises(AccessRefused):
             declare.demand(steps)
     finally:
-        flow.run(_close(connection), SECONDS)
+        answer(connection.close())

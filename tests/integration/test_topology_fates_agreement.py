@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ import pytest
 from amqpq.errors import ObjectNotFound
 from amqpq.topology.fates import End, Ending, Failure, Follower, Message
 from amqpq.topology.routing import Router
-from amqpq.transport import blocking, flow, url
+from amqpq.transport import flow
 from amqpq.transport.interface import Channel, Connection, Flow, Pending
 from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Properties, Publication, QueueSpec
 
@@ -104,14 +104,6 @@ CASES = {
     ),
     "a queue that expires takes its message along": Case((queue("a", "", "dead", expires=200), queue("dead"))),
 }
-
-
-@pytest.fixture
-def connection(vhost_url: str) -> Iterator[Connection]:
-    """A connection into a vhost of its own."""
-    opened = blocking.connect(url.parse(vhost_url), heartbeat_seconds=0, timeout_seconds=10)
-    yield opened
-    answer(opened.close())
 
 
 def answer(pending: Pending[Any]) -> Any:
