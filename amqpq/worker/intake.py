@@ -40,6 +40,8 @@ LONGEST_PAUSE_SECONDS: Final = 10.0
 MISSING_SECONDS: Final = 60.0
 """How long a queue may be missing (its node may be restarting) before the worker gives up."""
 WATCH_SECONDS: Final = 30.0
+SECOND_LOOK_SECONDS: Final = 5.0
+"""When the watchdog looks again after what it saw was suspicious."""
 DEAF_COUNT: Final = 2
 """Observations in a row without a consumer: a quorum queue may answer 0 once while it changes its leader."""
 
@@ -361,12 +363,24 @@ class Intake:
         nothing_came, line.received = line.received == tap.received, tap.received
         if not state.consumers:
             self._suspect(line, "has no consumer, says the broker")
+            self._look_again(line, tap)
         elif state.messages and nothing_came and not tap.unsettled and line.queue not in self._one_at_a_time:
             # Seen on 3.10.8: a quorum queue that is deleted and made anew within milliseconds keeps the consumer in its
             # books, and delivers nothing to it.
             self._suspect(line, "holds messages and delivers none")
+            self._look_again(line, tap)
         else:
             line.silent = 0
+
+    def _look_again(self, line: _Line, tap: Tap) -> None:
+        """Ask once more, soon: whoever waits for these messages need not wait for another whole round."""
+
+        def ask() -> None:
+            connection = self._lane.connection
+            if not self._over and line.tap is tap and line.position.state == "consuming" and connection is not None:
+                self._ask(line, tap, connection)
+
+        self._reactor.call_later(min(SECOND_LOOK_SECONDS, WATCH_SECONDS), ask)
 
     def _suspect(self, line: _Line, what: str) -> None:
         line.silent += 1
