@@ -12,10 +12,10 @@ from typing import Final
 
 from amqpq.provision import properties
 from amqpq.provision.changes import Action, Change, Detail, worst
-from amqpq.provision.effective import applied
 from amqpq.provision.observed import Observed, SeenPolicy, SeenQueue, address_of_binding, identity
 from amqpq.provision.removals import removals
 from amqpq.provision.wanted import Wanted
+from amqpq.topology.effective import applied
 from amqpq.types import BindingSpec
 
 OUR_CONSUMERS: Final = "amqpq."

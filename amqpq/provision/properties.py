@@ -1,7 +1,7 @@
 """What the properties of one queue or exchange need in order to become as the file says. Pure.
 
 Type, durability, priorities and the single active consumer never change on an object that exists. What a policy can say
-(`amqpq.provision.effective`) can be made to hold by a policy, unless an argument stands against it.
+(`amqpq.topology.effective`) can be made to hold by a policy, unless an argument stands against it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from amqpq.provision.changes import Action, Detail
-from amqpq.provision.effective import (
+from amqpq.provision.observed import SeenPolicy
+from amqpq.topology.effective import (
     ALTERNATE,
     NEWEST,
     RULES,
@@ -23,7 +24,6 @@ from amqpq.provision.effective import (
     policy_key,
     rule_of,
 )
-from amqpq.provision.observed import SeenPolicy
 from amqpq.topology.versions import Version
 from amqpq.types import ExchangeSpec, QueueSpec
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from amqpq.errors import LocalError
-from amqpq.provision.effective import ALTERNATE, applied, effective
 from amqpq.provision.observed import Observed, SeenPolicy, identity
 from amqpq.provision.steps import Step
+from amqpq.topology.effective import ALTERNATE, applied, effective
 from amqpq.topology.expected import PublishCheck
 from amqpq.topology.generations import NOTHING_MOVED, Generations, ingress_name
 from amqpq.topology.model import Topology

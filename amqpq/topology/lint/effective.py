@@ -1,8 +1,6 @@
 """What holds for a queue in the end: its arguments and the one policy that applies, put together as the broker does.
 
-At most one policy applies: of those whose pattern is found in the name, whose `apply_to` is for such an object and that hold no
-key the type does not support, the one with the highest priority (https://www.rabbitmq.com/docs/policies). Where argument and
-policy both say something, it depends on the key which one counts (measured on 3.10.8, 4.0.5 and 4.3.6).
+The rules are in `amqpq.topology.effective`. Here they are put to the file, before there is a broker.
 """
 
 from __future__ import annotations
@@ -11,26 +9,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 from amqpq.topology.declarations import queue_spec
 from amqpq.topology.delays import ladder
-from amqpq.topology.document import PolicyPart
+from amqpq.topology.effective import Effective, combine, meant_for, takes
 from amqpq.topology.lint.context import Context
-from amqpq.topology.lint.settings import UNSUPPORTED
-from amqpq.topology.model import Exchange, Queue
-from amqpq.topology.versions import Version
+from amqpq.topology.model import Exchange, Policy, Queue
 
-LESSER: Final = frozenset(
-    {"message-ttl", "expires", "max-length", "max-length-bytes", "delayed-retry-min", "delayed-retry-max"}
-)
-"""Of argument and policy the lesser value counts (for streams the policy's)."""
-LEASES_LESSER: Final = (4, 0, 0)
-"""From here on that holds for `expires` of quorum queues; on 3.10 the policy counts, even if it is longer."""
-ARGUMENT_WINS: Final = frozenset({"dead-letter-exchange", "dead-letter-routing-key", "dead-letter-strategy"})
-"""The argument counts; for classic queues that of `overflow`, too."""
-
-_KINDS: Final = {"classic_queues": "classic", "quorum_queues": "quorum", "streams": "stream"}
 _NOT_PYTHON = re.compile(r"\(\?(?![:=!<])|\\[KRhHvVXNpP]|\[\[:|[+*?}]\+")
 """What the broker's regular expressions (PCRE) know and Python's do not, or not in the same way."""
 
@@ -63,19 +49,13 @@ def compiled(pattern: str) -> re.Pattern[str] | None:
     return None if _NOT_PYTHON.search(pattern) else re.compile(pattern)
 
 
-def matches(policy: PolicyPart, thing: Queue | Exchange) -> bool:
-    """Whether a policy is meant for an object, by pattern and `apply_to`."""
-    if isinstance(thing, Exchange):
-        kind = policy.apply_to in {"all", "exchanges"}
-    else:
-        kind = policy.apply_to in {"all", "queues"} or _KINDS.get(policy.apply_to) == thing.type
-    if not kind:
-        return False
+def matches(policy: Policy, thing: Queue | Exchange) -> bool:
+    """Whether a policy is meant for an object; False where Python cannot judge its pattern."""
     try:
-        pattern = compiled(policy.pattern)
+        known = compiled(policy.pattern) is not None
     except re.error:
         return False
-    return pattern is not None and pattern.search(thing.name) is not None
+    return known and meant_for(policy, "exchange" if isinstance(thing, Exchange) else thing.type, thing.name)
 
 
 def objects(context: Context) -> Iterator[Queue | Exchange]:
@@ -89,35 +69,16 @@ def objects(context: Context) -> Iterator[Queue | Exchange]:
 
 def settings(context: Context) -> Iterator[Settings]:
     """Walk the queues of the file with what holds for each."""
-    ranked = sorted(context.file.policies.items(), key=lambda item: -item[1].priority)
+    ranked = sorted(context.topology.policies.values(), key=lambda policy: -policy.priority)
     for queue in context.topology.queues.values():
         if queue.manage == "external":
             continue
         arguments = {key.removeprefix("x-"): value for key, value in queue_spec(queue).arguments.items()}
-        name = next((name for name, policy in ranked if matches(policy, queue) and applies(policy, queue)), None)
-        definition = context.file.policies[name].definition if name is not None else {}
-        values = {
-            key: together(queue.type, key, arguments.get(key), definition.get(key), version=context.lowest)
-            for key in {*arguments, *definition}
-        }
-        yield Settings(queue, name, arguments, values)
-
-
-def applies(policy: PolicyPart, queue: Queue) -> bool:
-    """Whether the broker does not skip a policy for a queue because of a key that the type does not support."""
-    return not UNSUPPORTED[queue.type] & policy.definition.keys()
-
-
-def together(kind: str, key: str, argument: Any, policy: Any, *, version: Version = (4, 0, 0)) -> Any:
-    """Return what counts where an argument and a policy say something; None is silence."""
-    if argument is None or policy is None:
-        return policy if argument is None else argument
-    if key in ARGUMENT_WINS or (key == "overflow" and kind == "classic"):
-        return argument
-    if key == "delivery-limit" and min(argument, policy) < 0:
-        return max(argument, policy)
-    if kind == "quorum" and key == "expires" and version < LEASES_LESSER:
-        return policy
-    if (key in LESSER and kind != "stream") or key == "delivery-limit":
-        return min(argument, policy)
-    return policy
+        policy = next((each for each in ranked if matches(each, queue) and takes(each, queue.type)), None)
+        definition = policy.definition if policy is not None else {}
+        values = {}
+        for key in {*arguments, *definition}:
+            says = Effective(definition[key], "policy") if key in definition else None
+            holds = combine(queue.type, key, arguments.get(key), says, version=context.lowest)
+            values[key] = None if holds is None else holds.value
+        yield Settings(queue, policy.name if policy is not None else None, arguments, values)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from amqpq.topology import versions
 from amqpq.topology.document import PolicyPart
+from amqpq.topology.effective import UNSUPPORTED, rule_of
 from amqpq.topology.lint import effective, settings
 from amqpq.topology.lint.context import Context
 from amqpq.topology.model import Exchange, Queue, did_you_mean
@@ -31,7 +32,8 @@ def check(context: Context) -> None:
     matched: dict[str, list[Queue | Exchange]] = {}
     for name, policy in context.file.policies.items():
         if _pattern(context, name, policy):
-            matched[name] = [thing for thing in things if effective.matches(policy, thing)]
+            built = context.topology.policies[name]
+            matched[name] = [thing for thing in things if effective.matches(built, thing)]
             _reach(context, name, policy, matched[name])
             _escaping(context, name, policy)
         _keys(context, name, policy)
@@ -117,7 +119,7 @@ def _unsupported(context: Context, name: str, policy: PolicyPart, matched: list[
     kinds: dict[str, str] = {kind: f"{kind} queues" for kind in _KINDS.get(policy.apply_to, ())}
     kinds |= {thing.type: f"the {thing.type} queue '{thing.name}'" for thing in matched if isinstance(thing, Queue)}
     for kind, what in kinds.items():
-        for key in sorted(settings.UNSUPPORTED[kind] & policy.definition.keys()):
+        for key in sorted(UNSUPPORTED[kind] & policy.definition.keys()):
             message = f"{what} cannot have {key}, so the broker ignores the whole policy '{name}' there"
             remedy = "write one policy for each type of queue, with apply_to"
             context.findings.error(("policies", name, "definition", key), "TOP057", message, remedy)
@@ -159,7 +161,9 @@ def _without_effect(context: Context) -> None:
             if said is None or found.values[key] == value or (found.policy, key) in told:
                 continue
             told.add((found.policy, key))
-            which = "the lesser value counts" if key in effective.LESSER else "what the queue says counts"
+            which = (
+                "the lesser value counts" if rule_of(found.queue.type, key) == "least" else "what the queue says counts"
+            )
             message = f"the policy says {key}: {value!r}, and the queue '{found.queue.name}' itself {said!r}; {which}"
             path = ("policies", found.policy, "definition", key)
             context.findings.error(path, "TOP061", message, "say it in one place")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from amqpq.topology.effective import UNSUPPORTED
 from amqpq.topology.versions import Version
 
 QUORUM: Final = frozenset({"quorum"})
@@ -33,31 +34,14 @@ ARGUMENT_TYPES: Final[Mapping[str, frozenset[str]]] = {
 }
 """Arguments that have no key of their own in the file. One of another type is refused by the declaration (406)."""
 
-_HA: Final = frozenset({"ha-mode", "ha-params", "ha-sync-mode", "ha-promote-on-shutdown", "ha-promote-on-failure"})
-_STREAM_KEYS: Final = frozenset({"max-age", "stream-max-segment-size-bytes", "initial-cluster-size"})
-_QUORUM_KEYS: Final = frozenset(
-    {"delivery-limit", "dead-letter-strategy", "max-in-memory-length", "max-in-memory-bytes", "target-group-size"}
-)
-
-UNSUPPORTED: Final[Mapping[str, frozenset[str]]] = {
-    "classic": _STREAM_KEYS | _QUORUM_KEYS,
-    "quorum": _STREAM_KEYS | _HA | {"queue-mode", "queue-master-locator"},
-    "stream": _QUORUM_KEYS
-    | _HA
-    | {"expires", "message-ttl", "dead-letter-exchange", "dead-letter-routing-key", "max-length", "overflow"}
-    | {"queue-mode", "queue-master-locator"},
-}
-"""Keys of which one makes the broker ignore the whole policy for a queue of that type (rabbitmq-server #7350)."""
-
 POLICY_KEYS: Final = frozenset(
     {"alternate-exchange", "consumer-timeout", "consumer-disconnected-timeout", "dead-letter-exchange"}
     | {"dead-letter-routing-key", "message-ttl", "expires", "max-length", "max-length-bytes", "overflow"}
     | {"queue-mode", "queue-version", "queue-master-locator", "queue-leader-locator", "stream-filter-size-bytes"}
     | {"delayed-retry-type", "delayed-retry-min", "delayed-retry-max"}
     | {"federation-upstream", "federation-upstream-set", "federation-upstream-pattern"}
-    | _STREAM_KEYS
-    | _QUORUM_KEYS
-    | _HA
+    | UNSUPPORTED["classic"]
+    | UNSUPPORTED["quorum"]
 )
 
 SINCE: Final[Mapping[str, Version]] = {

@@ -1,4 +1,4 @@
-"""What lint knows of the broker's settings: which of argument and policy counts, which values are taken, what cron means."""
+"""What lint knows of the broker's settings: which values are taken, what cron means."""
 
 from __future__ import annotations
 
@@ -6,42 +6,10 @@ from typing import Any
 
 import pytest
 
-from amqpq.topology.lint.effective import together
 from amqpq.topology.lint.schedule import cron_fault
 from amqpq.topology.lint.settings import faults
 from amqpq.topology.lint.times import waits
 from amqpq.topology.model import Backoff, Retries
-
-
-@pytest.mark.parametrize(
-    "kind,key,argument,policy,expected",
-    [
-        ("classic", "message-ttl", 5, 9, 5),
-        ("quorum", "max-length", 9, 5, 5),
-        ("stream", "max-length-bytes", 5, 9, 9),
-        ("classic", "overflow", "drop-head", "reject-publish", "drop-head"),
-        ("quorum", "overflow", "drop-head", "reject-publish", "reject-publish"),
-        ("quorum", "dead-letter-exchange", "a", "b", "a"),
-        ("quorum", "delivery-limit", 20, 5, 5),
-        ("quorum", "delivery-limit", -1, 5, 5),
-        ("quorum", "delivery-limit", 20, -1, 20),
-        ("stream", "max-age", "1D", "2D", "2D"),
-        ("quorum", "delayed-retry-type", "all", "failed", "failed"),
-        ("quorum", "delayed-retry-max", 5, 9, 5),
-        ("quorum", "expires", 5, 9, 5),
-        ("classic", "message-ttl", None, 9, 9),
-        ("classic", "message-ttl", 5, None, 5),
-    ],
-)
-def test_argument_and_policy_together(kind: str, key: str, argument: Any, policy: Any, expected: Any) -> None:
-    """The broker's table: lesser, argument, or policy, by key and type."""
-    assert together(kind, key, argument, policy) == expected
-
-
-def test_a_longer_lease_by_policy_counts_for_quorum_queues_of_3_x() -> None:
-    """There the policy counts, not the lesser one; classic queues are as ever."""
-    assert together("quorum", "expires", 5, 9, version=(3, 10, 0)) == 9
-    assert together("classic", "expires", 5, 9, version=(3, 10, 0)) == 5
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from amqpq.provision.effective import Effective, applied, combine, effective, policy_can
 from amqpq.provision.observed import SeenPolicy
+from amqpq.topology.effective import Effective, applied, combine, effective, policy_can
 
 # (type, key): argument, policy -> what holds
 CELLS: dict[tuple[str, str, object, object], object] = {
@@ -26,6 +26,13 @@ CELLS: dict[tuple[str, str, object, object], object] = {
     ("classic", "max-length", None, 5): 5,
     ("classic", "max-length", 5, None): 5,
     ("classic", "max-length", None, None): None,
+    ("quorum", "max-length", 9, 5): 5,
+    ("quorum", "dead-letter-exchange", "a", "b"): "a",
+    ("quorum", "delivery-limit", 20, -1): 20,
+    ("quorum", "delivery-limit", 20, 5): 5,
+    ("quorum", "delayed-retry-type", "all", "failed"): "failed",
+    ("quorum", "delayed-retry-max", 5, 9): 5,
+    ("classic", "federation-upstream-set", "a", "b"): "b",
 }
 
 

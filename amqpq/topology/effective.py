@@ -17,13 +17,39 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-from amqpq.provision.observed import SeenPolicy
 from amqpq.topology.versions import Version
 from amqpq.types import Table
 
 Rule: TypeAlias = Literal["least", "argument", "policy", "limit"]
+
+
+class AnyPolicy(Protocol):
+    """A policy of the file, or one that was seen."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def pattern(self) -> str:
+        """Is found in the names of the objects it is for."""
+
+    @property
+    def apply_to(self) -> str:
+        """Which kinds of objects it is for."""
+
+    @property
+    def priority(self) -> int:
+        """The highest one that fits applies."""
+
+    @property
+    def definition(self) -> Table:
+        """Its keys and values."""
+
+
+P = TypeVar("P", bound=AnyPolicy)
 
 ALTERNATE: Final = "alternate-exchange"
 
@@ -52,31 +78,35 @@ _LEASES_LEAST: Final[Version] = (4, 0, 0)
 
 def rule_of(kind: str, key: str, version: Version = NEWEST) -> Rule:
     """Return who wins on a broker of that version."""
-    return "policy" if (kind, key) == ("quorum", "expires") and version < _LEASES_LEAST else RULES[kind, key]
+    return (
+        "policy"
+        if (kind, key) == ("quorum", "expires") and version < _LEASES_LEAST
+        else RULES.get((kind, key), "policy")
+    )
 
 
+_HA: Final = frozenset({"ha-mode", "ha-params", "ha-sync-mode", "ha-promote-on-shutdown", "ha-promote-on-failure"})
 _STREAM_KEYS: Final = frozenset({"max-age", "stream-max-segment-size-bytes", "initial-cluster-size"})
 _QUORUM_KEYS: Final = frozenset(
-    {"delivery-limit", "dead-letter-strategy", "max-in-memory-length", "max-in-memory-bytes"}
+    {"delivery-limit", "dead-letter-strategy", "max-in-memory-length", "max-in-memory-bytes", "target-group-size"}
 )
-_HA: Final = frozenset({"ha-mode", "ha-params", "ha-sync-mode", "ha-promote-on-shutdown", "ha-promote-on-failure"})
 
 UNSUPPORTED: Final[Mapping[str, frozenset[str]]] = {
-    "classic": _STREAM_KEYS | _QUORUM_KEYS | {"target-group-size"},
-    "quorum": _STREAM_KEYS | _HA | {"max-priority", "queue-mode", "single-active-consumer", "queue-master-locator"},
+    "classic": _STREAM_KEYS | _QUORUM_KEYS,
+    "quorum": _STREAM_KEYS | _HA | {"queue-mode", "queue-master-locator"},
     "stream": _QUORUM_KEYS
     | _HA
-    | {"expires", "message-ttl", "max-length", "overflow", "dead-letter-exchange", "dead-letter-routing-key"}
-    | {"max-priority", "queue-mode", "single-active-consumer", "queue-master-locator"},
+    | {"expires", "message-ttl", "dead-letter-exchange", "dead-letter-routing-key", "max-length", "overflow"}
+    | {"queue-mode", "queue-master-locator"},
 }
-"""Keys that make the whole policy pass a queue of this type by (`unsupported_policies` of its capabilities)."""
+"""Keys of which one makes the broker ignore the whole policy for a queue of that type (rabbitmq-server #7350)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(Generic[P]):
     """The policy that applies to an object, and the others of its priority, among which the broker's choice is open."""
 
-    policy: SeenPolicy | None
+    policy: P | None
     rivals: tuple[str, ...] = ()
 
 
@@ -98,7 +128,7 @@ def policy_key(argument: str) -> str:
     return argument.removeprefix("x-")
 
 
-def applied(policies: Iterable[SeenPolicy], kind: str, name: str) -> Applied:
+def applied(policies: Iterable[P], kind: str, name: str) -> Applied[P]:
     """Return which policy applies.
 
     Args:
@@ -106,7 +136,7 @@ def applied(policies: Iterable[SeenPolicy], kind: str, name: str) -> Applied:
         kind: `exchange`, or the type of a queue.
         name: Of the object.
     """
-    fitting = [policy for policy in policies if _applies(policy, kind, name)]
+    fitting = [policy for policy in policies if takes(policy, kind) and meant_for(policy, kind, name)]
     if not fitting:
         return Applied(None)
     highest = max(policy.priority for policy in fitting)
@@ -114,10 +144,14 @@ def applied(policies: Iterable[SeenPolicy], kind: str, name: str) -> Applied:
     return Applied(first, tuple(rival.name for rival in rivals))
 
 
-def _applies(policy: SeenPolicy, kind: str, name: str) -> bool:
-    exchange = kind == "exchange"
-    fits = policy.apply_to in ({"all", "exchanges"} if exchange else {"all", "queues", _APPLY_TO.get(kind, "")})
-    if not fits or not UNSUPPORTED.get(kind, frozenset()).isdisjoint(policy.definition):
+def takes(policy: AnyPolicy, kind: str) -> bool:
+    """Whether the broker does not skip a policy for objects of a kind because of a key that they do not know."""
+    return UNSUPPORTED.get(kind, frozenset()).isdisjoint(policy.definition)
+
+
+def meant_for(policy: AnyPolicy, kind: str, name: str) -> bool:
+    """Whether a policy is meant for an object, by pattern and `apply_to`."""
+    if policy.apply_to not in ({"all", "exchanges"} if kind == "exchange" else {"all", "queues", APPLY_TO.get(kind)}):
         return False
     try:
         return re.search(policy.pattern, name) is not None
@@ -125,14 +159,15 @@ def _applies(policy: SeenPolicy, kind: str, name: str) -> bool:
         return False
 
 
-_APPLY_TO: Final = {"classic": "classic_queues", "quorum": "quorum_queues", "stream": "streams"}
+APPLY_TO: Final = {"classic": "classic_queues", "quorum": "quorum_queues", "stream": "streams"}
+"""By type of queue the `apply_to` of a policy for it alone."""
 
 
 def effective(
     kind: str,
     arguments: Table,
-    policy: SeenPolicy | None,
-    operator: SeenPolicy | None,
+    policy: AnyPolicy | None,
+    operator: AnyPolicy | None,
     *,
     version: Version = NEWEST,
 ) -> dict[str, Effective]:
@@ -167,7 +202,7 @@ def combine(
     return min(both, key=lambda each: each.value)
 
 
-def _merged(key: str, policy: SeenPolicy | None, operator: SeenPolicy | None) -> Effective | None:
+def _merged(key: str, policy: AnyPolicy | None, operator: AnyPolicy | None) -> Effective | None:
     both = [
         Effective(each.definition[key], f"{word} {each.name}")
         for each, word in ((policy, "policy"), (operator, "operator policy"))
