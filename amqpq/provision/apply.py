@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias, cast
 from amqpq.errors import AmqpqError, ConfigurationError, PreconditionFailed, TransportError
 from amqpq.management import Management, PolicyInfo, QueueInfo
 from amqpq.provision import journal
+from amqpq.provision.compiling import Generated, Need
 from amqpq.provision.journal import Manifest, Stage
 from amqpq.provision.look import Eyes, look
 from amqpq.provision.observed import SeenPolicy, address_of_binding
@@ -25,6 +26,7 @@ from amqpq.provision.plan import Plan
 from amqpq.provision.steps import Operation, Step
 from amqpq.provision.wanted import Wanted
 from amqpq.topology.declarations import Declarations
+from amqpq.topology.effective import argument_name
 from amqpq.transport import declare, flow
 from amqpq.transport.interface import Channel, Flow
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
@@ -33,6 +35,9 @@ STATISTICS_SECONDS: Final = 15.0
 """The broker gathers statistics every five seconds (`collect_statistics_interval`)."""
 SAMPLES: Final = 2
 PAUSE_SECONDS: Final = 0.5
+POLICY_SECONDS: Final = 60.0
+"""How long is waited until a policy that was written holds for its objects."""
+POLICY_PAUSE_SECONDS: Final = 0.05
 
 OnStep: TypeAlias = Callable[[Step], object]
 
@@ -92,7 +97,7 @@ class Applier:
             self._note("begun", {"plan": plan.fingerprint})
             for stage, operations in _STAGES:
                 self._stage(stage, [step for step in plan.steps if step.operation in operations], plan)
-            self._manifest = replace(self._manifest, owned=self._owned(plan))
+            self._manifest = replace(self._manifest, owned=self._owned(plan), carried=_carried(plan))
             self._note("done", {})
         except AmqpqError as error:
             self._stopped(error)
@@ -114,6 +119,10 @@ class Applier:
                 if step.operation == "policy":
                     self._put(step)
                     self._finish(step)
+            written = {step.name for step in steps if step.operation == "policy"}
+            for generated in plan.generated:
+                if generated.policy.name in written:
+                    self._await(generated)
         self._note(stage, {})
 
     def _finish(self, step: Step) -> None:
@@ -145,6 +154,23 @@ class Applier:
         policy = cast("SeenPolicy", step.spec)
         info = PolicyInfo(policy.name, policy.pattern, cast("Any", policy.apply_to), policy.priority, policy.definition)
         self._api().put_policy(self._eyes.vhost, info)
+
+    def _await(self, generated: Generated) -> None:
+        """Wait until a policy holds for all its objects: the broker tells them of it one by one.
+
+        Raises:
+            PreconditionFailed: It does not.
+        """
+        policy, api = generated.policy, self._api()
+        deadline = time.monotonic() + POLICY_SECONDS
+        for need in generated.needs:
+            while (holds := _policy_of(api, self._eyes.vhost, need)) != policy.name:
+                if time.monotonic() > deadline:
+                    told = f"policy {holds}" if holds else "no policy"
+                    raise PreconditionFailed(
+                        f"policy '{policy.name}' was written, and {told} holds for {need.address}; plan again"
+                    )
+                time.sleep(POLICY_PAUSE_SECONDS)
 
     def _api(self) -> Management:
         """Return the client, once it is certain that the lock is still held."""
@@ -246,6 +272,23 @@ class Applier:
 
     def _flow(self, steps: Flow[Any]) -> Any:
         return flow.run(steps, self._eyes.timeout_seconds)
+
+
+def _carried(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return what generated policies make hold, by queue and argument: what a worker cannot ask for."""
+    needs = [need for generated in plan.generated for need in generated.needs if need.kind != "exchange"]
+    return {need.name: {argument_name(key): value for key, value in need.definition.items()} for need in needs}
+
+
+def _policy_of(api: Management, vhost: str, need: Need) -> str | None:
+    """Return the policy that holds for an object; None where what holds of it is not what it says now."""
+    if need.kind == "exchange":
+        return next((found.policy for found in api.exchanges(vhost) if found.name == need.name), None)
+    found = api.queue(vhost, need.name)
+    holds = found.effective_policy or {}
+    # Where an operator policy says the same key, its value may be the one that holds.
+    says = all(holds.get(key) == value or found.operator_policy for key, value in need.definition.items())
+    return found.policy if says else None
 
 
 def _binding_named(waiting: dict[str, Step], name: str) -> Step | None:

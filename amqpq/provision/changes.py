@@ -63,7 +63,15 @@ BLOCKED: Final = frozenset(
 )
 """What stays different after an apply, until somebody does what the remedy says."""
 
-_SEVERITY: Final = (Action.MIGRATE, Action.REPLACE, Action.POLICY, Action.CHANGE, Action.INFO)
+_SEVERITY: Final = (
+    Action.MIGRATE,
+    Action.REPLACE,
+    Action.FORBIDDEN,
+    Action.POLICY,
+    Action.UNKNOWN,
+    Action.CHANGE,
+    Action.INFO,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,48 +7,51 @@ neither the file nor the manifest has is foreign: it is left alone, and told onl
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 from amqpq.provision import properties
+from amqpq.provision.carrying import Carried, carried
 from amqpq.provision.changes import Action, Change, Detail, worst
-from amqpq.provision.observed import Observed, SeenPolicy, SeenQueue, address_of_binding, identity
+from amqpq.provision.compiling import TAG, command, is_generated
+from amqpq.provision.observed import Observed, SeenQueue, address_of_binding, identity
+from amqpq.provision.policies import overruled, policies
 from amqpq.provision.removals import removals
 from amqpq.provision.wanted import Wanted
-from amqpq.topology.effective import applied
 from amqpq.types import BindingSpec
 
 OUR_CONSUMERS: Final = "amqpq."
 """How the consumer tags of workers begin."""
-
-TYPED_POLICIES: Final = (3, 12, 0)
-_TYPED: Final = frozenset({"classic_queues", "quorum_queues", "streams"})
 
 _WELL: Final = frozenset({None, "running", "idle", "flow"})
 
 _REMEDIES: Final = {
     Action.MIGRATE: "`amqpq topology migrate` moves its messages to a new queue; or write the broker's value into the file",
     Action.REPLACE: "write the broker's value into the file, or make another exchange and move its bindings",
-    Action.POLICY: "write the broker's value into the file, and the wanted one as a policy under `policies:`",
     Action.INFO: "write the broker's value into the file: a worker that compares its queues does not start otherwise",
 }
 
 
-def differences(wanted: Wanted, observed: Observed, owned: frozenset[str] = frozenset()) -> tuple[Change, ...]:
+def differences(
+    wanted: Wanted, observed: Observed, owned: frozenset[str] = frozenset(), by_policy: Carried | None = None
+) -> tuple[Change, ...]:
     """Return every difference, in the order of a plan: what is made, what changes, what goes, what is only told.
 
     Args:
         wanted: The target.
         observed: What was seen.
         owned: Addresses of what this project made.
+        by_policy: What generated policies make hold; default: found out here.
     """
+    by_policy = carried(wanted, observed, owned) if by_policy is None else by_policy
+    look = _Look(wanted, observed, owned, by_policy)
     found = [
-        *_exchanges(wanted, observed),
-        *_queues(wanted, observed),
-        *_policies(wanted, observed),
+        *_exchanges(look),
+        *_queues(look),
+        *policies(wanted, observed, by_policy),
         *_bindings(wanted, observed, owned),
-        *removals(wanted, observed, owned),
-        *_overruled(wanted, observed),
+        *removals(wanted, observed, owned, frozenset(each.policy.name for each in by_policy.generated)),
+        *overruled(wanted, observed, by_policy),
         *_consumers(wanted, observed),
         *_unseen(wanted, observed),
     ]
@@ -56,18 +59,29 @@ def differences(wanted: Wanted, observed: Observed, owned: frozenset[str] = froz
     return tuple(sorted(found, key=lambda change: order.index(change.action)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What is compared."""
+
+    wanted: Wanted
+    observed: Observed
+    owned: frozenset[str]
+    by_policy: Carried
+
+
 # ------------------------------------------------------------------------------------------------ exchanges and queues
 
 
-def _exchanges(wanted: Wanted, observed: Observed) -> Iterator[Change]:
-    policies = _policies_to_be(wanted, observed)
+def _exchanges(look: _Look) -> Iterator[Change]:
+    wanted, observed = look.wanted, look.observed
     for name, spec in wanted.exchanges.items():
         seen = observed.exchanges.get(name)
         if seen is None:
             yield Change("exchange", name, Action.CREATE, because=spec.type)
-        elif (details := properties.of_exchange(spec, seen.spec, policies, whole=observed.level != "amqp")) != ():
-            action = worst(details)
-            yield Change("exchange", name, action, details, remedy=_REMEDIES[action])
+            continue
+        details = properties.of_exchange(spec, seen.spec, look.by_policy.others, whole=observed.level != "amqp")
+        if details:
+            yield _differs("exchange", name, details, look)
     for name, spec in wanted.expected_exchanges.items():
         seen = observed.exchanges.get(name)
         if seen is None:
@@ -78,18 +92,18 @@ def _exchanges(wanted: Wanted, observed: Observed) -> Iterator[Change]:
             yield Change("exchange", name, Action.MISSING, (detail,), because, remedy)
 
 
-def _queues(wanted: Wanted, observed: Observed) -> Iterator[Change]:
-    policies, operators = _policies_to_be(wanted, observed), observed.operator_policies
+def _queues(look: _Look) -> Iterator[Change]:
+    wanted, observed = look.wanted, look.observed
+    others, operators = look.by_policy.others, observed.operator_policies
     whole, version = observed.level != "amqp", observed.version
     for name, spec in wanted.queues.items():
         seen = observed.queues.get(name)
         if seen is None:
             yield Change("queue", name, Action.CREATE, because=properties.kind_of(spec))
             continue
-        details = properties.of_queue(spec, seen.spec, policies, operators, whole=whole, version=version)
+        details = properties.of_queue(spec, seen.spec, others, operators, whole=whole, version=version)
         if details:
-            action = worst(details)
-            yield counted(Change("queue", name, action, details, remedy=_REMEDIES[action]), seen)
+            yield counted(_differs("queue", name, details, look), seen)
         if seen.state not in _WELL:
             remedy = "see `rabbitmqctl list_queues name state`, and start the node that holds it"
             yield Change("queue", name, Action.ADMIN, because=f"it is {seen.state}", remedy=remedy)
@@ -103,6 +117,48 @@ def _queues(wanted: Wanted, observed: Observed) -> Iterator[Change]:
             yield Change("queue", name, Action.MISSING, (detail,), because, remedy)
 
 
+def _differs(kind: Literal["queue", "exchange"], name: str, details: tuple[Detail, ...], look: _Look) -> Change:
+    """Return the change of an object that exists; what a policy can make hold is a generated one's, if it may be."""
+    address = f"{kind} {name}"
+    because, remedy = "", ""
+    generated, refusal = look.by_policy.of(address), look.by_policy.refused.get(address)
+    if all(detail.action is not Action.POLICY for detail in details):
+        pass
+    elif refusal is not None:
+        details = _with(details, Action.FORBIDDEN)
+        because, remedy = refusal.because, refusal.remedy
+    elif generated is not None and generated.policy in (look.observed.policies or ()):
+        details = _with(details, Action.INFO, f"holds, by policy {generated.policy.name}")
+    elif generated is not None and look.observed.policies is None and _has_made_some(look):
+        details = _with(details, Action.UNKNOWN, "a policy of this project may make it hold")
+        remedy = "set broker.management (the tag management is enough)"
+    elif generated is not None and look.observed.policies is None:
+        by_hand = command(look.observed.vhost, generated.policy)
+        remedy = f"set broker.management: an apply of a plan sets a policy then; or by hand: `{by_hand}`"
+    elif generated is not None and look.observed.may_write_policies is False:
+        remedy = f"`{command(look.observed.vhost, generated.policy)}`, or {TAG}"
+    elif generated is not None:
+        details = _with(details, Action.CHANGE, f"by policy {generated.policy.name}")
+    action = worst(details)
+    remedy = remedy if action in {Action.FORBIDDEN, Action.POLICY, Action.UNKNOWN} else _REMEDIES.get(action, "")
+    return Change(kind, name, action, details, because if action is Action.FORBIDDEN else "", remedy)
+
+
+def _with(details: tuple[Detail, ...], action: Action, note: str | None = None) -> tuple[Detail, ...]:
+    """Return the details; those that a policy can make hold with another action."""
+    return tuple(
+        replace(detail, action=action, note=detail.note if note is None else note)
+        if detail.action is Action.POLICY
+        else detail
+        for detail in details
+    )
+
+
+def _has_made_some(look: _Look) -> bool:
+    """Whether this project has made policies. A new one might overwrite or rival one that cannot be seen from here."""
+    return any(is_generated(look.wanted.project, address.removeprefix("policy ")) for address in look.owned)
+
+
 def _missing(kind: str, name: str) -> Change:
     because, remedy = "under `manage: verify`, and not there", "whoever owns it must create it"
     return Change("exchange" if kind == "exchange" else "queue", name, Action.MISSING, because=because, remedy=remedy)
@@ -111,115 +167,6 @@ def _missing(kind: str, name: str) -> Change:
 def counted(change: Change, seen: SeenQueue) -> Change:
     """Return the change with what was counted of the queue."""
     return replace(change, ready=seen.ready, unacknowledged=seen.unacknowledged, consumers=seen.consumers)
-
-
-# ----------------------------------------------------------------------------------------------------------- policies
-
-
-def _policies_to_be(wanted: Wanted, observed: Observed) -> tuple[SeenPolicy, ...] | None:
-    """Return the user policies as they will be: the broker's, with ours laid over them."""
-    if observed.policies is None:
-        return None
-    return (*(policy for policy in observed.policies if policy.name not in wanted.policies), *wanted.policies.values())
-
-
-def _policies(wanted: Wanted, observed: Observed) -> Iterator[Change]:
-    if observed.policies is None:
-        because = "policies are read and written over the HTTP API"
-        for name in wanted.policies:
-            yield Change("policy", name, Action.UNKNOWN, because=because, remedy="set broker.management")
-        return
-    there = {policy.name: policy for policy in observed.policies}
-    for name, policy in wanted.policies.items():
-        seen = there.get(name)
-        if policy.apply_to in _TYPED and observed.version < TYPED_POLICIES:
-            because = f"apply_to: {policy.apply_to} is known from RabbitMQ 3.12 on"
-            yield Change("policy", name, Action.FORBIDDEN, because=because, remedy="write `apply_to: queues`")
-        elif seen is None:
-            yield _with_loss(Change("policy", name, Action.CREATE, because=f"on {policy.pattern}"), wanted, observed)
-        elif seen != policy:
-            details = tuple(
-                Detail(key, before, after, Action.CHANGE)
-                for key, before, after in _policy_properties(seen, policy)
-                if before != after or isinstance(before, bool) != isinstance(after, bool)
-            )
-            yield _with_loss(Change("policy", name, Action.CHANGE, details), wanted, observed)
-
-
-def _policy_properties(seen: SeenPolicy, wanted: SeenPolicy) -> Iterator[tuple[str, object, object]]:
-    for key in ("pattern", "apply_to", "priority"):
-        yield key, getattr(seen, key), getattr(wanted, key)
-    for key in dict.fromkeys([*seen.definition, *wanted.definition]):
-        yield key, seen.definition.get(key), wanted.definition.get(key)
-
-
-def _with_loss(change: Change, wanted: Wanted, observed: Observed) -> Change:
-    """Count the messages that a policy drops when it comes to hold: those over a length, and all under a time to live.
-
-    A queue whose dead letters go somewhere loses none by that.
-    """
-    policies = _policies_to_be(wanted, observed) or ()
-    lost, where = 0, []
-    for name, seen in observed.queues.items():
-        arguments = seen.spec.arguments
-        if applied(policies, seen.type, name).policy != wanted.policies[change.name] or not seen.ready:
-            continue
-        before = applied(observed.policies or (), seen.type, name).policy
-        now = before.definition if before is not None else {}
-        if "x-dead-letter-exchange" in arguments or "dead-letter-exchange" in wanted.policies[change.name].definition:
-            continue
-        over = _dropped(wanted.policies[change.name].definition, now, seen.ready)
-        if over:
-            lost += over
-            where.append(f"{name} holds {seen.ready}")
-    if not lost:
-        return change
-    because = f"{change.because + '; ' if change.because else ''}{', '.join(where)}: up to {lost} of them are dropped"
-    return replace(change, because=because, risk="loss", may_lose=lost)
-
-
-def _dropped(definition: object, now: object, ready: int) -> int:
-    new, old = (dict(each) if isinstance(each, dict) else {} for each in (definition, now))
-    lost = 0
-    if "message-ttl" in new and new["message-ttl"] < old.get("message-ttl", float("inf")):
-        lost = ready
-    if "max-length" in new and new["max-length"] < old.get("max-length", float("inf")):
-        lost = max(lost, ready - int(new["max-length"]))
-    return max(lost, 0)
-
-
-def _overruled(wanted: Wanted, observed: Observed) -> Iterator[Change]:
-    """Find what a policy that is not ours makes of our queues and exchanges."""
-    if observed.policies is None:
-        return
-    policies, operators = _policies_to_be(wanted, observed) or (), observed.operator_policies or ()
-    own = tuple(wanted.policies.values())
-    objects = [("queue", properties.kind_of(spec), spec.name, spec.arguments) for spec in wanted.queues.values()]
-    objects += [("exchange", "exchange", spec.name, spec.arguments) for spec in wanted.exchanges.values()]
-    for word, kind, name, arguments in objects:
-        if word == "queue" and name in observed.queues and observed.queues[name].type != kind:
-            continue  # it has to move first
-        for key, says, holds in properties.overruled(
-            kind, name, arguments, own, policies, operators, version=observed.version
-        ):
-            operator = holds.source.startswith("operator")
-            detail = Detail(key, holds.value, says, Action.ADMIN if operator else Action.FOREIGN)
-            remedy = (
-                "the broker's administrator changes it, or write this value into the file"
-                if operator
-                else "give a policy of yours a higher priority and all its keys, or agree with its owner"
-            )
-            because = f"{holds.source} makes {key} {_shown(holds.value)} (the file: {_shown(says)})"
-            yield Change("queue" if word == "queue" else "exchange", name, detail.action, (detail,), because, remedy)
-        rivals = applied(policies, kind, name).rivals
-        if rivals:
-            because = f"policies of equal priority match it, and the broker's choice is open: {', '.join(rivals)}"
-            remedy = "give them different priorities"
-            yield Change("queue" if word == "queue" else "exchange", name, Action.FOREIGN, (), because, remedy)
-
-
-def _shown(value: object) -> str:
-    return "nothing" if value is None else str(value)
 
 
 # ----------------------------------------------------------------------------------------------- bindings and consumers

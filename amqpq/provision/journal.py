@@ -56,6 +56,8 @@ class Manifest:
     stage: Stage = "done"
     """How far the last apply came."""
     problem: str = ""
+    carried: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What its generated policies make hold, by queue and argument. A worker reads it: AMQP does not tell of policies."""
 
 
 def stream_name(project: str) -> str:
@@ -190,6 +192,7 @@ def render(manifest: Manifest, number: int, told: Mapping[str, Any]) -> bytes:
             "entry": number,
             "stage": manifest.stage,
             "owned": sorted(manifest.owned),
+            "carried": {name: dict(arguments) for name, arguments in manifest.carried.items()},
             **told,
         }
     ).encode()
@@ -208,6 +211,6 @@ def parse(body: bytes) -> tuple[tuple[int, int], Manifest]:
                 f"the journal is of format {found['amqpq']}, and this amqpq reads {FORMAT}; use a newer one"
             )
         place = (int(found["serial"]), int(found["entry"]))
-        return place, Manifest(place[0], frozenset(found["owned"]), found["stage"])
+        return place, Manifest(place[0], frozenset(found["owned"]), found["stage"], carried=found.get("carried", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise LocalError(f"the last entry of the journal cannot be read: {error!r}") from error

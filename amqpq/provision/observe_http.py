@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from amqpq.errors import AccessRefused, ConfigurationError
 from amqpq.management import BindingInfo, ExchangeInfo, Management, PolicyInfo, QueueInfo
 from amqpq.provision.observed import Observed, SeenConsumer, SeenExchange, SeenPolicy, SeenQueue
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, ServerInfo
+
+_WRITERS: Final = frozenset({"policymaker", "administrator"})
+"""Tags of users that may write policies."""
 
 
 def observe(api: Management, vhost: str, *, server: ServerInfo | None = None) -> Observed:
@@ -30,6 +33,7 @@ def observe(api: Management, vhost: str, *, server: ServerInfo | None = None) ->
             f"'{server.cluster_name}'; name the API of the same broker ($AMQPQ_MANAGEMENT_URL overrides the file)"
         )
     unreadable: dict[str, str] = {}
+    tags = frozenset(api.whoami().tags)
     exchanges = {found.name: _exchange(found) for found in api.exchanges(vhost)}
     queues = {found.name: _queue(found) for found in api.queues(vhost)}
     bindings = tuple(_binding(found) for found in api.bindings(vhost))
@@ -44,6 +48,7 @@ def observe(api: Management, vhost: str, *, server: ServerInfo | None = None) ->
         policies=_policies(api.policies(vhost)),
         operator_policies=_operators(api, vhost, unreadable),
         consumers=tuple(_consumers(api.consumers(vhost))),
+        may_write_policies=not tags.isdisjoint(_WRITERS),
         unreadable=unreadable,
     )
 

@@ -84,6 +84,8 @@ class Observed:
     policies: tuple[SeenPolicy, ...] | None = None
     operator_policies: tuple[SeenPolicy, ...] | None = None
     consumers: tuple[SeenConsumer, ...] | None = None
+    may_write_policies: bool | None = None
+    """Whether our user may; None where nobody told."""
     asked: frozenset[str] | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
 

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from amqpq.provision.carrying import carried
 from amqpq.provision.changes import APPLIED, BLOCKED, Action, Change
+from amqpq.provision.compiling import Generated
 from amqpq.provision.differences import differences
 from amqpq.provision.journal import Manifest
 from amqpq.provision.observed import Level, Observed, SeenPolicy, address_of_binding, fingerprint, identity
@@ -48,6 +50,8 @@ class Plan:
     problems: tuple[str, ...] = ()
     """Why it must not be carried out: a step on whose way, or at whose end, a check of the file fails."""
     warnings: tuple[str, ...] = ()
+    generated: tuple[Generated, ...] = ()
+    """The generated policies as they will be."""
 
     @property
     def may_lose(self) -> int:
@@ -71,7 +75,9 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """A hash of all that an apply must find as it was."""
-        return fingerprint([self.target, self.hashes, [[step.operation, step.name] for step in self.steps]])
+        steps = [[step.operation, step.name] for step in self.steps]
+        written = [asdict(step.spec) for step in self.steps if isinstance(step.spec, SeenPolicy)]
+        return fingerprint([self.target, self.hashes, steps, written])
 
 
 def plan(topology: Topology, wanted: Wanted, observed: Observed, manifest: Manifest = _NOTHING) -> Plan:
@@ -83,7 +89,8 @@ def plan(topology: Topology, wanted: Wanted, observed: Observed, manifest: Manif
         observed: What was seen.
         manifest: What the project made.
     """
-    changes = differences(wanted, observed, manifest.owned)
+    by_policy = carried(wanted, observed, manifest.owned)
+    changes = differences(wanted, observed, manifest.owned, by_policy)
     if manifest.problem:
         because = f"what this project made is not known, so nothing is removed: {manifest.problem}"
         changes = (*changes, Change("broker", "manifest", Action.UNKNOWN, because=because))
@@ -93,7 +100,7 @@ def plan(topology: Topology, wanted: Wanted, observed: Observed, manifest: Manif
             *changes,
             Change("broker", "journal", Action.INFO, because=because, remedy="an apply of this plan goes on"),
         )
-    steps = tuple(_steps(wanted, observed, changes))
+    steps = tuple(_steps(wanted, observed, changes, by_policy.generated))
     rehearsal = rehearse(topology, observed, steps, wanted.generations)
     return Plan(
         project=wanted.project,
@@ -109,14 +116,20 @@ def plan(topology: Topology, wanted: Wanted, observed: Observed, manifest: Manif
         hashes={step.address: seen_of(observed, step.address) for step in steps},
         problems=rehearsal.problems,
         warnings=rehearsal.warnings,
+        generated=by_policy.generated,
     )
 
 
-def _steps(wanted: Wanted, observed: Observed, changes: tuple[Change, ...]) -> Iterator[Step]:
+def _steps(
+    wanted: Wanted, observed: Observed, changes: tuple[Change, ...], generated: tuple[Generated, ...]
+) -> Iterator[Step]:
+    new = {change.address for change in changes if change.action is Action.CREATE}
     made = {change.address for change in changes if change.action in {Action.CREATE, Action.CHANGE}}
     gone = {change.address for change in changes if change.action is Action.DELETE}
-    yield from (Step("exchange", x.name, x) for x in wanted.declarations.exchanges if f"exchange {x.name}" in made)
-    yield from (Step("queue", q.name, q) for q in wanted.declarations.queues if f"queue {q.name}" in made)
+    yield from (Step("exchange", x.name, x) for x in wanted.declarations.exchanges if f"exchange {x.name}" in new)
+    yield from (Step("queue", q.name, q) for q in wanted.declarations.queues if f"queue {q.name}" in new)
+    # What a policy of the file says is part of the generated one that hides it: so that one comes first.
+    yield from (Step("policy", g.policy.name, g.policy) for g in generated if f"policy {g.policy.name}" in made)
     yield from (Step("policy", p.name, p) for p in wanted.policies.values() if f"policy {p.name}" in made)
     bindings = [(address_of_binding(binding), binding) for binding in wanted.declarations.bindings]
     for name, binding in sorted(bindings, key=lambda pair: not pair[1].to_exchange):

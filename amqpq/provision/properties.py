@@ -7,13 +7,13 @@ Type, durability, priorities and the single active consumer never change on an o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from amqpq.provision.changes import Action, Detail
 from amqpq.provision.observed import SeenPolicy
 from amqpq.topology.effective import (
     ALTERNATE,
+    LIMITS_LIVE_SINCE,
     NEWEST,
     RULES,
     Effective,
@@ -28,8 +28,6 @@ from amqpq.topology.versions import Version
 from amqpq.types import ExchangeSpec, QueueSpec
 
 QUEUE_TYPE: Final = "x-queue-type"
-
-_LIVE_DELIVERY_LIMIT: Final = (4, 3, 0)
 
 _PLACEMENT: Final = frozenset(
     {"x-queue-leader-locator", "x-queue-master-locator", "x-quorum-initial-group-size", "x-initial-cluster-size"}
@@ -69,17 +67,7 @@ def of_queue(
         whole: Whether all arguments were seen, or only those that the broker compares.
         version: The broker's.
     """
-    found = _queue_details(wanted, seen, policies, operators, whole=whole, version=version)
-    return tuple(_before_4_3(detail) if version < _LIVE_DELIVERY_LIMIT else detail for detail in found)
-
-
-def _before_4_3(detail: Detail) -> Detail:
-    """A delivery limit is read when a queue is declared, and by a policy only since 4.3 (rabbitmq-server #16035)."""
-    if detail.key != "x-delivery-limit" or detail.action is not Action.POLICY:
-        return detail
-    return replace(
-        detail, action=Action.MIGRATE, note="before RabbitMQ 4.3 a policy does not change it on a queue that exists"
-    )
+    return tuple(_queue_details(wanted, seen, policies, operators, whole=whole, version=version))
 
 
 def _queue_details(
@@ -130,6 +118,9 @@ def _tunable(kind: str, name: str, before: Any, after: Any, by_policy: Effective
         return Detail(name, before, after, Action.INFO, note)
     if policy_can(kind, key, before, after, version=version):
         return Detail(name, before, after, Action.POLICY, f"a policy with {key}: {after!r} makes it hold")
+    if key == "delivery-limit" and version < LIMITS_LIVE_SINCE:
+        note = "before RabbitMQ 4.3 a policy does not change it on a queue that exists"
+        return Detail(name, before, after, Action.MIGRATE, note)
     why = (
         "an argument can be tightened by a policy, never loosened"
         if rule_of(kind, key, version) == "least"

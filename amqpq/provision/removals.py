@@ -10,15 +10,25 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from amqpq.provision.changes import Action, Change
+from amqpq.provision.compiling import NO_TAG, TAG, clearing, is_generated
 from amqpq.provision.observed import Observed, SeenQueue, address_of_binding
 from amqpq.provision.wanted import Wanted
 
 NOT_ALLOWED = "the file does not allow it"
 
 
-def removals(wanted: Wanted, observed: Observed, owned: frozenset[str]) -> Iterator[Change]:
-    """Return what is to be deleted, or why it stays."""
-    orphans = sorted(owned - _addresses(wanted))
+def removals(
+    wanted: Wanted, observed: Observed, owned: frozenset[str], generated: frozenset[str] = frozenset()
+) -> Iterator[Change]:
+    """Return what is to be deleted, or why it stays.
+
+    Args:
+        wanted: What the file says.
+        observed: What was seen.
+        owned: Addresses of what this project made.
+        generated: Names of the generated policies that there have to be.
+    """
+    orphans = sorted(owned - _addresses(wanted) - {f"policy {name}" for name in generated})
     if not orphans:
         return
     bindings = {f"binding {address_of_binding(binding)}" for binding in observed.bindings or ()}
@@ -27,6 +37,8 @@ def removals(wanted: Wanted, observed: Observed, owned: frozenset[str]) -> Itera
         kind, _, name = address.partition(" ")
         if kind == "binding" and address in bindings:
             yield Change("binding", name, Action.DELETE, because="not in the file any more")
+        elif kind == "policy" and address in policies and is_generated(wanted.project, name):
+            yield _no_more(name, observed)
         elif kind == "policy" and address in policies:
             yield _allowed(Change("policy", name, Action.DELETE, because="not in the file any more"), wanted)
         elif kind == "exchange" and name in observed.exchanges:
@@ -37,6 +49,15 @@ def removals(wanted: Wanted, observed: Observed, owned: frozenset[str]) -> Itera
             kinds = {"exchange": "exchange", "queue": "queue", "policy": "policy"}
             because = "not in the file any more, made by this project; whether it is still there needs the HTTP API"
             yield Change(kinds.get(kind, "binding"), name, Action.UNKNOWN, because=because)  # type: ignore[arg-type]
+
+
+def _no_more(name: str, observed: Observed) -> Change:
+    """A generated policy goes as it came: nothing is in it, and no file names it."""
+    change = Change("policy", name, Action.DELETE, because="nothing needs it any more")
+    if observed.may_write_policies is not False:
+        return change
+    remedy = f"`{clearing(observed.vhost, name)}`, or {TAG}"
+    return replace(change, action=Action.FORBIDDEN, because=f"{change.because}, and {NO_TAG}", remedy=remedy)
 
 
 def _addresses(wanted: Wanted) -> frozenset[str]:

@@ -9,7 +9,7 @@ from amqpq.errors import LocalError
 from amqpq.provision.observed import SeenPolicy, fingerprint
 from amqpq.topology.declarations import Declarations, declarations
 from amqpq.topology.generations import NOTHING_MOVED, Generations, resolve
-from amqpq.topology.model import Topology
+from amqpq.topology.model import PolicyBand, Topology
 from amqpq.types import ExchangeSpec, QueueSpec
 
 
@@ -26,15 +26,15 @@ class Wanted:
     expected_queues: Mapping[str, QueueSpec]
     policies: Mapping[str, SeenPolicy] = field(default_factory=dict)
     may_delete: bool = False
+    band: PolicyBand = field(default_factory=PolicyBand)
     generations: Generations = NOTHING_MOVED
     """Where queues live that have moved; `queues` and `declarations` have them by their physical names."""
 
     def fingerprint(self) -> str:
         """Return a hash that is the same for the same target; no address and no secret is part of it."""
         parts = (self.project, self.exchanges, self.queues, self.expected_exchanges, self.expected_queues)
-        return fingerprint(
-            [*(_text(part) for part in parts), _text(self.declarations.bindings), _text(self.policies), self.may_delete]
-        )
+        settings = (self.declarations.bindings, self.policies, self.band)
+        return fingerprint([*(_text(part) for part in (*parts, *settings)), self.may_delete])
 
 
 def _text(value: object) -> str:
@@ -77,4 +77,5 @@ def wanted(topology: Topology, found: Declarations | None = None) -> Wanted:
             for policy in topology.policies.values()
         },
         may_delete=topology.allow.delete,
+        band=topology.policy_band,
     )

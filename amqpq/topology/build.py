@@ -76,6 +76,7 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
             if (check := _check(part, str(findings.place(("checks", index))))) is not None
         ),
         policies={name: _policy(name, part) for name, part in file.policies.items()},
+        policy_band=model.PolicyBand(file.policy_band.from_, file.policy_band.to, file.policy_band.inherit),
         allow=model.Allow(file.allow.delete, file.allow.migrate),
     )
 

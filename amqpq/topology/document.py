@@ -411,6 +411,18 @@ class PolicyPart(Part):
     definition: dict[str, JsonValue] = Field(description="The policy's keys and values.")
 
 
+class PolicyBandPart(Part):
+    """The priorities of generated policies."""
+
+    from_: int = Field(
+        alias="from", default=500, description="The lowest one, which they have where nothing is in the way."
+    )
+    to: int = Field(default=599, description="The highest one.")
+    inherit: bool = Field(
+        default=False, description="Whether they may hide a policy of others; they take over what it says."
+    )
+
+
 class MovedPart(Part):
     """A rename."""
 
@@ -457,6 +469,9 @@ class File(Part):
     security: SecurityPart = Field(default_factory=SecurityPart, description="Who may say what.")
     schedule: dict[str, SchedulePart] = Field(default_factory=dict, description="Tasks that run by the clock.")
     policies: dict[str, PolicyPart] = Field(default_factory=dict, description="Hand-written policies.")
+    policy_band: PolicyBandPart = Field(
+        default_factory=PolicyBandPart, description="The priorities of generated policies."
+    )
     moved: list[MovedPart] = Field(default_factory=list, description="Renames.")
     checks: list[CheckPart] = Field(default_factory=list, description="Unit tests of the wiring.")
     lint: LintPart = Field(default_factory=LintPart, description="What lint makes of its findings.")

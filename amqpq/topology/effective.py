@@ -73,6 +73,10 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
 }
 """By type and policy key: who wins."""
 NEWEST: Final[Version] = (4, 3, 0)
+TYPED_SINCE: Final[Version] = (3, 12, 0)
+"""The first version whose policies tell types of queues apart (release notes of 3.12.0)."""
+LIMITS_LIVE_SINCE: Final[Version] = (4, 3, 0)
+"""Before, a queue reads its delivery limit when it is declared, and from no policy later (rabbitmq-server #16035)."""
 _LEASES_LEAST: Final[Version] = (4, 0, 0)
 
 
@@ -219,7 +223,7 @@ def policy_can(kind: str, key: str, argument: Any, wanted: Any, *, version: Vers
 
     `wanted` None is: nothing holds. The broker's own default then; only an object without the argument has that.
     """
-    if (kind, key) not in RULES:
+    if (kind, key) not in RULES or (key == "delivery-limit" and version < LIMITS_LIVE_SINCE):
         return False
     if wanted is None:
         return argument is None

@@ -169,6 +169,15 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyBand:
+    """The priorities of generated policies. `inherit`: they may hide a policy of others, and take over what it says."""
+
+    first: int = 500
+    last: int = 599
+    inherit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Allow:
     """What a change may do without asking."""
 
@@ -420,6 +429,7 @@ class Topology:
     control: ControlMemory = field(default_factory=ControlMemory)
     checks: tuple[Check, ...] = ()
     policies: Mapping[str, Policy] = field(default_factory=dict)
+    policy_band: PolicyBand = field(default_factory=PolicyBand)
     allow: Allow = field(default_factory=Allow)
 
     def route_for(self, task: str) -> Route:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from amqpq.topology import versions
 from amqpq.topology.document import PolicyPart
-from amqpq.topology.effective import UNSUPPORTED, rule_of
+from amqpq.topology.effective import TYPED_SINCE, UNSUPPORTED, rule_of
 from amqpq.topology.lint import effective, settings
 from amqpq.topology.lint.context import Context
 from amqpq.topology.model import Exchange, Queue, did_you_mean
@@ -22,8 +22,6 @@ _STRANGERS: Final = ("zz-other-project.zz", "0")
 _KINDS: Final = {"classic_queues": ("classic",), "quorum_queues": ("quorum",), "streams": ("stream",)}
 UNLIMITED_SINCE: Final = (4, 0, 0)
 """The first version that takes a delivery-limit of -1 in a policy (measured on 3.10.8 and 4.0.5)."""
-BY_TYPE_SINCE: Final = (3, 12, 0)
-"""The first version whose policies tell types of queues apart (release notes of 3.12.0)."""
 
 
 def check(context: Context) -> None:
@@ -107,7 +105,7 @@ def _keys(context: Context, name: str, policy: PolicyPart) -> None:
     for key, fault in settings.faults(policy.definition).items():
         message = f"{key}: {policy.definition[key]!r} {fault}"
         findings.error(("policies", name, "definition", key), "TOP041", message)
-    if policy.apply_to in _KINDS and lowest < BY_TYPE_SINCE:
+    if policy.apply_to in _KINDS and lowest < TYPED_SINCE:
         message = (
             f"RabbitMQ before 3.12 knows no policy for {policy.apply_to}, and the file is for {versions.show(lowest)}"
         )

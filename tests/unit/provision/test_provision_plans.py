@@ -195,7 +195,7 @@ def test_a_delivery_limit_by_policy_needs_4_3(make: Make, see: See) -> None:
     spec = observed.queues["orders"].spec
     seen = replace(spec, arguments=without(spec.arguments, "x-delivery-limit"))
     observed = replace(observed, queues={**observed.queues, "orders": replace(observed.queues["orders"], spec=seen)})
-    assert told(planned(topology, observed)) == [("policy", "queue orders")]
+    assert told(planned(topology, observed)) == [("create", "policy amqpq.shop.1"), ("change", "queue orders")]
     assert told(planned(topology, replace(observed, version=(4, 2, 0)))) == [("migrate", "queue orders")]
 
 
