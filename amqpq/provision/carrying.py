@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 
 from amqpq.provision import properties
 from amqpq.provision.changes import Action
-from amqpq.provision.compiling import Generated, Need, compiled, is_generated
+from amqpq.provision.compiling import Generated, Need, compiled
 from amqpq.provision.observed import Observed, SeenPolicy
 from amqpq.provision.wanted import Wanted
-from amqpq.topology.effective import applied, effective, policy_key
+from amqpq.topology.effective import applied, effective, is_generated, policy_key
 from amqpq.types import ExchangeSpec, QueueSpec, Table
 
 
@@ -79,7 +79,8 @@ def carried(wanted: Wanted, observed: Observed, owned: frozenset[str] = frozense
         kept = applied(ours, kind, name).policy
         if kept is not None:  # what holds now goes on holding
             needs.append(Need(kind, name, kept.priority, kept.definition))
-    taken = frozenset(address.removeprefix("policy ") for address in owned)
+    # Where policies cannot be seen, the manifest knows at least the names of those that were made.
+    taken = frozenset(a.removeprefix("policy ") for a in owned) if observed.policies is None else frozenset[str]()
     generated = compiled(wanted.project, needs, ours, observed.version, taken=taken)
     names = {each.policy.name for each in generated}
     left = tuple(each for each in ours if each.name not in names and f"policy {each.name}" not in owned)

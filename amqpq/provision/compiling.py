@@ -19,7 +19,7 @@ from itertools import count
 from typing import Final
 
 from amqpq.provision.observed import SeenPolicy
-from amqpq.topology.effective import APPLY_TO, TYPED_SINCE
+from amqpq.topology.effective import APPLY_TO, TYPED_SINCE, generated_prefix
 from amqpq.topology.versions import Version
 from amqpq.types import Table
 
@@ -64,16 +64,6 @@ class _Draft:
     loses: bool = False
 
 
-def prefix(project: str) -> str:
-    """Return how the names of a project's generated policies begin."""
-    return f"amqpq.{project}."
-
-
-def is_generated(project: str, name: str) -> bool:
-    """Whether a policy of that name is one that was generated for the project."""
-    return name.startswith(prefix(project)) and name.removeprefix(prefix(project)).isdecimal()
-
-
 def pattern_of(names: Iterable[str]) -> str:
     """Return the pattern that matches these names and nothing else."""
     escaped = [_SPECIAL.sub(r"\\\g<0>", name) for name in names]
@@ -110,7 +100,7 @@ def compiled(
         drafts += _drafts(group, free, needs, version)
     _continue(drafts, free, needs)
     used = {*taken, *(policy.name for policy in there)}
-    numbers = (f"{prefix(project)}{number}" for number in count(1))
+    numbers = (f"{generated_prefix(project)}{number}" for number in count(1))
     names = iter(name for name in numbers if name not in used)
     found = [(draft.loses, _finished(draft, names, version)) for draft in drafts]
     return tuple(generated for _, generated in sorted(found, key=lambda pair: pair[0]))
@@ -134,7 +124,7 @@ def _where(vhost: str) -> str:
 
 
 def _number(project: str, name: str) -> int:
-    return int(name.removeprefix(prefix(project)))
+    return int(name.removeprefix(generated_prefix(project)))
 
 
 def _groups(needs: Iterable[Need]) -> Mapping[tuple[str, int, str], list[Need]]:

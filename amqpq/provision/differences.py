@@ -13,11 +13,12 @@ from typing import Final, Literal
 from amqpq.provision import properties
 from amqpq.provision.carrying import Carried, carried
 from amqpq.provision.changes import Action, Change, Detail, worst
-from amqpq.provision.compiling import TAG, command, is_generated
+from amqpq.provision.compiling import TAG, command
 from amqpq.provision.observed import Observed, SeenQueue, address_of_binding, identity
 from amqpq.provision.policies import overruled, policies
 from amqpq.provision.removals import removals
 from amqpq.provision.wanted import Wanted
+from amqpq.topology.effective import is_generated
 from amqpq.types import BindingSpec
 
 OUR_CONSUMERS: Final = "amqpq."

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from amqpq.provision.changes import Action, Change
-from amqpq.provision.compiling import NO_TAG, TAG, clearing, is_generated
+from amqpq.provision.compiling import NO_TAG, TAG, clearing
 from amqpq.provision.observed import Observed, SeenQueue, address_of_binding
 from amqpq.provision.wanted import Wanted
+from amqpq.topology.effective import is_generated
 
 NOT_ALLOWED = "the file does not allow it"
 

@@ -132,6 +132,17 @@ def policy_key(argument: str) -> str:
     return argument.removeprefix("x-")
 
 
+def generated_prefix(project: str) -> str:
+    """Return how the names of a project's generated policies begin; a number follows."""
+    return f"amqpq.{project}."
+
+
+def is_generated(project: str, name: str) -> bool:
+    """Whether a policy of that name is one that was generated for the project."""
+    prefix = generated_prefix(project)
+    return name.startswith(prefix) and name.removeprefix(prefix).isdecimal()
+
+
 def applied(policies: Iterable[P], kind: str, name: str) -> Applied[P]:
     """Return which policy applies.
 

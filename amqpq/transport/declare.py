@@ -36,10 +36,6 @@ Spec: TypeAlias = "ExchangeSpec | QueueSpec | BindingSpec"
 Result: TypeAlias = Literal["created", "present", "bound", "failed"]
 Call: TypeAlias = Callable[[Channel], Pending[Any]]
 
-Carried: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""By queue the arguments that it has otherwise, and the values of them that a policy makes hold; AMQP does not tell of policies."""
-_NOTHING: Final[Carried] = {}
-
 CHANNELS: Final = 16
 """Channels used at a time: RabbitMQ declares about three times as fast on 16 channels as on one (measured)."""
 
@@ -153,7 +149,7 @@ def verify(
     return applied
 
 
-def compare(opener: Opener, declarations: Declarations, *, carried: Carried = _NOTHING) -> Flow[None]:
+def compare(opener: Opener, declarations: Declarations) -> Flow[None]:
     """Check that queues which exist (`verify` first) are as the file says, without changing one.
 
     Over AMQP 0-9-1 only an active declaration is compared with what exists, so each queue is declared as it should be: that
@@ -167,16 +163,8 @@ def compare(opener: Opener, declarations: Declarations, *, carried: Carried = _N
     for spec, answer in zip(declarations.queues, answers, strict=True):
         if isinstance(answer, PreconditionFailed):
             differences = yield from _differences(opener, spec, answer)
-            if not _made_to_hold(spec, differences, carried):
-                different.append(_failed(spec, answer, differences))
+            different.append(_failed(spec, answer, differences))
     demand(different)
-
-
-def _made_to_hold(spec: Spec, differences: Sequence[Difference], carried: Carried) -> bool:
-    """Whether a policy makes all hold that differs."""
-    says = carried.get(_name(spec), {}) if isinstance(spec, QueueSpec) else {}
-    same = (each.key in says and says[each.key] == spec.arguments.get(each.key) for each in differences)
-    return bool(differences) and all(same)
 
 
 def demand(applied: Sequence[Applied]) -> None:

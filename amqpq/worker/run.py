@@ -17,11 +17,10 @@ from typing import Final, TypeAlias
 
 from amqpq import signals
 from amqpq.clock import SYSTEM_CLOCK
-from amqpq.errors import AccessRefused, ConfigurationError, PreconditionFailed
+from amqpq.errors import AccessRefused, ConfigurationError
 from amqpq.lifecycle import State
 from amqpq.log import WORKER
 from amqpq.message import ResultEnvelope
-from amqpq.provision import journal
 from amqpq.topology import Topology, versions
 from amqpq.topology.declarations import Declarations, declarations, exchange_spec, queue_spec
 from amqpq.topology.delays import ladder, no_ladder
@@ -218,25 +217,10 @@ def prepare(
     wanted = located(needed(topology, plan.queues), generations)
     try:
         flow.run(declare.verify(connection.channel, wanted), DECLARE_SECONDS)
-        _compare(topology, connection, wanted)
+        flow.run(declare.compare(connection.channel, wanted), DECLARE_SECONDS)
     except AccessRefused as error:
         # Some broker versions want the configure permission even for looking; consuming will tell.
         logger.warning("cannot verify the queues before consuming: %s", error)
-
-
-def _compare(topology: Topology, connection: Connection, wanted: Declarations) -> None:
-    """Compare the queues with the file; what a policy makes hold, as the project's last apply has noted, is as it should be.
-
-    Raises:
-        PreconditionFailed: Some differ.
-    """
-    try:
-        flow.run(declare.compare(connection.channel, wanted), DECLARE_SECONDS)
-    except PreconditionFailed:
-        carried = journal.read(connection, topology.project).carried
-        if not carried:
-            raise
-        flow.run(declare.compare(connection.channel, wanted, carried=carried), DECLARE_SECONDS)
 
 
 def needed(topology: Topology, queues: Sequence[str]) -> Declarations:

@@ -200,6 +200,11 @@ def both(action: str, address: str, words: str) -> Mapping[str, Expected]:
     return {"http": (action, address, words), "amqp": (action, address, words)}
 
 
+def by_policy(address: str, words: str) -> Mapping[str, Expected]:
+    """Expect that a generated policy puts it right, where policies can be seen."""
+    return {"http": ("change", address, f"{words}  (by policy amqpq.1)"), "amqp": ("policy", address, words)}
+
+
 def add(name: str, act: Callable[[Scene], object], *, http: Expected, amqp: Expected) -> None:
     """Note a case that is one line."""
     CASES[name] = (act, http, amqp)
@@ -248,12 +253,12 @@ add(
 add(
     "a longer time to live, which a policy can tighten",
     lambda s: s.remake("c", arguments={"x-message-ttl": 7200000}),
-    **both("policy", "queue c", "a policy with message-ttl: 3600000 makes it hold"),
+    **by_policy("queue c", "x-message-ttl 7200000 -> 3600000"),
 )
 add(
     "no time to live",
     lambda s: s.remake("c", arguments={"x-message-ttl": None}),
-    **both("policy", "queue c", "x-message-ttl none -> 3600000"),
+    **by_policy("queue c", "x-message-ttl none -> 3600000"),
 )
 add(
     "a length that the file does not have",
@@ -263,7 +268,7 @@ add(
 add(
     "a greater length",
     lambda s: s.remake("q", arguments={"x-max-length": 2000}),
-    **both("policy", "queue q", "a policy with max-length: 1000 makes it hold"),
+    **by_policy("queue q", "x-max-length 2000 -> 1000"),
 )
 add(
     "overflow on a quorum queue, where the policy wins",
@@ -278,7 +283,7 @@ add(
 add(
     "dead letters go nowhere",
     lambda s: s.remake("c", arguments={"x-dead-letter-exchange": None, "x-dead-letter-routing-key": None}),
-    **both("policy", "queue c", "x-dead-letter-exchange none -> ''"),
+    **by_policy("queue c", "x-dead-letter-exchange none -> ''"),
 )
 add(
     "expires",
@@ -288,7 +293,7 @@ add(
 add(
     "retention of a stream, where the policy wins",
     lambda s: s.remake("s", arguments={"x-max-age": "1D"}),
-    **both("policy", "queue s", "a policy with max-age: '7D' makes it hold"),
+    **by_policy("queue s", "x-max-age 1D -> 7D"),
 )
 add(
     "an argument nobody knows",
@@ -322,7 +327,7 @@ add(
 add(
     "the alternate exchange is gone",
     lambda s: s.remake_exchange("x", arguments={}),
-    **both("policy", "exchange x", "alternate-exchange none -> "),
+    **by_policy("exchange x", "alternate-exchange none -> lost"),
 )
 add(
     "the alternate exchange is another",

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from amqpq.topology import versions
 from amqpq.topology.document import PolicyPart
-from amqpq.topology.effective import TYPED_SINCE, UNSUPPORTED, rule_of
+from amqpq.topology.effective import TYPED_SINCE, UNSUPPORTED, is_generated, rule_of
 from amqpq.topology.lint import effective, settings
 from amqpq.topology.lint.context import Context
 from amqpq.topology.model import Exchange, Queue, did_you_mean
@@ -28,7 +28,11 @@ def check(context: Context) -> None:
     """Run the rules on policies."""
     things = list(effective.objects(context)) if context.file.policies else []
     matched: dict[str, list[Queue | Exchange]] = {}
+    _band(context)
     for name, policy in context.file.policies.items():
+        if is_generated(context.topology.project, name):
+            message = f"'{name}' is what a generated policy would be called"
+            context.findings.error(("policies", name), "TOP011", message, "name it differently")
         if _pattern(context, name, policy):
             built = context.topology.policies[name]
             matched[name] = [thing for thing in things if effective.matches(built, thing)]
@@ -38,6 +42,13 @@ def check(context: Context) -> None:
         _unsupported(context, name, policy, matched.get(name, []))
     _overlapping(context, matched)
     _without_effect(context)
+
+
+def _band(context: Context) -> None:
+    band = context.file.policy_band
+    if band.from_ > band.to:
+        message = f"no priority is left for generated policies from {band.from_} to {band.to}"
+        context.findings.error(("policy_band",), "TOP058", message, "write the lower one as `from`")
 
 
 def _pattern(context: Context, name: str, policy: PolicyPart) -> bool:

@@ -11,12 +11,13 @@ import pytest
 
 from amqpq.provision import text
 from amqpq.provision.changes import Action
-from amqpq.provision.compiling import PATTERN_LIMIT, Need, command, compiled, is_generated, pattern_of
+from amqpq.provision.compiling import PATTERN_LIMIT, Need, command, compiled, pattern_of
 from amqpq.provision.journal import Manifest
 from amqpq.provision.observed import Observed, SeenPolicy
 from amqpq.provision.plan import Plan, plan
 from amqpq.provision.wanted import wanted
 from amqpq.topology import Topology
+from amqpq.topology.effective import is_generated
 
 Make: TypeAlias = Callable[..., Topology]
 See: TypeAlias = Callable[..., Observed]

@@ -1,0 +1,250 @@
+"""Generated policies on a real broker: what was an argument is tightened in place, seen, put right, and taken away again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from amqpq.cli.main import main
+from amqpq.errors import PreconditionFailed
+from amqpq.management import Management, PolicyInfo, endpoint
+from amqpq.provision import journal
+from amqpq.topology import load
+from amqpq.transport.interface import Connection
+from amqpq.types import Properties, Publication
+from amqpq.worker.plan import WorkerPlan
+from amqpq.worker.run import prepare
+from tests.conftest import BrokerServer
+from tests.support.lab import answer, until
+
+pytestmark = pytest.mark.integration
+
+HOUR = 3600000
+Amqpq: TypeAlias = Callable[..., Result]
+
+QUEUES: dict[str, Any] = {
+    "mail": {"ttl": "2h"},
+    "post": {"ttl": "2h"},
+    "orders": {"type": "quorum", "limits": {"max_length": 1000, "overflow": "drop-head"}},
+    "trail": {"type": "stream", "retention": {"max_age": "7D"}},
+}
+TIGHTER: dict[str, Any] = {
+    "mail": {"ttl": "1h"},
+    "post": {"ttl": "1h"},
+    "orders": {"type": "quorum", "limits": {"max_length": 500, "overflow": "reject-publish"}},
+    "trail": {"type": "stream", "retention": {"max_age": "9D"}},
+}
+"""All of it can be done by policies: lower limits, an overflow of a quorum queue, the retention of a stream."""
+
+
+def document(queues: dict[str, Any], **sections: Any) -> dict[str, Any]:
+    """Return a topology with these queues."""
+    return {
+        "amqpq": 1,
+        "project": "shop",
+        "exchanges": {"events": {"type": "topic"}},
+        "queues": queues,
+        "bindings": [f"events[{name}] -> {name}" for name in queues],
+        "routes": {"*": {"exchange": "events", "key": "orders"}},
+        "checks": [{"publish": {"task": "t"}, "reaches": ["orders"], "exactly": True}],
+        **sections,
+    }
+
+
+def write(queues: dict[str, Any], **sections: Any) -> None:
+    """Write the file with these queues."""
+    Path("topology.yaml").write_text(yaml.safe_dump(document(queues, **sections)), encoding="utf-8")
+
+
+@pytest.fixture
+def vhost(vhost_url: str) -> str:
+    """The name of a fresh virtual host."""
+    return unquote(urlsplit(vhost_url).path[1:])
+
+
+@pytest.fixture
+def api(broker_server: BrokerServer) -> Iterator[Management]:
+    """A client with all rights."""
+    user = urlsplit(broker_server.url)
+    login = (unquote(user.username or "guest"), unquote(user.password or "guest"))
+    with Management(endpoint(broker_server.management_url, login=login)) as client:
+        yield client
+
+
+@pytest.fixture
+def amqpq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vhost_url: str, broker_server: BrokerServer) -> Amqpq:
+    """Run `amqpq topology ...` in a folder with the file, on the fresh virtual host where its queues are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AMQPQ_TOPOLOGY", raising=False)
+    monkeypatch.setenv("AMQPQ_BROKER_URL", vhost_url)
+    monkeypatch.setenv("AMQPQ_MANAGEMENT_URL", broker_server.management_url)
+    runner = CliRunner()
+
+    def run(*arguments: str) -> Result:
+        return runner.invoke(main, ["topology", *arguments])
+
+    write(QUEUES)
+    carried_out(run)
+    return run
+
+
+def carried_out(amqpq: Amqpq) -> dict[str, Any]:
+    """Plan, keep, apply, and return what was told."""
+    planned = amqpq("plan", "--out", "kept.plan")
+    assert planned.exit_code == 0, planned.output
+    result = amqpq("apply", "kept.plan", "--json")
+    assert result.exit_code == 0, result.output
+    told: dict[str, Any] = json.loads(result.stdout)
+    return told
+
+
+def changes(amqpq: Amqpq) -> list[tuple[str, str]]:
+    """Return action and address of what a plan finds."""
+    document = json.loads(amqpq("plan", "--json").stdout)
+    return [(change["action"], change["address"]) for change in document["changes"]]
+
+
+def holding(api: Management, vhost: str, queue: str) -> dict[str, Any]:
+    """Return what policies make of a queue."""
+    return dict(api.queue(vhost, queue).effective_policy or {})
+
+
+def test_what_is_tightened_holds_at_once_and_the_arguments_stay(amqpq: Amqpq, api: Management, vhost: str) -> None:
+    """Two queues that need the same share a policy; each policy is for one type where the broker knows types."""
+    write(TIGHTER)
+    planned = amqpq("plan")
+    assert "by policy amqpq.shop.1" in planned.stdout, planned.stdout
+    told = carried_out(amqpq)
+    assert (told["error"], {change["action"] for change in told["left"]}) == (None, {"info"})
+    assert holding(api, vhost, "mail") == holding(api, vhost, "post") == {"message-ttl": HOUR}
+    assert holding(api, vhost, "orders") == {"max-length": 500, "overflow": "reject-publish"}
+    assert holding(api, vhost, "trail") == {"max-age": "9D"}
+    found = {policy.pattern: policy for policy in api.policies(vhost)}
+    assert set(found) == {"^(mail|post)$", "^orders$", "^trail$"}
+    typed = not api.overview().version.startswith(("3.10.", "3.11."))
+    assert found["^orders$"].apply_to == ("quorum_queues" if typed else "queues")
+    assert found["^trail$"].apply_to == ("streams" if typed else "queues")
+    assert api.queue(vhost, "mail").arguments["x-message-ttl"] == 2 * HOUR
+    assert amqpq("drift").exit_code == 0
+
+
+def test_a_queue_does_what_its_policy_says(amqpq: Amqpq, api: Management, vhost: str, connection: Connection) -> None:
+    """Behaviour, not display: the messages beyond the new length are refused."""
+    write({**QUEUES, "orders": {"type": "quorum", "limits": {"max_length": 2, "overflow": "reject-publish"}}})
+    carried_out(amqpq)
+    channel = connection.channel()
+
+    def refused() -> bool | None:
+        (outcome,) = answer(channel.publish((Publication("events", "orders", b"x", Properties(delivery_mode=2)),)))
+        return True if not outcome.confirmed else None
+
+    until(refused, "a publication that is refused")
+    assert holding(api, vhost, "orders")["max-length"] == 2
+
+
+def test_a_worker_takes_what_a_policy_makes_hold_and_nothing_else(amqpq: Amqpq, connection: Connection) -> None:
+    """It cannot see policies: it goes by what the project's last apply has noted."""
+    plan = WorkerPlan("shop:app", tuple(QUEUES))
+    tighter = load(document(TIGHTER), environ={})
+    prepare(plan, load(document(QUEUES), environ={}), connection)
+    with pytest.raises(PreconditionFailed, match="x-message-ttl = 7200000"):
+        prepare(plan, tighter, connection)
+    write(TIGHTER)
+    carried_out(amqpq)
+    assert journal.read(connection, "shop").carried["mail"] == {"x-message-ttl": HOUR}
+    prepare(plan, tighter, connection)
+    other = load(document({**TIGHTER, "mail": {"ttl": "3h"}}), environ={})
+    with pytest.raises(PreconditionFailed, match="queue 'mail' exists with x-message-ttl = 7200000") as refused:
+        prepare(plan, other, connection)
+    assert "post" not in str(refused.value)
+
+
+def test_what_somebody_does_to_a_generated_policy_is_drift(amqpq: Amqpq, api: Management, vhost: str) -> None:
+    """Changed, bent or deleted: the next apply puts it right, under the same name."""
+    write({**QUEUES, "mail": {"ttl": "1h"}})
+    carried_out(amqpq)
+    (ours,) = api.policies(vhost)
+    assert ours.name == "amqpq.shop.1"
+    for bent in (
+        PolicyInfo(ours.name, ours.pattern, ours.apply_to, ours.priority, {"message-ttl": 5 * HOUR}),
+        PolicyInfo(ours.name, "^nothing$", "queues", 1, {"max-length": 1}),
+    ):
+        api.put_policy(vhost, bent)
+        assert amqpq("drift").exit_code == 2
+        assert changes(amqpq) == [("change", "queue mail"), ("change", "policy amqpq.shop.1")]
+        carried_out(amqpq)
+        assert api.policies(vhost) == (ours,)
+        assert holding(api, vhost, "mail") == {"message-ttl": HOUR}
+    api.delete_policy(vhost, ours.name)
+    assert changes(amqpq) == [("create", f"policy {ours.name}"), ("change", "queue mail")]
+    assert carried_out(amqpq)["done"] == [{"operation": "policy", "name": ours.name}]
+    assert api.policies(vhost) == (ours,)
+
+
+def test_a_policy_that_is_needed_no_more_is_taken_away(amqpq: Amqpq, api: Management, vhost: str) -> None:
+    """The file says again what the argument says. A queue that needs another value gets it before the old policy lets it go."""
+    write({**QUEUES, "mail": {"ttl": "1h"}, "post": {"ttl": "1h"}})
+    carried_out(amqpq)
+    write({**QUEUES, "mail": {"ttl": "1h"}, "post": {"ttl": "30m"}})
+    told = carried_out(amqpq)
+    assert [step["name"] for step in told["done"]] == ["amqpq.shop.2", "amqpq.shop.1"]
+    assert (holding(api, vhost, "mail"), holding(api, vhost, "post")) == (
+        {"message-ttl": HOUR},
+        {"message-ttl": HOUR // 2},
+    )
+    write(QUEUES)
+    assert sorted(changes(amqpq)) == [("delete", "policy amqpq.shop.1"), ("delete", "policy amqpq.shop.2")]
+    carried_out(amqpq)
+    assert (api.policies(vhost), amqpq("drift").exit_code) == ((), 0)
+
+
+def test_a_policy_of_others_is_hidden_only_by_their_leave(amqpq: Amqpq, api: Management, vhost: str) -> None:
+    """Refused; with `inherit` what it says goes on holding beside ours."""
+    api.put_policy(vhost, PolicyInfo("theirs", "^mail", "queues", 7, {"max-length": 9}))
+    tighter = {**QUEUES, "mail": {"ttl": "1h"}}
+    write(tighter)
+    assert ("forbidden", "queue mail") in changes(amqpq)
+    assert carried_out(amqpq)["done"] == []
+    until(lambda: holding(api, vhost, "mail") == {"max-length": 9} or None, "the policy of others to hold")
+    write(tighter, policy_band={"inherit": True})
+    carried_out(amqpq)
+    assert holding(api, vhost, "mail") == {"max-length": 9, "message-ttl": HOUR}
+
+
+def test_without_the_tag_the_command_of_the_plan_does_it(
+    amqpq: Amqpq,
+    broker_server: BrokerServer,
+    api: Management,
+    vhost: str,
+    vhost_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is done for a user that may only look; what the plan proposes, done by an administrator, is what it wants."""
+    name = f"amqpq-test-{uuid4().hex[:12]}"
+    broker_server.request("PUT", f"users/{name}", {"password": "p", "tags": "management"})
+    try:
+        allowed = {"configure": ".*", "write": ".*", "read": ".*"}
+        broker_server.request("PUT", f"permissions/{vhost}/{name}", allowed)
+        parts = urlsplit(vhost_url)
+        monkeypatch.setenv(
+            "AMQPQ_BROKER_URL", parts._replace(netloc=f"{name}:p@{parts.hostname}:{parts.port}").geturl()
+        )
+        write({**QUEUES, "mail": {"ttl": "1h"}})
+        result = amqpq("plan", "--detailed-exitcode")
+        assert result.exit_code == 4, result.output
+        assert f"`rabbitmqctl set_policy -p {vhost} --priority 500 --apply-to " in result.stdout
+        assert "amqpq.shop.1 '^mail$' '{\"message-ttl\": 3600000}'`" in result.stdout
+        assert carried_out(amqpq)["done"] == []
+        kind = "queues" if "--apply-to queues" in result.stdout else "classic_queues"
+        api.put_policy(vhost, PolicyInfo("amqpq.shop.1", "^mail$", kind, 500, {"message-ttl": HOUR}))  # type: ignore[arg-type]
+        assert amqpq("drift").exit_code == 0
+    finally:
+        broker_server.request("DELETE", f"users/{name}")
