@@ -15,6 +15,7 @@ from amqpq.cli.checks import check
 from amqpq.cli.graph import graph
 from amqpq.cli.migrate import migrate
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
+from amqpq.provision import held
 from amqpq.topology import library, reach, render, schema
 from amqpq.topology.declarations import Declarations, declarations
 from amqpq.topology.generations import resolve
@@ -192,10 +193,15 @@ def apply(
         wanted = resolve(wanted, generations)
         for name in [name for name, home in generations.homes.items() if home.moving]:
             click.echo(f"queue {name} is being migrated, and left as it is", err=True)
-        on_step = (lambda _: None) if as_json else _print_step
+        on_step = (lambda _: None) if as_json else _print_done
         applied = flow.run(declare.apply(connection.channel, wanted, on_step=on_step), timeout)
+        told = {(step.kind, step.name) for step in applied if step.error is None}
+        applied = held.settled(applied, wanted, connection, loaded.project)
     finally:
         link.close()
+    for step in () if as_json else applied:
+        if (step.kind, step.name) not in told:
+            _print_step(step)
     policies = applying.create_policies(loaded, timeout)
     applied = (*applied, *policies)
     if not as_json:
@@ -210,6 +216,12 @@ def apply(
     if failed:
         nothing_done = len(failed) == len(applied)
         raise click.exceptions.Exit(output.ExitCode.ERROR if nothing_done else output.ExitCode.PARTLY)
+
+
+def _print_done(step: declare.Applied) -> None:
+    """Print what is done at once; what failed may be as it should be all the same, by a policy."""
+    if step.error is None:
+        _print_step(step)
 
 
 def _print_step(step: declare.Applied) -> None:

@@ -21,6 +21,7 @@ from amqpq.errors import AccessRefused, ConfigurationError
 from amqpq.lifecycle import State
 from amqpq.log import WORKER
 from amqpq.message import ResultEnvelope
+from amqpq.provision import held
 from amqpq.topology import Topology, versions
 from amqpq.topology.declarations import Declarations, declarations, exchange_spec, queue_spec
 from amqpq.topology.delays import ladder, no_ladder
@@ -202,7 +203,8 @@ def prepare(
 
     Raises:
         ObjectNotFound: A queue is missing; `amqpq topology apply` creates it.
-        PreconditionFailed: A queue (or what `--apply` declares) is there with other properties.
+        PreconditionFailed: A queue (or what `--apply` declares) is there with other properties, and no policy of this project
+            makes the file's hold.
         ConfigurationError: `--apply` is asked for what a worker cannot write.
     """
     if plan.apply and topology.policies:
@@ -211,13 +213,14 @@ def prepare(
         )
     if plan.apply:
         wanted = resolve(declarations(topology), generations)
-        declare.demand(flow.run(declare.apply(connection.channel, wanted), DECLARE_SECONDS))
+        applied = flow.run(declare.apply(connection.channel, wanted), DECLARE_SECONDS)
+        declare.demand(held.settled(applied, wanted, connection, topology.project))
         logger.info("declared the topology of project %s", topology.project)
         return
     wanted = located(needed(topology, plan.queues), generations)
     try:
         flow.run(declare.verify(connection.channel, wanted), DECLARE_SECONDS)
-        flow.run(declare.compare(connection.channel, wanted), DECLARE_SECONDS)
+        held.compare(wanted, connection, topology.project, DECLARE_SECONDS)
     except AccessRefused as error:
         # Some broker versions want the configure permission even for looking; consuming will tell.
         logger.warning("cannot verify the queues before consuming: %s", error)

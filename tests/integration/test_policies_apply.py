@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -158,9 +159,14 @@ def test_a_worker_takes_what_a_policy_makes_hold_and_nothing_else(amqpq: Amqpq, 
     with pytest.raises(PreconditionFailed, match="x-message-ttl = 7200000"):
         prepare(plan, tighter, connection)
     write(TIGHTER)
+    refused_apply = amqpq("apply")
+    assert (refused_apply.exit_code, refused_apply.stderr.count("x-message-ttl = 7200000")) == (3, 2)
     carried_out(amqpq)
     assert journal.read(connection, "shop").carried["mail"] == {"x-message-ttl": HOUR}
     prepare(plan, tighter, connection)
+    prepare(replace(plan, apply=True), tighter, connection)
+    applied = amqpq("apply")
+    assert (applied.exit_code, "mail  already there" in applied.stdout) == (0, True), applied.output
     other = load(document({**TIGHTER, "mail": {"ttl": "3h"}}), environ={})
     with pytest.raises(PreconditionFailed, match="queue 'mail' exists with x-message-ttl = 7200000") as refused:
         prepare(plan, other, connection)

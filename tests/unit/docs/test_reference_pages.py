@@ -182,6 +182,7 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "suppress": document_lint.SuppressPart,
     "allow": document.AllowPart,
     "policies": document.PolicyPart,
+    "policy_band": document.PolicyBandPart,
 }
 UNBUILT: Final[dict[str, type[BaseModel]]] = {
     "`security.encryption`": document.EncryptionPart,
