@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Final
+from typing import Final, TypeAlias
 
 from amqpq.provision.observed import SeenPolicy
 from amqpq.topology.effective import APPLY_TO, TYPED_SINCE, generated_prefix
@@ -30,6 +30,12 @@ NO_TAG: Final = "our user may not write policies"
 TAG: Final = "have `rabbitmqctl set_user_tags USER policymaker` done for our user"
 
 _SPECIAL = re.compile(r"[\\.^$*+?()\[\]{}|]")
+_ESCAPED = re.compile(r"\\(.)")
+_BETWEEN = re.compile(r"(?<!\\)\|")
+
+
+_Key: TypeAlias = tuple[str, int, str]
+"""What a group has in common: for which objects, priority and definition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +63,49 @@ class Generated:
 
 @dataclass(slots=True)
 class _Draft:
-    """A policy in the making. `old` is the one of the broker that it goes on from."""
+    """A policy in the making. `old` is the one of the broker that it goes on from; `size` is the length of its pattern."""
 
     needs: list[Need]
     old: SeenPolicy | None = None
     loses: bool = False
+    size: int = len("^()$") - 1
+
+    def __post_init__(self) -> None:
+        self.size += sum(_size(need) for need in self.needs)
+
+    def has_room(self, need: Need) -> bool:
+        """Whether its pattern can take one more name."""
+        return not self.loses and self.size + _size(need) <= PATTERN_LIMIT
+
+    def add(self, need: Need) -> None:
+        """Take one more in."""
+        self.needs.append(need)
+        self.size += _size(need)
 
 
 def pattern_of(names: Iterable[str]) -> str:
     """Return the pattern that matches these names and nothing else."""
-    escaped = [_SPECIAL.sub(r"\\\g<0>", name) for name in names]
+    escaped = [_escaped(name) for name in names]
     return f"^{escaped[0]}$" if len(escaped) == 1 else f"^({'|'.join(escaped)})$"
+
+
+def _escaped(name: str) -> str:
+    return _SPECIAL.sub(r"\\\g<0>", name)
+
+
+def _size(need: Need) -> int:
+    return len(_escaped(need.name)) + len("|")
+
+
+def _names_of(pattern: str) -> list[str] | None:
+    """Return the names that a generated pattern is made of; None where it is not one."""
+    if not pattern.startswith("^") or not pattern.endswith("$"):
+        return None
+    inside = pattern[1:-1]
+    if inside.startswith("(") and inside.endswith(")"):
+        inside = inside[1:-1]
+    names = [_ESCAPED.sub(r"\1", name) for name in _BETWEEN.split(inside)]
+    return names if pattern_of(names) == pattern else None
 
 
 def apply_to(kind: str, version: Version) -> str:
@@ -94,11 +132,23 @@ def compiled(
         version: The broker's.
         taken: Names that are not to be used, where `there` may not be all.
     """
-    free = {policy.name: policy for policy in sorted(there, key=lambda policy: _number(project, policy.name))}
+    ordered = sorted(there, key=lambda policy: _number(project, policy.name))
+    before = {policy.name: (policy, _members(policy, needs)) for policy in ordered}
+    same: dict[_Key, list[str]] = {}
+    for policy in ordered:
+        same.setdefault((policy.apply_to, policy.priority, _text(policy.definition)), []).append(policy.name)
     drafts: list[_Draft] = []
-    for group in _groups(needs).values():
-        drafts += _drafts(group, free, needs, version)
-    _continue(drafts, free, needs)
+    for (kind, priority, definition), group in _groups(needs).items():
+        known = same.get((apply_to(kind, version), priority, definition), ())
+        drafts += _drafts(
+            group,
+            [
+                before.pop(name)
+                for name in known
+                if name in before and not before[name][1].isdisjoint(_addresses(group))
+            ],
+        )
+    _continue(drafts, before)
     used = {*taken, *(policy.name for policy in there)}
     numbers = (f"{generated_prefix(project)}{number}" for number in count(1))
     names = iter(name for name in numbers if name not in used)
@@ -127,67 +177,66 @@ def _number(project: str, name: str) -> int:
     return int(name.removeprefix(generated_prefix(project)))
 
 
-def _groups(needs: Iterable[Need]) -> Mapping[tuple[str, int, str], list[Need]]:
-    found: dict[tuple[str, int, str], list[Need]] = {}
+def _text(definition: Table) -> str:
+    return json.dumps(dict(definition), sort_keys=True)
+
+
+def _addresses(needs: Iterable[Need]) -> frozenset[str]:
+    return frozenset(need.address for need in needs)
+
+
+def _groups(needs: Iterable[Need]) -> Mapping[_Key, list[Need]]:
+    found: dict[_Key, list[Need]] = {}
     for need in sorted(needs, key=lambda need: need.name):
-        key = (need.kind, need.priority, json.dumps(dict(need.definition), sort_keys=True))
-        found.setdefault(key, []).append(need)
+        found.setdefault((need.kind, need.priority, _text(need.definition)), []).append(need)
     return found
 
 
-def _drafts(
-    group: Sequence[Need], free: dict[str, SeenPolicy], needs: Sequence[Need], version: Version
-) -> list[_Draft]:
-    """Spread a group over policies: first over those that say the same already; what is used of `free` is taken out."""
-    left = list(group)
+def _drafts(group: Sequence[Need], before: Iterable[tuple[SeenPolicy, frozenset[str]]]) -> list[_Draft]:
+    """Spread a group over policies, first over those that say the same already: each with the objects that it matches."""
+    left = {need.address: need for need in group}
     drafts: list[_Draft] = []
-    for policy in [policy for policy in free.values() if _says_the_same(policy, group[0], version)]:
-        members = [need for need in left if _matches(policy, need)]
-        if members:
-            loses = any(_matches(policy, need) and need not in members for need in needs)
-            drafts.append(_Draft(members, free.pop(policy.name), loses))
-            left = [need for need in left if need not in members]
-    for need in left:
-        roomy = (draft for draft in drafts if not draft.loses and _fits([*draft.needs, need]))
-        draft = next(roomy, None)
+    for policy, members in before:
+        mine = [need for need in group if need.address in members and left.pop(need.address, None) is not None]
+        if mine:
+            drafts.append(_Draft(mine, policy, loses=not members <= _addresses(mine)))
+    for need in left.values():
+        draft = next((draft for draft in drafts if draft.has_room(need)), None)
         if draft is None:
             drafts.append(_Draft([need]))
         else:
-            draft.needs.append(need)
+            draft.add(need)
     return drafts
 
 
-def _continue(drafts: Iterable[_Draft], free: dict[str, SeenPolicy], needs: Sequence[Need]) -> None:
+def _continue(drafts: Iterable[_Draft], free: dict[str, tuple[SeenPolicy, frozenset[str]]]) -> None:
     """Let new policies go on from those that nobody uses any more, where no object is left without one for a moment."""
     for draft in drafts:
         if draft.old is not None:
             continue
-        before = {name: [need for need in needs if _matches(policy, need)] for name, policy in free.items()}
-        fitting = [name for name, theirs in before.items() if all(need in draft.needs for need in theirs)]
+        mine = _addresses(draft.needs)
+        fitting = [name for name, (_, members) in free.items() if members <= mine]
         if fitting:
-            draft.old = free.pop(max(fitting, key=lambda name: len(before[name])))
+            draft.old, _ = free.pop(max(fitting, key=lambda name: len(free[name][1])))
 
 
-def _says_the_same(policy: SeenPolicy, need: Need, version: Version) -> bool:
-    return (policy.apply_to, policy.priority, dict(policy.definition)) == (
-        apply_to(need.kind, version),
-        need.priority,
-        dict(need.definition),
+def _members(policy: SeenPolicy, needs: Sequence[Need]) -> frozenset[str]:
+    """Return the addresses of the objects with needs that a policy matches."""
+    names = _names_of(policy.pattern)
+    known = None if names is None else frozenset(names)
+    return frozenset(
+        need.address
+        for need in needs
+        if (policy.apply_to == "all" or (need.kind == "exchange") is (policy.apply_to == "exchanges"))
+        and (need.name in known if known is not None else _found(policy.pattern, need.name))
     )
 
 
-def _matches(policy: SeenPolicy, need: Need) -> bool:
-    exchange = need.kind == "exchange"
-    if exchange is not (policy.apply_to == "exchanges") and policy.apply_to != "all":
-        return False
+def _found(pattern: str, name: str) -> bool:
     try:
-        return re.search(policy.pattern, need.name) is not None
+        return re.search(pattern, name) is not None
     except re.error:  # somebody has changed it by hand
         return False
-
-
-def _fits(needs: Sequence[Need]) -> bool:
-    return len(pattern_of(sorted(need.name for need in needs))) <= PATTERN_LIMIT
 
 
 def _finished(draft: _Draft, names: Iterable[str], version: Version) -> Generated:

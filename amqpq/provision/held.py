@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from amqpq.provision import journal
 from amqpq.topology.declarations import Declarations
 from amqpq.transport import declare, flow
-from amqpq.transport.declare import Applied
+from amqpq.transport.declare import Applied, Difference
 from amqpq.transport.interface import Connection
+from amqpq.types import QueueSpec
 
 
 def settled(
@@ -29,9 +31,7 @@ def settled(
     specs = {spec.name: spec for spec in wanted.queues}
     return tuple(
         replace(step, result="present", error=None, differences=())
-        if step.kind == "queue"
-        and step.name in specs
-        and declare.made_to_hold(specs[step.name], step.differences, carried)
+        if step.kind == "queue" and step.name in specs and _made_to_hold(specs[step.name], step.differences, carried)
         else step
         for step in applied
     )
@@ -45,3 +45,10 @@ def compare(wanted: Declarations, connection: Connection, project: str, timeout_
     """
     answers = flow.run(declare.compare(connection.channel, wanted), timeout_seconds)
     declare.demand(settled(answers, wanted, connection, project))
+
+
+def _made_to_hold(spec: QueueSpec, differences: Sequence[Difference], carried: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether policies make the file's value hold of all in which a queue differs."""
+    says = carried.get(spec.name, {})
+    same = (each.key in says and says[each.key] == spec.arguments.get(each.key) for each in differences)
+    return bool(differences) and all(same)

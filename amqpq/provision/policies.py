@@ -48,7 +48,8 @@ def policies(wanted: Wanted, observed: Observed, carried: Carried) -> Iterator[C
 
 def _change(policy: SeenPolicy, seen: SeenPolicy | None) -> Change | None:
     if seen is None:
-        return Change("policy", policy.name, Action.CREATE, because=f"on {policy.pattern}")
+        details = tuple(Detail(key, None, value, Action.CREATE) for key, value in policy.definition.items())
+        return Change("policy", policy.name, Action.CREATE, details, because=f"on {policy.pattern}")
     if seen == policy:
         return None
     details = tuple(

@@ -169,6 +169,8 @@ def _touches(step: Step, exchanges: frozenset[str]) -> bool:
     spec = step.spec
     if isinstance(spec, BindingSpec):
         return spec.source in exchanges
+    if isinstance(spec, SeenPolicy) and spec.apply_to not in {"all", "exchanges"}:
+        return False
     return step.operation not in {"exchange", "queue"}
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from amqpq.topology.versions import Version
@@ -168,10 +169,17 @@ def meant_for(policy: AnyPolicy, kind: str, name: str) -> bool:
     """Whether a policy is meant for an object, by pattern and `apply_to`."""
     if policy.apply_to not in ({"all", "exchanges"} if kind == "exchange" else {"all", "queues", APPLY_TO.get(kind)}):
         return False
+    pattern = _compiled(policy.pattern)
+    return pattern is not None and pattern.search(name) is not None
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    """Compile a pattern; None for what only Erlang's expressions know: the broker refuses what is no expression at all."""
     try:
-        return re.search(policy.pattern, name) is not None
-    except re.error:  # what only Erlang's expressions know; the broker refuses what is no expression at all
-        return False
+        return re.compile(pattern)
+    except re.error:
+        return None
 
 
 APPLY_TO: Final = {"classic": "classic_queues", "quorum": "quorum_queues", "stream": "streams"}

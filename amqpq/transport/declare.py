@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
@@ -39,9 +39,6 @@ Thing: TypeAlias = "ExchangeSpec | QueueSpec"
 Result: TypeAlias = Literal["created", "present", "bound", "failed"]
 S = TypeVar("S", bound="Spec")
 Call: TypeAlias = Callable[[Channel], Pending[Any]]
-
-Carried: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""By queue the arguments that it has otherwise, with the values that a policy makes hold; AMQP does not tell of policies."""
 
 CHANNELS: Final = 64
 """Channels used at a time: RabbitMQ declares three to five times as fast on 16 channels as on one (measured). With 64 it has
@@ -186,19 +183,6 @@ def compare(opener: Opener, declarations: Declarations) -> Flow[tuple[Applied, .
             differences = yield from _differences(opener, spec, answer)
             different.append(_failed(spec, answer, differences))
     return tuple(different)
-
-
-def made_to_hold(spec: QueueSpec, differences: Sequence[Difference], carried: Carried) -> bool:
-    """Whether policies make all hold in which a queue differs.
-
-    Args:
-        spec: As it should be.
-        differences: What was found.
-        carried: What policies make hold.
-    """
-    says = carried.get(spec.name, {})
-    same = (each.key in says and says[each.key] == spec.arguments.get(each.key) for each in differences)
-    return bool(differences) and all(same)
 
 
 def demand(applied: Sequence[Applied]) -> None:
@@ -429,7 +413,8 @@ def _explained(spec: Spec, error: TransportError, differences: tuple[Difference,
         plural = "these cannot be changed" if len(differences) > 1 else "that cannot be changed"
         return PreconditionFailed(
             f"{what} exists with {values}; {plural} on an existing {kind}: write the broker's "
-            f"value{'s' if len(differences) > 1 else ''} into the file, or, if its {_contents(kind)} may go, "
+            f"value{'s' if len(differences) > 1 else ''} into the file, see what `amqpq topology plan` "
+            f"can do, or, if its {_contents(kind)} may go, "
             f"delete it ({_deletion(kind, name, error)}) and apply again"
         )
     invalid = _INVALID.search(str(error)) if isinstance(error, PreconditionFailed) else None

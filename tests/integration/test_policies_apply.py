@@ -15,9 +15,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from amqpq.cli.main import main
-from amqpq.errors import PreconditionFailed
+from amqpq.errors import PreconditionFailed, TransportError
 from amqpq.management import Management, PolicyInfo, endpoint
-from amqpq.provision import journal
+from amqpq.provision import apply, journal
 from amqpq.topology import load
 from amqpq.transport.interface import Connection
 from amqpq.types import Properties, Publication
@@ -171,6 +171,44 @@ def test_a_worker_takes_what_a_policy_makes_hold_and_nothing_else(amqpq: Amqpq, 
     with pytest.raises(PreconditionFailed, match="queue 'mail' exists with x-message-ttl = 7200000") as refused:
         prepare(plan, other, connection)
     assert "post" not in str(refused.value)
+
+
+def test_an_apply_that_is_cut_off_between_policies_is_finished_by_the_next(
+    amqpq: Amqpq, api: Management, vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there holds, under the name it keeps; the plan shows the rest."""
+    write(TIGHTER)
+    written, put = [], Management.put_policy
+
+    def first_only(client: Management, where: str, policy: PolicyInfo) -> None:
+        written.append(policy)
+        if len(written) > 1:
+            raise TransportError("the API went away")
+        put(client, where, policy)
+
+    assert amqpq("plan", "--out", "kept.plan").exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Management, "put_policy", first_only)
+        result = amqpq("apply", "kept.plan")
+    assert (result.exit_code, "the API went away" in result.stderr) == (3, True)
+    assert api.policies(vhost) == (written[0],)
+    assert [address for action, address in changes(amqpq) if action == "create"] == [
+        "policy amqpq.shop.2",
+        "policy amqpq.shop.3",
+    ]
+    assert {change["action"] for change in carried_out(amqpq)["left"]} == {"info"}
+    assert len(api.policies(vhost)) == 3
+
+
+def test_a_policy_that_does_not_come_to_hold_is_an_error(amqpq: Amqpq, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The apply ends there, and says which object has which policy."""
+    write({**QUEUES, "mail": {"ttl": "1h"}})
+    monkeypatch.setattr(apply, "POLICY_SECONDS", 0.2)
+    monkeypatch.setattr(Management, "put_policy", lambda *_: None)
+    assert amqpq("plan", "--out", "kept.plan").exit_code == 0
+    result = amqpq("apply", "kept.plan")
+    assert result.exit_code == 3
+    assert "policy 'amqpq.shop.1' was written, and no policy holds for queue mail; plan again" in result.stderr
 
 
 def test_what_somebody_does_to_a_generated_policy_is_drift(amqpq: Amqpq, api: Management, vhost: str) -> None:

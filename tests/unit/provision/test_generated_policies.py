@@ -113,6 +113,21 @@ def test_the_same_needs_make_the_same_policies_again() -> None:
     assert {policy.name: policy for policy in made(needs, tuple(first))} == {policy.name: policy for policy in first}
 
 
+def test_types_that_need_the_same_stay_apart_where_the_broker_knows_no_types() -> None:
+    """On 3.10 both are for queues; the second time nothing changes."""
+    needs = [need("a", max_length=5), need("b", "quorum", max_length=5), need("c", max_length=5)]
+    first = made(needs, version=(3, 10, 8))
+    assert [policy.pattern for policy in first] == ["^(a|c)$", "^b$"]
+    assert made(needs, tuple(first), version=(3, 10, 8)) == first
+
+
+def test_a_name_that_ends_with_an_escape_is_found_again() -> None:
+    """Its pattern is no simple list of names any more."""
+    needs = [need("a\\", max_length=5), need("b|c", max_length=5)]
+    first = made(needs)
+    assert made(needs, tuple(first)) == first
+
+
 def test_a_new_object_joins_a_policy_that_says_the_same() -> None:
     """The others keep theirs."""
     there = tuple(made([need("a", max_length=5), need("b", max_length=6)]))
@@ -292,6 +307,17 @@ def test_an_alternate_exchange_that_is_missing_comes_by_policy(make: Make, see: 
         "amqpq.shop.1", "^events$", "exchanges", 500, {"alternate-exchange": "lost"}
     )
     assert planned(topology, after(observed, plan), "policy amqpq.shop.1").outcome == "clean"
+
+
+def test_a_check_that_a_generated_policy_holds_up_keeps_it_from_going(make: Make, see: See) -> None:
+    """The file has no alternate exchange any more, and a check that needs it: the plan is refused."""
+    checks = [{"publish": {"exchange": "events", "key": "nothing"}, "reaches": ["lost"]}]
+    exchanges = {"events": {"type": "topic"}, "lost": {"type": "fanout"}}
+    topology = make(exchanges=exchanges, checks=checks)
+    kept = SeenPolicy("amqpq.shop.1", "^events$", "exchanges", 500, {"alternate-exchange": "lost"})
+    plan = planned(topology, see(topology, policies=(kept,)), "policy amqpq.shop.1")
+    assert [step.operation for step in plan.steps] == ["delete policy"]
+    assert plan.problems == ("after the last step, exchange 'events' with key 'nothing' misses lost",)
 
 
 def test_a_policy_of_the_file_is_hidden_and_what_it_says_goes_on(make: Make, see: See) -> None:
