@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from amqpq.provision import properties
 from amqpq.provision.changes import Action
 from amqpq.provision.compiling import Generated, Need, compiled
-from amqpq.provision.observed import Observed, SeenPolicy
+from amqpq.provision.observed import Observed, SeenPolicy, SeenQueue
 from amqpq.provision.wanted import Wanted
 from amqpq.topology.effective import applied, effective, is_generated, policy_key
 from amqpq.types import ExchangeSpec, QueueSpec, Table
@@ -96,16 +96,25 @@ def _differing(
         seen = observed.queues.get(name)
         if seen is None or f"queue {name}" in observed.unreadable:
             continue
-        if properties.kind_of(spec) != seen.type and applied(ours, seen.type, name).policy is None:
+        now = applied(ours, seen.type, name).policy
+        if properties.kind_of(spec) != seen.type and now is None:
             continue  # it has to move; what a policy of ours gives it until then would not go before
         as_it_is = replace(spec, arguments={**spec.arguments, properties.QUEUE_TYPE: seen.type})
-        found = _carried_by_policy(as_it_is, seen.spec, policies, observed)
+        found = {**_kept(seen, now), **_carried_by_policy(as_it_is, seen.spec, policies, observed)}
         if found:
             yield seen.type, name, found
     for name, exchange in wanted.exchanges.items():
         there = observed.exchanges.get(name)
         if there is not None and (found := _carried_by_policy(exchange, there.spec, policies, observed)):
             yield "exchange", name, found
+
+
+def _kept(seen: SeenQueue, now: SeenPolicy | None) -> Table:
+    """Return what a policy of ours goes on saying until the queue has moved: without it dead letters would be dropped."""
+    kept = seen.type == "quorum" and seen.spec.arguments.get("x-dead-letter-strategy") == "at-least-once"
+    if not kept or now is None or now.definition.get("overflow") != "reject-publish":
+        return {}
+    return {"overflow": "reject-publish"}
 
 
 def _carried_by_policy(

@@ -20,7 +20,7 @@ from amqpq.management import Management, PolicyInfo, endpoint
 from amqpq.provision import apply, journal
 from amqpq.topology import load
 from amqpq.transport.interface import Connection
-from amqpq.types import Properties, Publication
+from amqpq.types import Delivery, Properties, Publication
 from amqpq.worker.plan import WorkerPlan
 from amqpq.worker.run import prepare
 from tests.conftest import BrokerServer
@@ -151,6 +151,44 @@ def test_a_queue_does_what_its_policy_says(amqpq: Amqpq, api: Management, vhost:
     assert holding(api, vhost, "orders")["max-length"] == 2
 
 
+def test_a_first_dead_letter_comes_by_policy(amqpq: Amqpq, connection: Connection) -> None:
+    """The queue has no argument for it; what is rejected there lands where the file says."""
+    write({**QUEUES, "plain": {"dead_letter": "none"}})
+    carried_out(amqpq)
+    write({**QUEUES, "plain": {}})
+    assert ("change", "queue plain") in changes(amqpq)
+    carried_out(amqpq)
+    channel = connection.channel()
+    answer(channel.publish((Publication("", "plain", b"x", Properties()),)))
+    taken = until(lambda: answer(channel.get("plain")), "the message")
+    channel.reject(taken.tag, requeue=False)
+    letter = until(lambda: answer(channel.get("shop.dead", no_ack=True)), "the dead letter")
+    assert letter.body == b"x"
+
+
+def test_a_delivery_limit_is_a_policys_from_4_3_on(amqpq: Amqpq, connection: Connection) -> None:
+    """Before, a queue reads it when it is declared: a migration. On 4.3 it holds at once: the third rejection is the last."""
+    write({**QUEUES, "orders": {**QUEUES["orders"], "delivery_limit": 2}})
+    if connection.server.version_tuple < (4, 3, 0):
+        assert ("migrate", "queue orders") in changes(amqpq)
+        return
+    carried_out(amqpq)
+    channel = connection.channel()
+    answer(channel.publish((Publication("events", "orders", b"x", Properties(delivery_mode=2)),)))
+    rejected = 0
+
+    def dead() -> Delivery | None:
+        nonlocal rejected
+        taken = answer(channel.get("orders"))
+        if taken is not None:
+            channel.reject(taken.tag, requeue=True)
+            rejected += 1
+        return answer(channel.get("shop.dead", no_ack=True))
+
+    letter = until(dead, "the dead letter")
+    assert (letter.body, rejected) == (b"x", 3)
+
+
 def test_a_worker_takes_what_a_policy_makes_hold_and_nothing_else(amqpq: Amqpq, connection: Connection) -> None:
     """It cannot see policies: it goes by what the project's last apply has noted."""
     plan = WorkerPlan("shop:app", tuple(QUEUES))
@@ -167,6 +205,9 @@ def test_a_worker_takes_what_a_policy_makes_hold_and_nothing_else(amqpq: Amqpq, 
     prepare(replace(plan, apply=True), tighter, connection)
     applied = amqpq("apply")
     assert (applied.exit_code, "mail  already there" in applied.stdout) == (0, True), applied.output
+    write({**TIGHTER, "more": {}})
+    assert amqpq("apply").exit_code == 0
+    prepare(plan, tighter, connection)
     other = load(document({**TIGHTER, "mail": {"ttl": "3h"}}), environ={})
     with pytest.raises(PreconditionFailed, match="queue 'mail' exists with x-message-ttl = 7200000") as refused:
         prepare(plan, other, connection)

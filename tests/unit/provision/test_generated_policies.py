@@ -414,6 +414,18 @@ def test_unconfirmed_dead_letters_are_no_price_for_an_overflow(make: Make, see: 
     assert (told(kept), kept.steps) == ([("migrate", "queue orders")], ())
 
 
+def test_a_policy_that_keeps_unconfirmed_dead_letters_stays_until_the_queue_has_moved(make: Make, see: See) -> None:
+    """The file wants at-least-once no more; that is a migration, and the policy goes after it."""
+    topology = make()
+    observed = seen_with(see(topology), "orders", dead_letter_strategy="at-least-once")
+    ours = SeenPolicy("amqpq.shop.1", "^orders$", "quorum_queues", 500, {"overflow": "reject-publish"})
+    plan = planned(topology, replace(observed, policies=(ours,)), "policy amqpq.shop.1")
+    assert plan.steps == ()
+    assert told(plan)[0] == ("migrate", "queue orders")
+    moved = planned(topology, replace(see(topology), policies=(ours,)), "policy amqpq.shop.1")
+    assert [step.operation for step in moved.steps] == ["delete policy"]
+
+
 def test_a_user_that_may_not_write_policies_is_told_what_to_type(make: Make, see: See) -> None:
     """The policy is blocked, with the command for somebody who may."""
     topology = make()
