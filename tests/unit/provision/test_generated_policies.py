@@ -320,6 +320,23 @@ def test_a_check_that_a_generated_policy_holds_up_keeps_it_from_going(make: Make
     assert plan.problems == ("after the last step, exchange 'events' with key 'nothing' misses lost",)
 
 
+def test_a_policy_that_breaks_a_check_for_a_moment_is_refused(make: Make, see: See) -> None:
+    """The exchange that it leads to is bound only after it."""
+    topology = make(
+        exchanges={"events": {"type": "topic"}, "lost": {"type": "fanout"}, "other": {"type": "fanout"}},
+        bindings=["events[order.#] -> orders", "lost -> lost", "other -> lost"],
+        policies={
+            "way": {"pattern": "^events$", "apply_to": "exchanges", "definition": {"alternate-exchange": "other"}}
+        },
+        checks=[{"publish": {"exchange": "events", "key": "nothing"}, "reaches": ["lost"]}],
+    )
+    there = SeenPolicy("way", "^events$", "exchanges", 0, {"alternate-exchange": "lost"})
+    observed = see(topology, policies=(there,))
+    bindings = tuple(binding for binding in observed.bindings or () if binding.source != "other")
+    plan = planned(topology, replace(observed, bindings=bindings))
+    assert plan.problems == ("after step 1 (policy way), exchange 'events' with key 'nothing' misses lost",)
+
+
 def test_a_policy_of_the_file_is_hidden_and_what_it_says_goes_on(make: Make, see: See) -> None:
     """The generated one is above it, and holds its keys."""
     topology = make(policies={"cap": {"pattern": "^mail$", "priority": 700, "definition": {"max-length": 5}}})
