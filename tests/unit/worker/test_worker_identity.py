@@ -64,6 +64,23 @@ def test_a_copy_from_the_dead_letters_is_not_the_message_that_ended_here(requeue
     assert jobs.ended_before(tap, replace(GENUINE, redelivered=True)) is not isinstance(requeues, dict)
 
 
+def test_a_job_that_goes_back_as_a_copy_does_not_swallow_the_copy() -> None:
+    """The copy must run; only the original itself is given to the job that replaces it."""
+    nobody: Any = None
+    tap = Tap("default", 1, nobody, nobody)
+    jobs = Jobs(lambda: 0.0)
+    job = jobs.open(tap, GENUINE)
+    job.copied = True
+    jobs.orphan(tap)
+    marked = replace(GENUINE, properties=_headers(**{"amqpq-suspicions": 1, "amqpq-suspect": True}))
+    assert jobs.adopt(tap, marked) is None
+    assert jobs.adopt(tap, replace(GENUINE, redelivered=True)) is job
+    job.end = End.ACK
+    jobs.close(job)
+    jobs.orphan(tap)
+    assert not jobs.ended_before(tap, marked)
+
+
 def test_ends_in_doubt_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that breaks again and again fills no memory; the latest ends are those that may come again."""
     monkeypatch.setattr(jobs_module, "DOUBTFUL_COUNT", 3)
