@@ -11,9 +11,10 @@ declaring and noting must not leave objects that nobody ever owns.
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from amqpq.errors import AccessRefused, AmqpqError, ConnectionLost, ResourceLocked
 from amqpq.provision import journal
@@ -27,6 +28,10 @@ from amqpq.types import QueueSpec
 
 if TYPE_CHECKING:
     from amqpq.management import Management
+
+STATISTICS_SECONDS: Final = 8.0
+"""The broker gathers them every five seconds."""
+PAUSE_SECONDS: Final = 0.5
 
 
 class Tenure:
@@ -122,14 +127,20 @@ def owned(declared: Declarations, applied: Iterable[Applied], policies: Iterable
 def holder(api: Management, vhost: str, project: str) -> str:
     """Say who holds the project's lock, as far as the management API tells; empty where it does not.
 
-    A user with the tag `management` sees connections of its own only.
+    It learns that of the statistics, some seconds late. A user with the tag `management` sees connections of its own only.
     """
-    try:
-        details = api.queue(vhost, journal.lock_name(project)).raw.get("owner_pid_details") or {}
-        name = str(details.get("name") or "")
-        return f"{api.connection_label(name)} ({name})" if name else ""
-    except AmqpqError:
-        return ""
+    deadline = time.monotonic() + STATISTICS_SECONDS
+    while True:
+        try:
+            details = api.queue(vhost, journal.lock_name(project)).raw.get("owner_pid_details") or {}
+            name = str(details.get("name") or "")
+            if name:
+                return f"'{api.connection_label(name)}' ({name})"
+        except AmqpqError:
+            return ""
+        if time.monotonic() > deadline:
+            return ""
+        time.sleep(PAUSE_SECONDS)
 
 
 def _answer(pending: Any) -> Flow[Any]:

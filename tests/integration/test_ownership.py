@@ -95,7 +95,7 @@ def test_of_two_plain_applies_the_second_is_told_who_holds_the_lock(amqpq: Amqpq
     result = amqpq("apply")
     assert result.exit_code == 1
     assert "another apply of project 'shop' runs" in result.stderr
-    assert "; held by the other one (" in result.stderr
+    assert "; held by 'the other one' (" in result.stderr
     assert result.stdout == ""
     answer(other.close())
     assert amqpq("apply").exit_code == 0
