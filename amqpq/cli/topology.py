@@ -10,6 +10,7 @@ import click
 from amqpq.cli import applying, convert, declaring, diff, linting, output, plan
 from amqpq.cli.addressing import address, pairs
 from amqpq.cli.checks import check
+from amqpq.cli.destroy import destroy
 from amqpq.cli.graph import graph
 from amqpq.cli.migrate import migrate
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
@@ -36,6 +37,7 @@ topology.add_command(plan.plan)
 topology.add_command(plan.drift)
 topology.add_command(diff.diff)
 topology.add_command(migrate)
+topology.add_command(destroy)
 
 
 def _counted(number: int, noun: str) -> str:

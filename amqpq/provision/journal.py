@@ -44,7 +44,7 @@ _AGE: Final = "90D"
 _BYTES: Final = 50_000_000
 _SEGMENT_BYTES: Final = 1_000_000
 
-Stage: TypeAlias = Literal["begun", "declared", "bound", "removed", "done", "stopped"]
+Stage: TypeAlias = Literal["begun", "declared", "bound", "removed", "destroying", "done", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from amqpq.provision.observed import SeenPolicy, fingerprint
 from amqpq.topology.declarations import Declarations, declarations
 from amqpq.topology.generations import NOTHING_MOVED, Generations, resolve
 from amqpq.topology.model import Topology
-from amqpq.types import ExchangeSpec, QueueSpec
+from amqpq.types import ExchangeSpec, QueueSpec, in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,9 @@ def wanted(topology: Topology, found: Declarations | None = None) -> Wanted:
         found: Its declarations, where something has been put in their place; default: as the file says.
     """
     found = declarations(topology) if found is None else found
+    # In the order of their addresses: what is told of a declared binding is found by its words.
+    ordered = tuple(replace(binding, arguments=dict(in_order(binding.arguments))) for binding in found.bindings)
+    found = replace(found, bindings=ordered)
     return Wanted(
         project=topology.project,
         environment=topology.environment,

@@ -102,7 +102,7 @@ def test_of_two_plain_applies_the_second_is_told_who_holds_the_lock(amqpq: Amqpq
 
 
 def test_a_user_who_may_neither_lock_nor_note_applies_all_the_same(
-    amqpq: Amqpq, broker_server: BrokerServer, connection: Connection, vhost_url: str
+    amqpq: Amqpq, broker_server: BrokerServer, vhost_url: str
 ) -> None:
     """A line says what was not done; the objects are there."""
     name, user = unquote(urlsplit(vhost_url).path[1:]), urlsplit(vhost_url).username
