@@ -168,7 +168,7 @@ def _owned(ground: Ground) -> frozenset[str]:
                 for each in _bindings(ground)
                 if each.source == ingress or (each.target == ingress and _was_ours(each, name, ground.owned))
             }
-    return frozenset(found) | frozenset(_kept_by_amqpq(wanted.project))
+    return (frozenset(found) - wanted.spared) | frozenset(_kept_by_amqpq(wanted.project))
 
 
 def _was_ours(binding: BindingSpec, queue: str, owned: frozenset[str]) -> bool:

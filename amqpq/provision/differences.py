@@ -14,7 +14,8 @@ from amqpq.provision import properties
 from amqpq.provision.changes import Action, Change, Detail, worst
 from amqpq.provision.effective import applied
 from amqpq.provision.observed import Observed, SeenPolicy, SeenQueue, address_of_binding, identity
-from amqpq.provision.removals import removals
+from amqpq.provision.removals import concerns, removals
+from amqpq.provision.retiring import retired
 from amqpq.provision.wanted import Wanted
 from amqpq.types import BindingSpec
 
@@ -48,6 +49,7 @@ def differences(wanted: Wanted, observed: Observed, owned: frozenset[str] = froz
         *_policies(wanted, observed),
         *_bindings(wanted, observed, owned),
         *removals(wanted, observed, owned),
+        *retired(wanted, observed, owned),
         *_overruled(wanted, observed),
         *_consumers(wanted, observed),
         *_unseen(wanted, observed),
@@ -240,7 +242,7 @@ def _bindings(wanted: Wanted, observed: Observed, owned: frozenset[str]) -> Iter
         address = address_of_binding(binding)
         if key in ours or f"binding {address}" in owned:
             continue
-        if _touches(wanted, binding):
+        if _touches(wanted, binding) and not any(concerns(each, binding) for each in wanted.decommissioned):
             because = "not in the file, and not made by this project"
             remedy = "write it into the file, or have whoever made it remove it"
             yield Change("binding", address, Action.FOREIGN, because=because, remedy=remedy)

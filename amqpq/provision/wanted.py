@@ -26,6 +26,10 @@ class Wanted:
     expected_queues: Mapping[str, QueueSpec]
     policies: Mapping[str, SeenPolicy] = field(default_factory=dict)
     may_delete: bool = False
+    decommissioned: frozenset[str] = frozenset()
+    """Addresses of what is to go."""
+    spared: frozenset[str] = frozenset()
+    """Addresses of what somebody else manages: never deleted, whoever made it."""
     generations: Generations = NOTHING_MOVED
     """Where queues live that have moved; `queues` and `declarations` have them by their physical names."""
 
@@ -33,7 +37,13 @@ class Wanted:
         """Return a hash that is the same for the same target; no address and no secret is part of it."""
         parts = (self.project, self.exchanges, self.queues, self.expected_exchanges, self.expected_queues)
         return fingerprint(
-            [*(_text(part) for part in parts), _text(self.declarations.bindings), _text(self.policies), self.may_delete]
+            [
+                *(_text(part) for part in parts),
+                _text(self.declarations.bindings),
+                _text(self.policies),
+                self.may_delete,
+                sorted(self.decommissioned),
+            ]
         )
 
 
@@ -80,4 +90,11 @@ def wanted(topology: Topology, found: Declarations | None = None) -> Wanted:
             for policy in topology.policies.values()
         },
         may_delete=topology.allow.delete,
+        decommissioned=topology.decommissioned,
+        spared=frozenset(
+            [
+                *(f"exchange {each.name}" for each in topology.exchanges.values() if each.manage != "full"),
+                *(f"queue {each.name}" for each in topology.queues.values() if each.manage != "full"),
+            ]
+        ),
     )

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema
 
 from amqpq.topology import values
+from amqpq.topology.document_changes import DecommissionPart, MovedPart
 from amqpq.topology.document_checks import CheckPart
 from amqpq.topology.document_lint import LintPart
 from amqpq.topology.document_part import Part
@@ -411,13 +412,6 @@ class PolicyPart(Part):
     definition: dict[str, JsonValue] = Field(description="The policy's keys and values.")
 
 
-class MovedPart(Part):
-    """A rename."""
-
-    from_: str = Field(alias="from", description="The old address, e.g. queue.order.")
-    to: str = Field(description="The new address.")
-
-
 MaybeExchange: TypeAlias = Annotated[ExchangePart, BeforeValidator(values.nothing_is_empty)]
 MaybeQueue: TypeAlias = Annotated[QueuePart, BeforeValidator(values.nothing_is_empty)]
 
@@ -458,5 +452,6 @@ class File(Part):
     schedule: dict[str, SchedulePart] = Field(default_factory=dict, description="Tasks that run by the clock.")
     policies: dict[str, PolicyPart] = Field(default_factory=dict, description="Hand-written policies.")
     moved: list[MovedPart] = Field(default_factory=list, description="Renames.")
+    decommission: DecommissionPart = Field(default_factory=DecommissionPart, description="What is to go.")
     checks: list[CheckPart] = Field(default_factory=list, description="Unit tests of the wiring.")
     lint: LintPart = Field(default_factory=LintPart, description="What lint makes of its findings.")

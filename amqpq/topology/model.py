@@ -421,6 +421,10 @@ class Topology:
     checks: tuple[Check, ...] = ()
     policies: Mapping[str, Policy] = field(default_factory=dict)
     allow: Allow = field(default_factory=Allow)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Exchanges by their old names, and their new ones."""
+    decommissioned: frozenset[str] = frozenset()
+    """Addresses (`queue old`) of what is to go."""
 
     def route_for(self, task: str) -> Route:
         """Find the route of a task: the one with exactly its name, else the first in file order whose pattern matches.

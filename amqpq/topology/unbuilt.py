@@ -45,5 +45,9 @@ def _found(file: File) -> list[tuple[Path, str]]:
     if file.security.encryption is not None:
         found.append((("security", "encryption"), "encryption"))
     found += [(("schedule", name), "scheduled tasks") for name in file.schedule]
-    found += [(("moved", index), "renames (`moved`)") for index in range(len(file.moved))]
+    found += [
+        (("moved", index), "renames of queues (`moved`)")
+        for index, part in enumerate(file.moved)
+        if part.from_.startswith("queue.")
+    ]
     return found

@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from amqpq import errors, hooks, signals
 from amqpq.cli.main import COMMANDS, main
-from amqpq.topology import document, document_checks, document_lint, inspect
+from amqpq.topology import document, document_changes, document_checks, document_lint, inspect
 from amqpq.topology.lint import catalogue
 from amqpq.topology.units import seconds, size_bytes
 
@@ -182,11 +182,12 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "suppress": document_lint.SuppressPart,
     "allow": document.AllowPart,
     "policies": document.PolicyPart,
+    "moved": document_changes.MovedPart,
+    "decommission": document_changes.DecommissionPart,
 }
 UNBUILT: Final[dict[str, type[BaseModel]]] = {
     "`security.encryption`": document.EncryptionPart,
     "`schedule.X`": document.SchedulePart,
-    "`moved`": document.MovedPart,
 }
 
 
