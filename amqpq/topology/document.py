@@ -56,7 +56,8 @@ class AllowPart(Part):
 
     delete: bool = Field(default=False, description="Whether objects may be deleted.")
     migrate: Literal["never", "reviewed", "auto"] = Field(
-        default="reviewed", description="How migrations are released."
+        default="auto",
+        description="How migrations are released: never; reviewed, with what --dry said; auto, when asked.",
     )
 
 

@@ -173,7 +173,7 @@ class Allow:
     """What a change may do without asking."""
 
     delete: bool = False
-    migrate: Literal["never", "reviewed", "auto"] = "reviewed"
+    migrate: Literal["never", "reviewed", "auto"] = "auto"
 
 
 # -------------------------------------------------------------------------------------------------------------- tasks

@@ -18,8 +18,6 @@ def refuse(file: File, findings: Findings) -> None:
 
 def _found(file: File) -> list[tuple[Path, str]]:
     found: list[tuple[Path, str]] = []
-    if file.allow.migrate == "auto":
-        found.append((("allow", "migrate"), "migrations"))
     found += [
         (("exchanges", name, "type"), "consistent-hash exchanges")
         for name, exchange in file.exchanges.items()

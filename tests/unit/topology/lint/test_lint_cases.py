@@ -71,7 +71,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TOP011 error: the exchange 't' is to go, and the file still has it", {"decommission": {"exchanges": ["t"]}}),
     ("TOP007 error: names that begin with 'amq.' belong to the broker", {"decommission": {"exchanges": ["amq.topic"]}}),
     (
-        "TOP063 warning: 't' belongs to somebody else (manage: verify): it is not ours to delete",
+        r"TOP063 warning: 't' belongs to somebody else \(manage: verify\): it is not ours to delete",
         {"exchanges": {"t": {"type": "topic", "manage": "verify"}}, "decommission": {"exchanges": ["t"]}},
     ),
     ("TOP011 error: 'p.generations' is the stream", {"queues": {"p.generations": {}}}),
