@@ -42,7 +42,7 @@ def apply_file(loaded: Topology, *, as_json: bool, timeout: float) -> None:
         wanted = resolve(declarations(loaded), generations)
         for name in [name for name, home in generations.homes.items() if home.moving]:
             click.echo(f"queue {name} is being migrated, and left as it is", err=True)
-        on_step = None if as_json else print_step
+        on_step = (lambda _: None) if as_json else print_step
         applied = flow.run(declare.apply(connection.channel, wanted, on_step=on_step), timeout)
         policies = create_policies(loaded, timeout)
         if not as_json:
