@@ -57,6 +57,11 @@ class BindingSpec:
     arguments: Table = field(default_factory=dict)
 
 
+def in_order(arguments: Table) -> list[tuple[str, Any]]:
+    """Return the arguments of a binding in the order in which they are always shown: `x-match`, then by name."""
+    return sorted(arguments.items(), key=lambda item: (item[0] != "x-match", item[0]))
+
+
 @dataclass(frozen=True, slots=True)
 class QueueState:
     """What a queue declaration answers: ready messages and consumers, not counting unacknowledged ones."""

@@ -15,7 +15,8 @@ from amqpq.cli.options import duration, json_option, load_topology, topology_opt
 from amqpq.provision import preflight
 from amqpq.provision.broker_facts import ManagementFacts
 from amqpq.provision.migrating import Migrator, NotYet, Patience, Undecided
-from amqpq.provision.migration import Migration, Step, abort, restored
+from amqpq.provision.migration import Migration, Step, abort, journal, restored
+from amqpq.provision.observed import fingerprint
 from amqpq.provision.preflight import Findings, Wish
 from amqpq.topology import Topology
 from amqpq.topology.generations import Generations
@@ -106,6 +107,7 @@ def _waiting(command: Any) -> Any:
 @click.option("--adopt", is_flag=True, help="Take bindings along that the file does not have.")
 @click.option("--trust-file", is_flag=True, help="Without the management API: there are no bindings but the file's.")
 @click.option("--dry", is_flag=True, help="Only say what would be done.")
+@click.option("--reviewed", metavar="CODE", help="What --dry printed; needed with `allow: {migrate: reviewed}`.")
 @click.option(
     "--finish", "finishing", is_flag=True, help="Go on to the end: delete the old queue when it is proven empty."
 )
@@ -113,7 +115,8 @@ def _waiting(command: Any) -> Any:
 def start(queue: str, topology_file: Path | None, environment: str | None, as_json: bool, **given: Any) -> None:
     """Begin to migrate a queue: to what the file says, or to another queue type.
 
-    Exit codes: 0 done, or nothing to do; 1 it cannot be begun; 3 begun and not through; 5 something needed cannot be read.
+    Exit codes: 0 done, or nothing to do; 1 it cannot be begun; 3 begun and not through; 4 the file does not allow it;
+    5 something needed cannot be read.
 
     \b
     Examples:
@@ -132,6 +135,7 @@ def start(queue: str, topology_file: Path | None, environment: str | None, as_js
         if given["dry"]:
             _print_dry(findings, as_json=as_json)
             return
+        _check_released(loaded, findings, given["reviewed"])
         migrator.begin(findings.migration)
         _advance(migrator, findings.migration, loaded, as_json=as_json, through=given["finishing"])
 
@@ -319,13 +323,37 @@ def _print(as_json: bool, facts: dict[str, object], words: str) -> None:
         click.echo(words)
 
 
+def _check_released(loaded: Topology, findings: Findings, reviewed: str | None) -> None:
+    """End the command where the file does not release this migration."""
+    if loaded.allow.migrate == "never":
+        output.fail(
+            "the file allows no migrations: write `allow: {migrate: reviewed}`, in the environment that may",
+            output.ExitCode.FORBIDDEN,
+        )
+    if loaded.allow.migrate == "reviewed" and reviewed != _code(findings):
+        words = "what was reviewed is not what would be done now" if reviewed else "the file asks for a review"
+        output.fail(
+            f"{words}: look at `--dry`, and say `--reviewed` with the code that it prints", output.ExitCode.FORBIDDEN
+        )
+
+
+def _code(findings: Findings) -> str:
+    """Return a code that is the same for the same migration."""
+    migration = cast("Migration", findings.migration)
+    told = journal(migration)
+    told.pop("adopted_at")
+    return fingerprint([told, [[each.key, each.broker, each.file] for each in findings.differences]])[:12]
+
+
 def _print_dry(findings: Findings, *, as_json: bool) -> None:
     migration = cast("Migration", findings.migration)
     if as_json:
-        output.print_json({"queue": migration.queue, "migration": migration, "differences": findings.differences})
+        facts = {"queue": migration.queue, "migration": migration, "differences": findings.differences}
+        output.print_json({**facts, "code": _code(findings)})
         return
     click.echo(f"{migration.queue}: {migration.old} -> {migration.new}")
     for difference in findings.differences:
         click.echo(f"  {difference.key}: {difference.broker} -> {difference.file}")
     for binding in migration.bindings:
         click.echo(f"  binding of {binding.source}[{binding.key}] goes over to the ingress")
+    click.echo(f"  reviewed: --reviewed {_code(findings)}")

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from amqpq import config
-from amqpq.cli import applying, convert, diff, linting, output, plan
+from amqpq.cli import applying, convert, declaring, diff, linting, output, plan
 from amqpq.cli.addressing import address, pairs
 from amqpq.cli.checks import check
+from amqpq.cli.destroy import destroy
 from amqpq.cli.graph import graph
 from amqpq.cli.migrate import migrate
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
-from amqpq.provision import held
 from amqpq.topology import library, reach, render, schema
-from amqpq.topology.declarations import Declarations, declarations
-from amqpq.topology.generations import resolve
-from amqpq.transport import blocking, declare, flow, register
-from amqpq.transport.link import Link
-
-_MARKS = {"created": "+", "present": "=", "bound": "=", "failed": "!"}
+from amqpq.topology.declarations import declarations
 
 
 @click.group()
@@ -44,6 +37,7 @@ topology.add_command(plan.plan)
 topology.add_command(plan.drift)
 topology.add_command(diff.diff)
 topology.add_command(migrate)
+topology.add_command(destroy)
 
 
 def _counted(number: int, noun: str) -> str:
@@ -160,7 +154,8 @@ def apply(
     """Create on the broker what the file declares, or do what PLAN says. Doing it again changes nothing.
 
     Without PLAN nothing is changed or removed that exists. With it, the plan that `amqpq topology plan --out PLAN` kept is
-    carried out: under a lock, with a journal in the broker, and only where nothing it touches has changed since.
+    carried out, and only where nothing it touches has changed since. Both take the project's lock, and note in the broker
+    what the project owns.
 
     Exit codes: 0 all is done; 3 some of it failed; 1 nothing could be done.
 
@@ -177,90 +172,10 @@ def apply(
             raise click.UsageError("--dry goes without PLAN; a plan is what would be done")
         applying.apply_plan(loaded, plan_file, as_json=as_json, timeout=timeout)
         return
-    wanted = declarations(loaded)
     if dry:
-        _print_dry(wanted, loaded.policies, as_json=as_json)
+        declaring.print_dry(declarations(loaded), loaded.policies, as_json=as_json)
         return
-    link = Link(
-        config.addresses(loaded),
-        blocking.connect,
-        name=f"amqpq topology apply {loaded.project}",
-        heartbeat_seconds=loaded.broker.heartbeat_seconds,
-    )
-    try:
-        connection = link.connection(timeout)
-        generations = register.look_now(connection, loaded.project)
-        wanted = resolve(wanted, generations)
-        for name in [name for name, home in generations.homes.items() if home.moving]:
-            click.echo(f"queue {name} is being migrated, and left as it is", err=True)
-        on_step = (lambda _: None) if as_json else _print_done
-        applied = flow.run(declare.apply(connection.channel, wanted, on_step=on_step), timeout)
-        told = {(step.kind, step.name) for step in applied if step.error is None}
-        applied = held.settled(applied, wanted, connection, loaded.project)
-    finally:
-        link.close()
-    for step in () if as_json else applied:
-        if (step.kind, step.name) not in told:
-            _print_step(step)
-    policies = applying.create_policies(loaded, timeout)
-    applied = (*applied, *policies)
-    if not as_json:
-        for step in policies:
-            _print_step(step)
-    if as_json:
-        output.print_json({"applied": [_applied_facts(step) for step in applied]})
-    failed = [step for step in applied if step.result == "failed"]
-    if not as_json:
-        created = sum(step.result == "created" for step in applied)
-        click.echo(f"{_counted(len(applied), 'object')}: {created} created, {len(failed)} failed", err=True)
-    if failed:
-        nothing_done = len(failed) == len(applied)
-        raise click.exceptions.Exit(output.ExitCode.ERROR if nothing_done else output.ExitCode.PARTLY)
-
-
-def _print_done(step: declare.Applied) -> None:
-    """Print what is done at once; what failed may be as it should be all the same, by a policy."""
-    if step.error is None:
-        _print_step(step)
-
-
-def _print_step(step: declare.Applied) -> None:
-    if step.error is not None:
-        click.echo(f"{click.style('!', fg='red', bold=True)} {step.error}", err=True)
-        return
-    words = {"created": "created", "present": "already there", "bound": "bound"}
-    colour = "green" if step.result == "created" else None
-    click.echo(f"{click.style(_MARKS[step.result], fg=colour)} {step.kind:<8} {step.name}  {words[step.result]}")
-
-
-def _print_dry(wanted: Declarations, policies: Iterable[str], *, as_json: bool) -> None:
-    if as_json:
-        output.print_json(wanted)
-        return
-    for exchange in wanted.exchanges:
-        click.echo(f"exchange  {exchange.name}  {exchange.type}{_arguments(exchange.arguments)}")
-    for queue in wanted.queues:
-        click.echo(f"queue     {queue.name}{_arguments(queue.arguments)}")
-    for binding in wanted.bindings:
-        click.echo(f"binding   {declare.describe_binding(binding)}")
-    for policy in policies:
-        click.echo(f"policy    {policy}")
-    for name in [*(x.name for x in wanted.expected_exchanges), *(queue.name for queue in wanted.expected_queues)]:
-        click.echo(f"expected  {name}  (must exist)")
-
-
-def _arguments(arguments: Any) -> str:
-    return "".join(f"  {name}={value!r}" for name, value in arguments.items())
-
-
-def _applied_facts(step: declare.Applied) -> dict[str, object]:
-    return {
-        "kind": step.kind,
-        "name": step.name,
-        "result": step.result,
-        "error": None if step.error is None else str(step.error),
-        "differences": step.differences,
-    }
+    declaring.apply_file(loaded, as_json=as_json, timeout=timeout)
 
 
 # ------------------------------------------------------------------------------------------------- schema and library

@@ -68,6 +68,11 @@ class Management(Calls):
         """Read all consumers, as the API gives them (`queue.name`, `consumer_tag`, `channel_details`)."""
         return tuple(self._list("consumers", vhost))
 
+    def connection_label(self, name: str) -> str:
+        """Read what a connection calls itself, by the name that the broker gave it; empty where it does not."""
+        properties = self._object("connections", name).get("client_properties") or {}
+        return str(properties.get("connection_name") or "")
+
     def policies(self, vhost: str) -> tuple[PolicyInfo, ...]:
         """Read all policies of users."""
         return tuple(values.policy(found) for found in self._list("policies", vhost))

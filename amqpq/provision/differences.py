@@ -16,7 +16,8 @@ from amqpq.provision.changes import Action, Change, Detail, worst
 from amqpq.provision.compiling import TAG, command
 from amqpq.provision.observed import Observed, SeenQueue, address_of_binding, identity
 from amqpq.provision.policies import overruled, policies
-from amqpq.provision.removals import removals
+from amqpq.provision.removals import concerns, removals
+from amqpq.provision.retiring import retired
 from amqpq.provision.wanted import Wanted
 from amqpq.topology.effective import is_generated
 from amqpq.types import BindingSpec
@@ -52,6 +53,7 @@ def differences(
         *policies(wanted, observed, by_policy),
         *_bindings(wanted, observed, owned),
         *removals(wanted, observed, owned, frozenset(each.policy.name for each in by_policy.generated)),
+        *retired(wanted, observed, owned),
         *overruled(wanted, observed, by_policy),
         *_consumers(wanted, observed),
         *_unseen(wanted, observed),
@@ -188,7 +190,7 @@ def _bindings(wanted: Wanted, observed: Observed, owned: frozenset[str]) -> Iter
         address = address_of_binding(binding)
         if key in ours or f"binding {address}" in owned:
             continue
-        if _touches(wanted, binding):
+        if _touches(wanted, binding) and not any(concerns(each, binding) for each in wanted.decommissioned):
             because = "not in the file, and not made by this project"
             remedy = "write it into the file, or have whoever made it remove it"
             yield Change("binding", address, Action.FOREIGN, because=because, remedy=remedy)

@@ -27,7 +27,7 @@ from amqpq.errors import (
     ResourceLocked,
 )
 from amqpq.transport import flow
-from amqpq.transport.interface import Channel, Connection, Flow, caught_up
+from amqpq.transport.interface import Channel, Connection, Flow, Pending, caught_up
 from amqpq.types import PERSISTENT, Delivery, Properties, Publication, QueueSpec
 
 FORMAT: Final = 1
@@ -44,7 +44,7 @@ _AGE: Final = "90D"
 _BYTES: Final = 50_000_000
 _SEGMENT_BYTES: Final = 1_000_000
 
-Stage: TypeAlias = Literal["begun", "declared", "bound", "removed", "done", "stopped"]
+Stage: TypeAlias = Literal["begun", "declared", "bound", "removed", "destroying", "done", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,30 +92,44 @@ def lock(channel: Channel, project: str) -> Flow[None]:
     try:
         yield channel.declare_queue(spec)
     except ResourceLocked as error:
-        raise ResourceLocked(
-            f"another apply of project '{project}' runs: it holds the queue '{lock_name(project)}'; wait until it is done "
-            "(should it have died, the broker gives the lock up with its connection)"
-        ) from error
+        raise locked(project) from error
 
 
-def read(connection: Connection, project: str, *, timeout_seconds: float = WAIT_SECONDS) -> Manifest:
+def locked(project: str) -> ResourceLocked:
+    """Return the error of whoever finds the lock taken."""
+    return ResourceLocked(
+        f"another apply of project '{project}' runs: it holds the queue '{lock_name(project)}'; wait until it is done "
+        "(should it have died, the broker gives the lock up with its connection)"
+    )
+
+
+def read(
+    connection: Connection, project: str, *, timeout_seconds: float = WAIT_SECONDS, begun: Reading | None = None
+) -> Manifest:
     """Read the manifest; empty where there is no journal. Blocking.
 
     After a restart of the broker a stream is not there at once: it is asked for again for a while.
+
+    Args:
+        connection: To ask through.
+        project: Whose.
+        timeout_seconds: For one answer.
+        begun: A look that was sent before.
     """
     deadline = time.monotonic() + BACK_SECONDS
     while True:
         try:
-            return _read_now(connection, project, timeout_seconds)
+            return _read_now(connection, project, timeout_seconds, begun)
         except QueueUnavailable as error:
             if time.monotonic() > deadline:
                 return Manifest(problem=str(error))
             time.sleep(PAUSE_SECONDS)
+            begun = None
 
 
-def _read_now(connection: Connection, project: str, timeout_seconds: float) -> Manifest:
+def _read_now(connection: Connection, project: str, timeout_seconds: float, begun: Reading | None) -> Manifest:
     try:
-        return flow.run(_read(connection, project), timeout_seconds)
+        return flow.run((begun or Reading(connection, project)).answer(), timeout_seconds)
     except ObjectNotFound:
         return Manifest()
     except AccessRefused as error:
@@ -136,26 +150,50 @@ def _count(connection: Connection, project: str) -> Flow[int]:
     return int(state.messages)
 
 
-def _read(connection: Connection, project: str) -> Flow[Manifest]:
-    channel = connection.channel()
-    yield channel.declare_queue(QueueSpec(stream_name(project)), passive=True)
-    found: list[Delivery] = []
-    first = connection.pending()
+class Reading:
+    """A look at the journal that is sent, and waited for later: what comes between costs no round trip more.
 
-    def arrived(delivery: Delivery) -> None:
-        found.append(delivery)
-        if not first.done():
-            first.set_result(None)
+    Args:
+        connection: To ask through.
+        project: Whose.
+    """
 
-    try:
+    def __init__(self, connection: Connection, project: str) -> None:
+        name = stream_name(project)
+        self._channel = connection.channel()
+        self._found: list[Delivery] = []
+        self._first: Pending[Any] = connection.pending()
+        self._there = self._channel.declare_queue(QueueSpec(name), passive=True)
         # Begins with the last chunk: mostly one entry; where it has several, the last of them counts.
-        tag = yield channel.consume(stream_name(project), arrived, prefetch=PREFETCH, arguments={OFFSET: "last"})
-        yield first
-        yield caught_up(channel)
-        yield channel.cancel(tag)
-    finally:
-        channel.close()
-    return max((parse(delivery.body) for delivery in found), key=lambda each: each[0])[1]
+        self._tag = self._channel.consume(name, self._arrived, prefetch=PREFETCH, arguments={OFFSET: "last"})
+
+    def answer(self) -> Flow[Manifest]:
+        """Wait for it.
+
+        Raises:
+            ObjectNotFound: There is no journal.
+            LocalError: Its last entry cannot be read.
+        """
+        channel = self._channel
+        try:
+            yield self._there
+            tag = yield self._tag
+            yield self._first
+            caught, gone = caught_up(channel), channel.cancel(tag)
+            yield caught
+            yield gone
+        finally:
+            channel.close()
+        return max((parse(delivery.body) for delivery in self._found), key=lambda each: each[0])[1]
+
+    def leave(self) -> None:
+        """Do not wait for it."""
+        self._channel.close()
+
+    def _arrived(self, delivery: Delivery) -> None:
+        self._found.append(delivery)
+        if not self._first.done():
+            self._first.set_result(None)
 
 
 def create(channel: Channel, project: str) -> Flow[None]:

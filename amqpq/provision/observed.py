@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, Table
+from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, Table, in_order
 
 Level: TypeAlias = Literal["http", "amqp", "file"]
 """`file`: not seen at all, but what another topology file says (for `diff`)."""
@@ -91,9 +91,12 @@ class Observed:
 
 
 def address_of_binding(binding: BindingSpec) -> str:
-    """Return what a binding is called in plans: `events[order.*] -> orders`, with `(exchange)` behind an exchange."""
+    """Return what a binding is called in plans: `events[order.*] -> orders`, with `(exchange)` behind an exchange.
+
+    The same whoever tells of it: the management API gives arguments in an order of its own.
+    """
     inside = [binding.key] if binding.key else []
-    inside += [f"{name}={value!r}" for name, value in binding.arguments.items()]
+    inside += [f"{name}={value!r}" for name, value in in_order(binding.arguments)]
     keys = f"[{', '.join(inside)}]" if inside else ""
     return f"{binding.source}{keys} -> {binding.target}{' (exchange)' if binding.to_exchange else ''}"
 

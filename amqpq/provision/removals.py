@@ -14,7 +14,9 @@ from amqpq.provision.compiling import NO_TAG, TAG, clearing
 from amqpq.provision.observed import Observed, SeenQueue, address_of_binding
 from amqpq.provision.wanted import Wanted
 from amqpq.topology.effective import is_generated
+from amqpq.types import BindingSpec
 
+GONE = "not in the file any more"
 NOT_ALLOWED = "the file does not allow it"
 
 
@@ -29,23 +31,32 @@ def removals(
         owned: Addresses of what this project made.
         generated: Names of the generated policies that there have to be.
     """
-    orphans = sorted(owned - _addresses(wanted) - {f"policy {name}" for name in generated})
+    orphans = sorted(
+        owned - _addresses(wanted) - wanted.spared - wanted.decommissioned - {f"policy {name}" for name in generated}
+    )
     if not orphans:
         return
     bindings = {f"binding {address_of_binding(binding)}" for binding in observed.bindings or ()}
     policies = {f"policy {policy.name}" for policy in observed.policies or ()}
+    retiring = {
+        address_of_binding(binding)
+        for binding in observed.bindings or ()
+        if any(concerns(address, binding) for address in wanted.decommissioned)
+    }
     for address in orphans:
         kind, _, name = address.partition(" ")
+        if kind == "binding" and name in retiring:
+            continue  # that is `amqpq.provision.retiring`'s
         if kind == "binding" and address in bindings:
             yield Change("binding", name, Action.DELETE, because="not in the file any more")
         elif kind == "policy" and address in policies and is_generated(wanted.project, name):
             yield _no_more(name, observed)
         elif kind == "policy" and address in policies:
-            yield _allowed(Change("policy", name, Action.DELETE, because="not in the file any more"), wanted)
+            yield allowed(Change("policy", name, Action.DELETE, because="not in the file any more"), wanted)
         elif kind == "exchange" and name in observed.exchanges:
-            yield _allowed(_exchange(name, wanted, observed, owned), wanted)
+            yield allowed(_exchange(name, wanted, observed, owned), wanted)
         elif kind == "queue" and name in observed.queues:
-            yield _allowed(_queue(name, observed.queues[name], observed), wanted)
+            yield allowed(queue_removal(name, observed.queues[name], observed), wanted)
         elif observed.level == "amqp":
             kinds = {"exchange": "exchange", "queue": "queue", "policy": "policy"}
             because = "not in the file any more, made by this project; whether it is still there needs the HTTP API"
@@ -61,6 +72,14 @@ def _no_more(name: str, observed: Observed) -> Change:
     return replace(change, action=Action.FORBIDDEN, because=f"{change.because}, and {NO_TAG}", remedy=remedy)
 
 
+def concerns(address: str, binding: BindingSpec) -> bool:
+    """Whether a binding leads from or to the object of an address."""
+    kind, _, name = address.partition(" ")
+    if kind == "queue":
+        return binding.target == name and not binding.to_exchange
+    return binding.source == name or (binding.target == name and binding.to_exchange)
+
+
 def _addresses(wanted: Wanted) -> frozenset[str]:
     return frozenset(
         [
@@ -72,7 +91,8 @@ def _addresses(wanted: Wanted) -> frozenset[str]:
     )
 
 
-def _allowed(change: Change, wanted: Wanted) -> Change:
+def allowed(change: Change, wanted: Wanted) -> Change:
+    """Return a deletion, or that the file forbids it."""
     if change.action is not Action.DELETE or wanted.may_delete:
         return change
     remedy = "write `allow: {delete: true}` (in the environment that may), or delete it by hand"
@@ -99,13 +119,13 @@ def _exchange(name: str, wanted: Wanted, observed: Observed, owned: frozenset[st
     return Change("exchange", name, Action.DELETE, because=because)
 
 
-def _queue(name: str, seen: SeenQueue, observed: Observed) -> Change:
+def queue_removal(name: str, seen: SeenQueue, observed: Observed, why: str = GONE) -> Change:
     """A queue goes when it is empty and unused, as far as can be seen; the apply looks again, and the broker too."""
     change = Change(
         "queue",
         name,
         Action.DELETE,
-        because="not in the file any more",
+        because=why,
         ready=seen.ready,
         unacknowledged=seen.unacknowledged,
         consumers=seen.consumers,
@@ -115,15 +135,13 @@ def _queue(name: str, seen: SeenQueue, observed: Observed) -> Change:
     if held or consumers:
         what = [f"holds {held} messages"] if held else []
         what += [f"has {len(consumers)} consumers"] if consumers else []
-        because = f"not in the file any more, and it {' and '.join(what)}"
+        because = f"{why}, and it {' and '.join(what)}"
         remedy = "let workers empty it, or `amqpq dlq drop` what may go; then apply again"
         return replace(change, action=Action.FORBIDDEN, because=because, remedy=remedy)
     if seen.type == "stream":
-        because = (
-            "not in the file any more, and the broker deletes a stream without looking what is in it and who reads it"
-        )
+        because = f"{why}, and the broker deletes a stream without looking what is in it and who reads it"
         return replace(change, action=Action.FORBIDDEN, because=because, remedy="delete it by hand")
     if seen.type != "classic" and (observed.level == "amqp" or seen.ready is None):
-        because = "not in the file any more, and nothing here proves that it is empty"
+        because = f"{why}, and nothing here proves that it is empty"
         return replace(change, action=Action.FORBIDDEN, because=because, remedy="set broker.management")
     return change

@@ -10,7 +10,7 @@ from amqpq.provision.observed import SeenPolicy, fingerprint
 from amqpq.topology.declarations import Declarations, declarations
 from amqpq.topology.generations import NOTHING_MOVED, Generations, resolve
 from amqpq.topology.model import PolicyBand, Topology
-from amqpq.types import ExchangeSpec, QueueSpec
+from amqpq.types import ExchangeSpec, QueueSpec, in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,10 @@ class Wanted:
     policies: Mapping[str, SeenPolicy] = field(default_factory=dict)
     may_delete: bool = False
     band: PolicyBand = field(default_factory=PolicyBand)
+    decommissioned: frozenset[str] = frozenset()
+    """Addresses of what is to go."""
+    spared: frozenset[str] = frozenset()
+    """Addresses of what somebody else manages: never deleted, whoever made it."""
     generations: Generations = NOTHING_MOVED
     """Where queues live that have moved; `queues` and `declarations` have them by their physical names."""
 
@@ -34,7 +38,9 @@ class Wanted:
         """Return a hash that is the same for the same target; no address and no secret is part of it."""
         parts = (self.project, self.exchanges, self.queues, self.expected_exchanges, self.expected_queues)
         settings = (self.declarations.bindings, self.policies, self.band)
-        return fingerprint([*(_text(part) for part in (*parts, *settings)), self.may_delete])
+        return fingerprint(
+            [*(_text(part) for part in (*parts, *settings)), self.may_delete, sorted(self.decommissioned)]
+        )
 
 
 def _text(value: object) -> str:
@@ -64,6 +70,9 @@ def wanted(topology: Topology, found: Declarations | None = None) -> Wanted:
         found: Its declarations, where something has been put in their place; default: as the file says.
     """
     found = declarations(topology) if found is None else found
+    # In the order of their addresses: what is told of a declared binding is found by its words.
+    ordered = tuple(replace(binding, arguments=dict(in_order(binding.arguments))) for binding in found.bindings)
+    found = replace(found, bindings=ordered)
     return Wanted(
         project=topology.project,
         environment=topology.environment,
@@ -78,4 +87,11 @@ def wanted(topology: Topology, found: Declarations | None = None) -> Wanted:
         },
         may_delete=topology.allow.delete,
         band=topology.policy_band,
+        decommissioned=topology.decommissioned,
+        spared=frozenset(
+            [
+                *(f"exchange {each.name}" for each in topology.exchanges.values() if each.manage != "full"),
+                *(f"queue {each.name}" for each in topology.queues.values() if each.manage != "full"),
+            ]
+        ),
     )

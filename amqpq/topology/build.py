@@ -78,6 +78,17 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
         policies={name: _policy(name, part) for name, part in file.policies.items()},
         policy_band=model.PolicyBand(file.policy_band.from_, file.policy_band.to, file.policy_band.inherit),
         allow=model.Allow(file.allow.delete, file.allow.migrate),
+        renamed={
+            part.from_.removeprefix("exchange."): part.to.removeprefix("exchange.")
+            for part in file.moved
+            if part.from_.startswith("exchange.")
+        },
+        decommissioned=frozenset(
+            [
+                *(f"queue {name}" for name in file.decommission.queues),
+                *(f"exchange {name}" for name in file.decommission.exchanges),
+            ]
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from amqpq.topology.delays import ladder
 from amqpq.topology.model import Exchange, Queue, Topology
 from amqpq.topology.permits import permit_messages, permit_queues, permit_spec
+from amqpq.topology.renames import forwarding, old_exchanges
 from amqpq.types import BindingSpec, ExchangeSpec, Publication, QueueSpec
 
 MILLISECONDS: Final = 1000
@@ -43,15 +44,16 @@ def declarations(topology: Topology) -> Declarations:
     external = {x.name for x in exchanges if x.manage == "external"}
     external_queues = {q.name for q in queues if q.manage == "external"}
     rungs = ladder(topology)
+    renamed = old_exchanges(topology)
     return Declarations(
-        exchanges=tuple(exchange_spec(x) for x in (*exchanges, *rungs.exchanges) if x.manage == "full"),
+        exchanges=tuple(exchange_spec(x) for x in (*exchanges, *renamed, *rungs.exchanges) if x.manage == "full"),
         queues=(
             *(queue_spec(q) for q in (*queues, *rungs.queues) if q.manage == "full"),
             *(permit_spec(name, count) for name, count in permits.items()),
         ),
         bindings=tuple(
             binding
-            for binding in (*topology.bindings, *rungs.bindings)
+            for binding in (*topology.bindings, *forwarding(topology), *rungs.bindings)
             if binding.source not in external
             and binding.target not in (external if binding.to_exchange else external_queues)
         ),

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema
 
 from amqpq.topology import values
+from amqpq.topology.document_changes import DecommissionPart, MovedPart
 from amqpq.topology.document_checks import CheckPart
 from amqpq.topology.document_lint import LintPart
 from amqpq.topology.document_part import Part
@@ -55,7 +56,8 @@ class AllowPart(Part):
 
     delete: bool = Field(default=False, description="Whether objects may be deleted.")
     migrate: Literal["never", "reviewed", "auto"] = Field(
-        default="reviewed", description="How migrations are released."
+        default="auto",
+        description="How migrations are released: never; reviewed, with what --dry said; auto, when asked.",
     )
 
 
@@ -423,13 +425,6 @@ class PolicyBandPart(Part):
     )
 
 
-class MovedPart(Part):
-    """A rename."""
-
-    from_: str = Field(alias="from", description="The old address, e.g. queue.order.")
-    to: str = Field(description="The new address.")
-
-
 MaybeExchange: TypeAlias = Annotated[ExchangePart, BeforeValidator(values.nothing_is_empty)]
 MaybeQueue: TypeAlias = Annotated[QueuePart, BeforeValidator(values.nothing_is_empty)]
 
@@ -473,5 +468,6 @@ class File(Part):
         default_factory=PolicyBandPart, description="The priorities of generated policies."
     )
     moved: list[MovedPart] = Field(default_factory=list, description="Renames.")
+    decommission: DecommissionPart = Field(default_factory=DecommissionPart, description="What is to go.")
     checks: list[CheckPart] = Field(default_factory=list, description="Unit tests of the wiring.")
     lint: LintPart = Field(default_factory=LintPart, description="What lint makes of its findings.")

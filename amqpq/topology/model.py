@@ -182,7 +182,7 @@ class Allow:
     """What a change may do without asking."""
 
     delete: bool = False
-    migrate: Literal["never", "reviewed", "auto"] = "reviewed"
+    migrate: Literal["never", "reviewed", "auto"] = "auto"
 
 
 # -------------------------------------------------------------------------------------------------------------- tasks
@@ -431,6 +431,10 @@ class Topology:
     policies: Mapping[str, Policy] = field(default_factory=dict)
     policy_band: PolicyBand = field(default_factory=PolicyBand)
     allow: Allow = field(default_factory=Allow)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Exchanges by their old names, and their new ones."""
+    decommissioned: frozenset[str] = frozenset()
+    """Addresses (`queue old`) of what is to go."""
 
     def route_for(self, task: str) -> Route:
         """Find the route of a task: the one with exactly its name, else the first in file order whose pattern matches.

@@ -18,8 +18,6 @@ def refuse(file: File, findings: Findings) -> None:
 
 def _found(file: File) -> list[tuple[Path, str]]:
     found: list[tuple[Path, str]] = []
-    if file.allow.migrate == "auto":
-        found.append((("allow", "migrate"), "migrations"))
     found += [
         (("exchanges", name, "type"), "consistent-hash exchanges")
         for name, exchange in file.exchanges.items()
@@ -45,5 +43,9 @@ def _found(file: File) -> list[tuple[Path, str]]:
     if file.security.encryption is not None:
         found.append((("security", "encryption"), "encryption"))
     found += [(("schedule", name), "scheduled tasks") for name in file.schedule]
-    found += [(("moved", index), "renames (`moved`)") for index in range(len(file.moved))]
+    found += [
+        (("moved", index), "renames of queues (`moved`)")
+        for index, part in enumerate(file.moved)
+        if part.from_.startswith("queue.")
+    ]
     return found

@@ -23,14 +23,14 @@ from amqpq.log import WORKER
 from amqpq.message import ResultEnvelope
 from amqpq.provision import held
 from amqpq.topology import Topology, versions
-from amqpq.topology.declarations import Declarations, declarations, exchange_spec, queue_spec
+from amqpq.topology.declarations import Declarations, exchange_spec, queue_spec
 from amqpq.topology.delays import ladder, no_ladder
-from amqpq.topology.generations import NOTHING_MOVED, Generations, located, resolve
+from amqpq.topology.generations import NOTHING_MOVED, Generations, located
 from amqpq.topology.permits import permit_queues, permit_spec
-from amqpq.transport import declare, flow, register
+from amqpq.transport import declare, flow
 from amqpq.transport.interface import Connection
 from amqpq.types import ServerInfo
-from amqpq.worker import timeouts
+from amqpq.worker import declaring, timeouts
 from amqpq.worker.control import ControlPlan
 from amqpq.worker.deadletter import Place
 from amqpq.worker.execute import Executor
@@ -99,7 +99,7 @@ def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, listeners: tuple[
     consuming = open_link(f"{plan.name} consuming")
     connection = consuming.connection(FIRST_SECONDS)
     check_broker(plan, host, connection.server)
-    generations = read_generations(host.topology, connection)
+    generations = declaring.read_generations(host.topology, connection)
     prepare(plan, host.topology, connection, generations)
     reactor = Reactor()
     pool = make_pool(plan, host, reactor)
@@ -181,25 +181,13 @@ def hard_limits(plan: WorkerPlan, host: Host) -> dict[str, float | None]:
     }
 
 
-def read_generations(topology: Topology, connection: Connection) -> Generations:
-    """Read where the queues live.
-
-    Raises:
-        LocalError: The record was written by a later version.
-    """
-    try:
-        return register.look_now(connection, topology.project)
-    except AccessRefused as error:
-        logger.info("cannot ask whether queues have moved, and look where the file says: %s", error)
-        return NOTHING_MOVED
-
-
 def prepare(
     plan: WorkerPlan, topology: Topology, connection: Connection, generations: Generations = NOTHING_MOVED
 ) -> None:
     """Declare the topology if that was asked for; otherwise see that the queues are there, and as the file says.
 
-    A queue that has moved only has to be there: the file may be of before the migration or of after it.
+    A queue that has moved only has to be there: the file may be of before the migration or of after it. Where somebody else is
+    changing the topology nothing is declared, and what is there has to be enough.
 
     Raises:
         ObjectNotFound: A queue is missing; `amqpq topology apply` creates it.
@@ -211,11 +199,7 @@ def prepare(
         raise ConfigurationError(
             "--apply writes no policies (a worker speaks AMQP alone); run `amqpq topology apply`, and leave --apply out"
         )
-    if plan.apply:
-        wanted = resolve(declarations(topology), generations)
-        applied = flow.run(declare.apply(connection.channel, wanted), DECLARE_SECONDS)
-        declare.demand(held.settled(applied, wanted, connection, topology.project))
-        logger.info("declared the topology of project %s", topology.project)
+    if plan.apply and declaring.declare_topology(topology, connection, DECLARE_SECONDS):
         return
     wanted = located(needed(topology, plan.queues), generations)
     try:

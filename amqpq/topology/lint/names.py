@@ -29,6 +29,7 @@ def check(context: Context) -> None:
     _lookalikes(context)
     _generations(context)
     _moved(context)
+    _decommissioned(context)
 
 
 def _accepted(context: Context) -> None:
@@ -124,3 +125,23 @@ def _moved(context: Context) -> None:
         if old["name"] in known:
             message = f"the {old['kind']} '{old['name']}' was renamed to '{new['name']}', and the file still has it"
             context.findings.error((*path, "from"), "TOP011", message, "remove one of them")
+
+
+def _decommissioned(context: Context) -> None:
+    """What is to go must not be in the file as well, and must not be somebody else's."""
+    part = context.file.decommission
+    for section, names in (("queues", part.queues), ("exchanges", part.exchanges)):
+        known = getattr(context.file, section)
+        word = section.removesuffix("s")
+        for index, name in enumerate(names):
+            path: Path = ("decommission", section, index)
+            if name.startswith("amq."):
+                context.findings.error(path, "TOP007", f"names that begin with 'amq.' belong to the broker: '{name}'")
+            elif name not in known:
+                continue
+            elif known[name].manage != "full":
+                message = f"'{name}' belongs to somebody else (manage: {known[name].manage}): it is not ours to delete"
+                context.findings.warning(path, "TOP063", message, "remove this, or manage it in full")
+            else:
+                message = f"the {word} '{name}' is to go, and the file still has it"
+                context.findings.error(path, "TOP011", message, f"remove it from `{section}`, or from `decommission`")

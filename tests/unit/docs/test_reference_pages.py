@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from amqpq import errors, hooks, signals
 from amqpq.cli.main import COMMANDS, main
-from amqpq.topology import document, document_checks, document_lint, inspect
+from amqpq.topology import document, document_changes, document_checks, document_lint, inspect
 from amqpq.topology.lint import catalogue
 from amqpq.topology.units import seconds, size_bytes
 
@@ -183,11 +183,12 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "allow": document.AllowPart,
     "policies": document.PolicyPart,
     "policy_band": document.PolicyBandPart,
+    "moved": document_changes.MovedPart,
+    "decommission": document_changes.DecommissionPart,
 }
 UNBUILT: Final[dict[str, type[BaseModel]]] = {
     "`security.encryption`": document.EncryptionPart,
     "`schedule.X`": document.SchedulePart,
-    "`moved`": document.MovedPart,
 }
 
 
@@ -258,7 +259,6 @@ def test_what_is_refused_as_not_built_is_on_the_page(format_page: str) -> None:
         {
             "amqpq": 1,
             "project": "shop",
-            "allow": {"migrate": "auto"},
             "exchanges": {"hashed": {"type": "x-consistent-hash"}},
             "queues": {"default": {"partitions": 4, "require": "optional"}},
             "routes": {"*": {"queue": "default", "reply": "client"}},
@@ -271,7 +271,7 @@ def test_what_is_refused_as_not_built_is_on_the_page(format_page: str) -> None:
         environ={},
     )
     refused = [problem.message for problem in inspection.problems if problem.rule == "TOP000"]
-    assert len(refused) == 11
+    assert len(refused) == 10
     section = format_page.partition("## Not built yet\n")[2].partition("\n## ")[0]
     for message in refused:
         what = re.sub(r" \(`.*\)$", "", message.removeprefix("not built yet: "))

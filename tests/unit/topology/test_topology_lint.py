@@ -276,7 +276,6 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("TOP000", {"exchanges": {"c": {"type": "x-consistent-hash"}}}, "error: .* not built yet: consistent-hash"),
     ("TOP000", {"queues": {"q": {"partitions": 4}}}, "error: .* not built yet: partitioned queues"),
     ("TOP000", {"queues": {"q": {"require": "optional"}}}, "error: .* not built yet: a signature requirement"),
-    ("TOP000", {"allow": {"migrate": "auto"}}, "error: .* not built yet: migrations"),
     (
         "TOP000",
         {"routes": {"x": {"queue": "q", "reply": "client"}}},

@@ -67,6 +67,13 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         "TOP063 warning: 't' belongs to somebody else",
         {"exchanges": {"t": {"manage": "verify"}}, "moved": [{"from": "exchange.o", "to": "exchange.t"}]},
     ),
+    ("TOP011 error: the queue 'q' is to go, and the file still has it", {"decommission": {"queues": ["q"]}}),
+    ("TOP011 error: the exchange 't' is to go, and the file still has it", {"decommission": {"exchanges": ["t"]}}),
+    ("TOP007 error: names that begin with 'amq.' belong to the broker", {"decommission": {"exchanges": ["amq.topic"]}}),
+    (
+        r"TOP063 warning: 't' belongs to somebody else \(manage: verify\): it is not ours to delete",
+        {"exchanges": {"t": {"type": "topic", "manage": "verify"}}, "decommission": {"exchanges": ["t"]}},
+    ),
     ("TOP011 error: 'p.generations' is the stream", {"queues": {"p.generations": {}}}),
     ("TOP011 error: 'q.in' is what a migration would name an exchange before 'q'", {"exchanges": {"q.in": {}}}),
     (

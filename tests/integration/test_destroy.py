@@ -1,0 +1,312 @@
+"""`amqpq topology destroy` on a real broker: what is ours goes, what others made and what holds messages stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from amqpq.cli import destroy
+from amqpq.cli.main import main
+from amqpq.management import Management, endpoint
+from amqpq.provision import destroying, journal
+from amqpq.provision.steps import Step
+from amqpq.transport import flow
+from amqpq.transport.interface import Channel, Connection, Flow, Pending
+from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Properties, Publication, QueueSpec
+from tests.conftest import BrokerServer
+
+pytestmark = pytest.mark.integration
+
+SECONDS = 60
+Amqpq: TypeAlias = Callable[..., Result]
+
+FILE: dict[str, Any] = {
+    "amqpq": 1,
+    "project": "shop",
+    "allow": {"delete": True},
+    "exchanges": {"events": {"type": "topic", "unrouted": "lost"}, "lost": {"type": "fanout"}},
+    "queues": {
+        "orders": {"type": "quorum"},
+        "single": {"type": "quorum", "single_active": True},
+        "mail": {},
+        "lost": {"dead_letter": "none"},
+    },
+    "bindings": ["events[order.#] -> orders", "events[one] -> single", "events[mail.*] -> mail", "lost -> lost"],
+    "routes": {"*": {"exchange": "events", "key": "order.{task}"}},
+    "delays": {"unit": "1s", "max": "4s"},
+    "limits": {"mail.*": {"concurrency": 2}},
+    "control": {"revocations": "1h"},
+}
+
+
+@pytest.fixture
+def vhost(vhost_url: str) -> str:
+    """The name of a fresh virtual host."""
+    return unquote(urlsplit(vhost_url).path[1:])
+
+
+@pytest.fixture
+def api(broker_server: BrokerServer) -> Iterator[Management]:
+    """A client with all rights."""
+    user = urlsplit(broker_server.url)
+    login = (unquote(user.username or "guest"), unquote(user.password or "guest"))
+    with Management(endpoint(broker_server.management_url, login=login)) as client:
+        yield client
+
+
+@pytest.fixture
+def amqpq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vhost_url: str, broker_server: BrokerServer) -> Amqpq:
+    """Run `amqpq topology ...` in a folder with the file, on the fresh virtual host where it is applied."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AMQPQ_TOPOLOGY", raising=False)
+    monkeypatch.setenv("AMQPQ_BROKER_URL", vhost_url)
+    monkeypatch.setenv("AMQPQ_MANAGEMENT_URL", broker_server.management_url)
+    monkeypatch.setattr(destroying, "SAMPLE_SECONDS", 0.2)
+    write()
+    runner = CliRunner()
+
+    def run(*arguments: str, **given: Any) -> Result:
+        return runner.invoke(main, ["topology", *arguments], **given)
+
+    assert run("apply").exit_code == 0
+    return run
+
+
+def write(**sections: Any) -> None:
+    """Write the file with some sections replaced."""
+    Path("topology.yaml").write_text(yaml.safe_dump({**FILE, **sections}), encoding="utf-8")
+
+
+def do(connection: Connection, *calls: Callable[[Channel], Pending[Any]]) -> list[Any]:
+    """Make calls over AMQP."""
+
+    def protocol() -> Flow[list[Any]]:
+        answers = []
+        for call in calls:
+            channel = connection.channel()
+            answers.append((yield call(channel)))
+            channel.close()
+        return answers
+
+    return flow.run(protocol(), SECONDS)
+
+
+def there(api: Management, vhost: str) -> set[str]:
+    """Return the addresses of what is in the virtual host; the broker's own exchanges are left out."""
+    names = {f"queue {queue.name}" for queue in api.queues(vhost)}
+    own = {f"exchange {each.name}" for each in api.exchanges(vhost) if each.name and not each.name.startswith("amq.")}
+    return names | own | {f"policy {policy.name}" for policy in api.policies(vhost)}
+
+
+def until_counted(api: Management, vhost: str, queue: str, ready: int) -> None:
+    """Wait until the API's statistics know how many messages a queue holds."""
+    deadline = time.monotonic() + SECONDS
+    while not any(found.name == queue and found.ready == ready for found in api.queues(vhost)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def put(connection: Connection, queue: str) -> None:
+    """Put a message into a queue."""
+    do(connection, lambda channel: channel.publish((Publication("", queue, b"x", Properties(delivery_mode=2)),)))
+
+
+def test_what_the_project_owns_goes_and_nothing_else(
+    amqpq: Amqpq, api: Management, vhost: str, connection: Connection
+) -> None:
+    """Ladder, permits, revocations, journal and all; a foreign queue and exchange stay as they were."""
+    do(
+        connection,
+        lambda channel: channel.declare_queue(QueueSpec("theirs")),
+        lambda channel: channel.declare_exchange(ExchangeSpec("crm")),
+        lambda channel: channel.bind(BindingSpec("crm", "theirs", "k")),
+    )
+    put(connection, "theirs")
+    result = amqpq("destroy", "--yes", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["error"], told["refusals"], told["done"]) == (None, [], told["steps"])
+    assert told["done"][-1] == {"operation": "delete queue", "name": "amqpq.journal.shop"}
+    assert there(api, vhost) - {"queue amqpq.lock.shop"} == {"queue theirs", "exchange crm"}
+    again = amqpq("destroy", "--yes")
+    assert again.exit_code == 0
+    assert "Destroy: 0 to delete, 0 in the way." in again.stdout
+    assert amqpq("apply").exit_code == 0
+
+
+def test_policies_go_too(amqpq: Amqpq, api: Management, vhost: str) -> None:
+    """After the queues that they act on."""
+    write(policies={"short": {"pattern": "^mail$", "apply_to": "queues", "definition": {"max-length": 5}}})
+    assert amqpq("apply").exit_code == 0
+    assert "policy short" in there(api, vhost)
+    assert amqpq("destroy", "--yes").exit_code == 0
+    assert there(api, vhost) - {"queue amqpq.lock.shop"} == set()
+
+
+@pytest.mark.parametrize("queue", ["mail", "orders"])
+def test_a_queue_that_holds_a_message_keeps_everything(
+    amqpq: Amqpq, api: Management, vhost: str, connection: Connection, queue: str
+) -> None:
+    """Nothing at all is done; by name and with the word for it, it goes."""
+    put(connection, queue)
+    until_counted(api, vhost, queue, 1)
+    before = there(api, vhost)
+    result = amqpq("destroy", "--yes")
+    assert result.exit_code == 1
+    assert f"  ! queue      {queue}  it holds 1 messages" in result.stdout.splitlines()
+    assert f"`--only {queue} --with-messages`" in result.stdout
+    assert there(api, vhost) - {"queue amqpq.lock.shop"} == before
+    assert amqpq("destroy", "--yes", "--only", queue).exit_code == 1
+    gone = amqpq("destroy", "--yes", "--only", queue, "--with-messages")
+    assert gone.exit_code == 0, gone.output
+    assert there(api, vhost) - {"queue amqpq.lock.shop"} == before - {f"queue {queue}"}
+    assert f"queue {queue}" not in journal.read(connection, "shop").owned
+    assert journal.read(connection, "shop").stage == "done"
+
+
+@pytest.mark.parametrize("queue", ["mail", "orders", "single"])
+def test_a_queue_that_fills_after_the_look_is_not_deleted(
+    amqpq: Amqpq, connection: Connection, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statistics lag: the broker itself is asked in the moment of the deletion. The next run finishes."""
+    monkeypatch.setattr(destroying.Destroyer, "_until_unheld", lambda *_: put(connection, queue))
+    result = amqpq("destroy", "--yes")
+    assert result.exit_code == 3, result.output
+    assert f"queue '{queue}' is in use again (1 messages, 0 consumers); it was not deleted" in result.stderr
+    (state,) = do(connection, lambda channel: channel.declare_queue(QueueSpec(queue), passive=True))
+    assert state.messages == 1
+    assert journal.read(connection, "shop").stage == "destroying"
+
+
+def test_a_message_that_somebody_holds_without_consuming_keeps_its_queue(
+    amqpq: Amqpq, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither `if-empty` nor the count of consumers sees it; the statistics do, when they have caught up."""
+    channel = connection.channel()
+
+    def take() -> Flow[Delivery]:
+        return (yield channel.get("mail"))
+
+    def after_the_look(step: Step) -> None:
+        if step.name == "lost -> lost":
+            put(connection, "mail")
+            flow.run(take(), SECONDS)
+
+    monkeypatch.setattr(destroy, "_print_step", after_the_look)
+    monkeypatch.setattr(destroying, "QUIET_SECONDS", 1.0)
+    monkeypatch.setattr(destroying, "SAMPLE_SECONDS", 6.0)
+    result = amqpq("destroy", "--yes")
+    assert result.exit_code == 3, result.output
+    assert "somebody holds messages: 1 of 'mail'; when they are done, destroy again" in result.stderr
+
+
+def test_a_consumer_keeps_its_queue(amqpq: Amqpq, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one of which the API does not know yet."""
+    channel = connection.channel()
+
+    def consume() -> Flow[Any]:
+        yield channel.consume("mail", lambda _: None)
+
+    flow.run(consume(), SECONDS)
+    monkeypatch.setattr(destroying.Destroyer, "_until_unheld", lambda *_: None)
+    result = amqpq("destroy", "--yes")
+    assert result.exit_code in {1, 3}
+    assert "it has 1 consumers" in result.output or "(0 messages, 1 consumers); it was not deleted" in result.output
+
+
+def test_a_file_that_does_not_allow_it_is_obeyed(amqpq: Amqpq, api: Management, vhost: str) -> None:
+    """With the exit code for what is forbidden; looking is allowed."""
+    write(allow={"delete": False})
+    before = there(api, vhost)
+    result = amqpq("destroy", "--yes")
+    assert result.exit_code == 4
+    assert "the file does not allow deletions: write `allow: {delete: true}`" in result.stderr
+    dry = amqpq("destroy", "--dry-run")
+    assert dry.exit_code == 0
+    assert "  - queue      orders" in dry.stdout.splitlines()
+    assert there(api, vhost) == before
+
+
+def test_it_asks_for_the_name_of_the_project(
+    amqpq: Amqpq, api: Management, vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another word, and nothing is done; without a terminal there is nobody to ask."""
+    before = there(api, vhost)
+    result = amqpq("destroy")
+    assert result.exit_code == 1
+    assert "give --yes where there is no terminal to ask on" in result.stderr
+    monkeypatch.setattr("amqpq.cli.destroy._on_terminal", lambda: True)
+    wrong = amqpq("destroy", input="yes\n")
+    assert wrong.exit_code == 1
+    assert "'yes' is not 'shop'; nothing was done" in wrong.stderr
+    assert there(api, vhost) - {"queue amqpq.lock.shop"} == before
+    assert amqpq("destroy", input="shop\n").exit_code == 0
+    assert there(api, vhost) - {"queue amqpq.lock.shop"} == set()
+
+
+def test_messages_go_only_where_a_queue_is_named(amqpq: Amqpq) -> None:
+    """`--with-messages` alone is a mistake on the command line."""
+    result = amqpq("destroy", "--yes", "--with-messages")
+    assert result.exit_code != 0
+    assert "--with-messages needs --only" in result.stderr
+
+
+def test_another_project_keeps_what_it_shares(amqpq: Amqpq, api: Management, vhost: str) -> None:
+    """An exchange in both manifests stays, and is said to."""
+    write(project="crm", queues={"calls": {"dead_letter": "none"}}, bindings=["lost -> calls"], routes={}, limits={})
+    assert amqpq("apply").exit_code == 0
+    write(bindings=[each for each in FILE["bindings"] if "lost" not in each])
+    result = amqpq("destroy", "--yes")
+    assert result.exit_code == 0, result.output
+    assert "    stays: exchange lost: also the project crm's" in result.stdout.splitlines()
+    assert {"exchange lost", "queue calls"} <= there(api, vhost)
+    assert "queue orders" not in there(api, vhost)
+
+
+def test_without_the_api_what_cannot_be_proven_stays(amqpq: Amqpq, api: Management, vhost: str) -> None:
+    """Quorum queues; a classic queue goes, because the broker itself looks."""
+    before = there(api, vhost)
+    result = amqpq("destroy", "--yes", "--observe", "amqp")
+    assert result.exit_code == 5
+    assert "whether it is empty cannot be proven without the HTTP API" in result.stdout
+    assert there(api, vhost) - {"queue amqpq.lock.shop"} == before
+    assert amqpq("destroy", "--yes", "--observe", "amqp", "--only", "mail").exit_code == 0
+    assert there(api, vhost) - {"queue amqpq.lock.shop"} == before - {"queue mail"}
+
+
+KILLED = """
+import os, signal, sys
+from amqpq.cli import destroy
+from amqpq.cli.main import main
+from amqpq.provision import destroying
+destroying.SAMPLE_SECONDS = 0.2
+destroy._print_step = lambda step: os.kill(os.getpid(), signal.SIGKILL) if step.address == sys.argv[1] else None
+main(["topology", "destroy", "--yes"])
+"""
+
+
+@pytest.mark.parametrize("last", ["binding lost -> lost", "queue mail", "exchange lost", "queue shop.revocations"])
+def test_who_is_killed_runs_it_again(amqpq: Amqpq, api: Management, vhost: str, last: str) -> None:
+    """Whatever was done by then."""
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, last], env=dict(os.environ), check=False, timeout=60, capture_output=True
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert there(api, vhost) != set()
+    deadline = time.monotonic() + SECONDS
+    while (result := amqpq("destroy", "--yes")).exit_code and "another apply" in result.stderr:
+        assert time.monotonic() < deadline
+    assert result.exit_code == 0, result.output
+    assert there(api, vhost) - {"queue amqpq.lock.shop"} == set()
