@@ -105,8 +105,8 @@ def _differing(
             yield seen.type, name, found
     for name, exchange in wanted.exchanges.items():
         there = observed.exchanges.get(name)
-        if there is not None and (found := _carried_by_policy(exchange, there.spec, policies, observed)):
-            yield "exchange", name, found
+        if there is not None and (missing := _carried_by_policy(exchange, there.spec, policies, observed)):
+            yield "exchange", name, missing
 
 
 def _kept(seen: SeenQueue, now: SeenPolicy | None) -> Table:

@@ -466,7 +466,13 @@ def test_a_user_that_may_not_write_policies_is_told_what_to_type(make: Make, see
 def test_over_amqp_the_command_is_all_there_is(make: Make, see: See) -> None:
     """And where the project has made policies already it is unknown whether one holds, so no command is proposed."""
     topology = make()
-    blind = {"level": "amqp", "bindings": None, "policies": None, "operator_policies": None, "consumers": None}
+    blind: dict[str, Any] = {
+        "level": "amqp",
+        "bindings": None,
+        "policies": None,
+        "operator_policies": None,
+        "consumers": None,
+    }
     observed = replace(seen_with(see(topology), "mail", message_ttl=None), **blind)
     (change,) = [each for each in planned(topology, observed).changes if each.address == "queue mail"]
     assert change.action is Action.POLICY
