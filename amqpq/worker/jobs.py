@@ -102,6 +102,8 @@ class Job:
     """Of the last child that it has killed."""
     failures: int = 0
     """Publications in a row that the broker did not take."""
+    orphaned_at: float = 0.0
+    """When its connection was lost, in monotonic seconds."""
 
     @property
     def print(self) -> Print:
@@ -242,17 +244,25 @@ class Jobs:
 
     def orphan(self, tap: Tap) -> list[Job]:
         """Note that a tap is gone; return the jobs that came from it, now without one."""
+        now = self._monotonic()
+        for job in [job for job in self._orphans.values() if self._is_given_up(job, now)]:
+            self.forget(job)
         jobs = [job for job in self._jobs.values() if job.tap is tap]
         for job in jobs:
             job.tap = None
+            job.orphaned_at = now
             self._orphans[job.print] = job
             if not job.copied:
                 self._orphans_by_message[job.message] = job
-        now = self._monotonic()
         for when, message in self._recent.pop(tap, ()):
             if now - when < RECENT_SECONDS:
                 self._doubt(message)
         return jobs
+
+    @staticmethod
+    def _is_given_up(job: Job, now: float) -> bool:
+        """Whether it has only waited for its redelivery, and for so long that another worker must have got that."""
+        return job.finished is not None and not job.under_way and now - job.orphaned_at > DOUBTFUL_SECONDS
 
     def _doubt(self, message: Message) -> None:
         now, doubtful = self._monotonic(), self._doubtful

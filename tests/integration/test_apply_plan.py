@@ -125,7 +125,10 @@ def test_a_plan_is_refused_once_its_objects_have_changed(amqpq: Amqpq, connectio
     do(connection, lambda channel: channel.declare_queue(QueueSpec("mail", arguments={"x-max-length": 5})))
     result = amqpq("apply", "kept.plan")
     assert result.exit_code == 1
-    assert "the plan is stale: changed on the broker since, or not part of it: queue mail" in result.stderr
+    stale = "the plan is stale: changed on the broker since, or not part of it: "
+    changed = result.stderr.partition(stale)[2].partition(". Nothing was done")[0].split(", ")
+    # Where policies can be seen, one would give that queue the dead letter that it has no argument for.
+    assert changed == ["policy amqpq.shop.1", "queue mail"] if level == "http" else changed == ["queue mail"]
     assert ("create", "queue orders") in changes(amqpq)
 
 

@@ -342,3 +342,22 @@ def test_a_suspect_that_ended_here_is_only_acknowledged(
     assert worker.stop() is ExitCode.FINISHED
     assert worker.loop.counts["succeeded"] == 1
     assert broker.queues()["shop.dead"].messages == 0
+
+
+def test_a_copy_does_not_wait_for_an_original_that_another_worker_has(
+    app: App, start: Any, broker: MemoryBroker, until: Until
+) -> None:
+    """We were about to copy it when the connection was lost; another worker got it, and its copy comes to us: it runs."""
+    result = app.send_task("shop.add", (2, 3))
+    die_with_it(broker)
+    other = app.send_task("shop.add", (3, 4))
+    broker.block()
+    worker = start()
+    until(lambda: worker.loop.counts["suspected"] == 1)
+    with broker.lock:
+        broker.kill_connections()
+        broker.unblock()
+        change(broker, 2, marked=True)
+    assert result.get(timeout=10) == 5
+    assert other.get(timeout=10) == 7
+    assert worker.stop() is ExitCode.FINISHED
