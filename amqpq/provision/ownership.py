@@ -49,6 +49,7 @@ class Tenure:
         self._connection = connection
         self._project = project
         self._timeout_seconds = timeout_seconds
+        self._held = True
         self._channel = connection.channel()
         spec = QueueSpec(journal.lock_name(project), durable=False, exclusive=True, auto_delete=True)
         self._lock = self._channel.declare_queue(spec)
@@ -67,6 +68,7 @@ class Tenure:
             self._reading.leave()
             raise journal.locked(self._project) from error
         except AccessRefused as error:
+            self._held = False
             self.remarks.append(f"without the project's lock, as the user may not declare it ({_bare(error)})")
 
     def note(self, owned: Iterable[str]) -> None:
@@ -93,7 +95,8 @@ class Tenure:
 
     def end(self) -> None:
         """Give the lock up; the connection goes on."""
-        flow.run(_ended(self._connection.channel(), self._project), self._timeout_seconds)
+        if self._held:
+            flow.run(_ended(self._connection.channel(), self._project), self._timeout_seconds)
 
     def _write(self, manifest: Manifest) -> None:
         told = {"host": platform.node(), "by": "apply"}

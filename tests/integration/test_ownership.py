@@ -129,6 +129,19 @@ def test_a_worker_that_declares_gives_the_lock_up(
     assert declaring.declare_topology(topology, other, SECONDS)
 
 
+def test_a_worker_that_may_neither_lock_nor_note_declares_all_the_same(
+    broker_server: BrokerServer, connection: Connection, vhost_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was not done is in its log."""
+    name, user = unquote(urlsplit(vhost_url).path[1:]), urlsplit(vhost_url).username
+    rights = {"configure": "^(web|high)$", "write": "^(web|high)$", "read": ".*"}
+    broker_server.request("PUT", f"permissions/{name}/{user}", rights)
+    caplog.set_level("INFO", "amqpq.worker")
+    assert declaring.declare_topology(load(FILE, environ={}), connection, SECONDS)
+    assert "without the project's lock" in caplog.text
+    assert "what this project owns was not noted" in caplog.text
+
+
 def test_a_worker_declares_nothing_while_somebody_else_changes_the_topology(
     connection: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
