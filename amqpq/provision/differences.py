@@ -15,6 +15,7 @@ from amqpq.provision.changes import Action, Change, Detail, worst
 from amqpq.provision.effective import applied
 from amqpq.provision.observed import Observed, SeenPolicy, SeenQueue, address_of_binding, identity
 from amqpq.provision.removals import removals
+from amqpq.provision.slices import guarded
 from amqpq.provision.wanted import Wanted
 from amqpq.types import BindingSpec
 
@@ -53,7 +54,7 @@ def differences(wanted: Wanted, observed: Observed, owned: frozenset[str] = froz
         *_unseen(wanted, observed),
     ]
     order = list(Action)
-    return tuple(sorted(found, key=lambda change: order.index(change.action)))
+    return tuple(sorted(guarded(wanted, observed, found), key=lambda change: order.index(change.action)))
 
 
 # ------------------------------------------------------------------------------------------------ exchanges and queues

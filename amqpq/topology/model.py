@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -22,7 +22,7 @@ from amqpq.types import BindingSpec, Table
 Manage: TypeAlias = Literal["full", "verify", "external"]
 """full: ours to declare; verify: must exist, never declared; external: taken as given, not even looked at."""
 
-ExchangeType: TypeAlias = Literal["direct", "topic", "fanout", "headers"]
+ExchangeType: TypeAlias = Literal["direct", "topic", "fanout", "headers", "x-consistent-hash"]
 QueueType: TypeAlias = Literal["classic", "quorum", "stream"]
 ApplyTo: TypeAlias = Literal["all", "exchanges", "queues", "classic_queues", "quorum_queues", "streams"]
 ControlRule: TypeAlias = Literal["signed", "inspect", "unsigned"]
@@ -100,7 +100,7 @@ class Requires:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An exchange of the file. `unrouted` is its alternate exchange. `generated` marks one of the delay ladder."""
+    """An exchange of the file. `unrouted` is its alternate exchange. `generated` marks one that the file did not write out."""
 
     name: str
     type: ExchangeType = "direct"
@@ -136,7 +136,9 @@ class Retention:
 class Queue:
     """A queue of the file. `dead_letter` is the name of the queue its dead letters go to, None where they are dropped.
 
-    `generated` marks a queue that the file did not write out: for dead letters, or of the delay ladder.
+    `generated` marks a queue that the file did not write out: for dead letters, or of the delay ladder. One with `partitions`
+    is that many queues on the broker (`amqpq.topology.partitions`), which are told apart by a hash of the routing key, or of what
+    `hash_header` or `hash_property` names; `part_of` is set in those.
     """
 
     name: str
@@ -152,6 +154,10 @@ class Queue:
     limits: Limits = field(default_factory=Limits)
     retention: Retention = field(default_factory=Retention)
     dead_letter: str | None = None
+    partitions: int | None = None
+    hash_header: str | None = None
+    hash_property: str | None = None
+    part_of: str | None = None
     manage: Manage = "full"
     extra_arguments: Table = field(default_factory=dict)
     generated: bool = False
@@ -452,16 +458,26 @@ class Topology:
         """The stream in which revoked tasks are remembered, or None where the file has none."""
         return f"{self.project}.revocations" if self.control.revocations_seconds is not None else None
 
+    def queue(self, name: str) -> Queue | None:
+        """Return the queue of this name, or the partition; None where there is neither."""
+        found = self.queues.get(name)
+        stem, _, number = ("", "", "") if found is not None else name.rpartition(".")
+        whole = self.queues.get(stem)
+        if whole is None or not whole.partitions or number not in map(str, range(whole.partitions)):
+            return found
+        return replace(whole, name=name, partitions=None, part_of=stem)
+
     def dead_letter_of(self, queue: str) -> str | None:
         """Return the queue that takes the dead letters of `queue`, or None where they are dropped.
 
         Raises:
             LocalError: The file has no such queue.
         """
-        if queue not in self.queues:
+        found = self.queue(queue)
+        if found is None:
             msg = f"the topology has no queue '{queue}'{did_you_mean(queue, self.queues)}"
             raise LocalError(msg)
-        return self.queues[queue].dead_letter
+        return found.dead_letter
 
     def retries_of(self, task: str) -> Retries:
         """Return what holds for a task that failed: what its route says, else what the topology does."""

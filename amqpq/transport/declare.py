@@ -26,7 +26,9 @@ from amqpq.errors import (
     ResourceLocked,
     TransportError,
 )
+from amqpq.topology import partitions
 from amqpq.topology.declarations import Declarations
+from amqpq.transport import slices
 from amqpq.transport.interface import Channel, Flow, Pending
 from amqpq.types import BindingSpec, ExchangeSpec, Publication, QueueSpec, QueueState
 
@@ -92,6 +94,13 @@ def apply(
         OperationTimeout: The deadline passed; likewise.
     """
     applied: list[Applied] = []
+    held = yield from slices.held_back(opener, declarations)
+    if held:
+        declarations = slices.without(declarations, held.keys())
+        applied += [Applied("queue", name, "failed", PreconditionFailed(why)) for name, why in held.items()]
+        if on_step is not None:
+            for step in applied:
+                on_step(step)
     stages: list[tuple[Sequence[Spec], Callable[[Spec, object], Flow[Applied]] | None]] = [
         (declarations.expected_exchanges, None),
         (declarations.exchanges, lambda spec, found: _settle(opener, spec, found)),
@@ -105,7 +114,7 @@ def apply(
             applied.append(step)
             if on_step is not None:
                 on_step(step)
-    answers = yield from _spread(opener, [_bind(spec) for spec in declarations.bindings])
+    answers = yield from _bind_all(opener, declarations.bindings)
     for binding, answer in zip(declarations.bindings, answers, strict=True):
         step = _bound(binding, answer)
         applied.append(step)
@@ -153,14 +162,17 @@ def compare(opener: Opener, declarations: Declarations) -> Flow[None]:
     """Check that queues which exist (`verify` first) are as the file says, without changing one.
 
     Over AMQP 0-9-1 only an active declaration is compared with what exists, so each queue is declared as it should be: that
-    creates nothing where one exists. It needs the configure permission; a queue that may not be declared is not compared.
+    creates nothing where one exists. It needs the configure permission; a queue that may not be declared is not compared. So are
+    the exchanges before partitioned queues: only then the broker says whether it (still) has the plugin.
 
     Raises:
         PreconditionFailed: Some differ; each with every difference, both values and the remedy.
     """
-    answers = yield from _spread(opener, [_active(spec) for spec in declarations.queues])
+    hashing = [spec for spec in declarations.exchanges if spec.type == partitions.EXCHANGE_TYPE]
+    specs: list[ExchangeSpec | QueueSpec] = [*declarations.queues, *hashing]
+    answers = yield from _spread(opener, [_active(spec) for spec in specs])
     different: list[Applied] = []
-    for spec, answer in zip(declarations.queues, answers, strict=True):
+    for spec, answer in zip(specs, answers, strict=True):
         if isinstance(answer, PreconditionFailed):
             differences = yield from _differences(opener, spec, answer)
             different.append(_failed(spec, answer, differences))
@@ -267,6 +279,18 @@ def _spread(opener: Opener, calls: Sequence[Call]) -> Flow[list[object]]:
             else:
                 channel.close()
     return answers
+
+
+def _bind_all(opener: Opener, bindings: Sequence[BindingSpec]) -> Flow[list[object]]:
+    """Make bindings; those of partitions first, one after the other in the order that the broker gives them when it starts."""
+    ring = sorted(filter(partitions.is_slice, bindings), key=partitions.binding_order)
+    others = [binding for binding in bindings if not partitions.is_slice(binding)]
+    answers: list[object] = []
+    for binding in ring:
+        answers += yield from _spread(opener, [_bind(binding)])
+    answers += yield from _spread(opener, [_bind(binding) for binding in others])
+    found = {id(binding): answer for binding, answer in zip((*ring, *others), answers, strict=True)}
+    return [found[id(binding)] for binding in bindings]
 
 
 def _settle(opener: Opener, spec: Spec, found: object) -> Flow[Applied]:
