@@ -1,8 +1,9 @@
 """In a plan: the number of a queue's partitions does not change while messages wait in them. Pure.
 
 With another number most keys belong to another partition (`amqpq.topology.partitions`), and messages of one key would
-overtake each other. Where all partitions are seen to be empty, what is missing is made, and what is too many goes as any queue
-does.
+overtake each other. Whether any wait, the statistics of the management API tell too late; so it takes an exchange without
+bindings, or none, to change the number. Over AMQP, which tells no bindings, it takes partitions that are empty and that nobody
+consumes.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def guarded(wanted: Wanted, observed: Observed, changes: Iterable[Change]) -> It
 
 
 def _is_of(change: Change, queue: str) -> bool:
-    """Whether a change makes or removes a partition of a queue."""
-    if change.action not in {Action.CREATE, Action.DELETE}:
+    """Whether a change is of a partition of a queue, or of its binding."""
+    if change.action not in {Action.CREATE, Action.DELETE, Action.FOREIGN}:
         return False
     stem, _, number = change.name.rpartition(".")
     if change.kind == "binding":
@@ -45,11 +46,9 @@ def _held(wanted: Wanted, observed: Observed) -> Iterator[tuple[str, Change]]:
         if not there or (ours <= observed.queues.keys() and bound <= ours):
             continue
         seen = [observed.queues[each] for each in sorted(there) if each in observed.queues]
-        if all(each.ready == 0 and each.unacknowledged == 0 for each in seen):
+        unused = observed.bindings is None and all(each.ready == 0 and each.consumers == 0 for each in seen)
+        if unused or (observed.bindings is not None and not bound):
             continue
         queue = name.removesuffix(".hash")
-        ready = sum(each.ready or 0 for each in seen)
-        because = (
-            f"the broker has {len(there)} partitions of it, the file {len(ours)}, and they are not seen to be empty"
-        )
-        yield queue, Change("queue", queue, Action.FORBIDDEN, (), because, remedy(queue, name), ready=ready)
+        because = f"the broker has {len(bound or there)} partitions of it, and the file {len(ours)}"
+        yield queue, Change("queue", queue, Action.FORBIDDEN, (), because, remedy(queue, name))

@@ -10,10 +10,11 @@ they put back (another attempt, a copy after a crash, a message taken back from 
 came from, by its name through the default exchange.
 
 **Which partition a key has** nobody but the broker knows: the simulator says `clicks`. It depends on the order in which the
-partitions were bound. A broker that starts builds its ring anew, from its bindings in the order of their names
-(`recover_exchange_and_bindings`, read in 3.10 to 4.3); so they are bound in that order, one after the other
-(`binding_order`), and a restart changes nothing. With another number of partitions most keys have another one. So that
-number is not changed while there are messages (`amqpq.provision.partitions`).
+partitions were bound, so they are bound one after the other, by their names (`binding_order`): brokers with the same file
+agree. RabbitMQ 4.3 keeps that over a restart. One that keeps its metadata in Mnesia forgets it and binds anew, several
+at a time (`rabbit_binding:recover`), so that some keys may have another partition afterwards (measured on 3.10.8 and
+4.0.5, one node; not on 4.3.6): messages of one key that waited meanwhile and those that came after are then in two. With another
+number of partitions most keys move. So that number is not changed while there are messages (`amqpq.transport.slices`).
 """
 
 from __future__ import annotations
