@@ -17,7 +17,7 @@ from amqpq.graph.model import DELAYS, Edge, Graph, Node, exchange_node, queue_no
 from amqpq.topology.declarations import queue_spec
 from amqpq.topology.delays import Ladder, ladder, reachable
 from amqpq.topology.model import Binding, Exchange, Queue, Route, Topology
-from amqpq.topology.partitions import key_words, logical, partition_names, queue_behind
+from amqpq.topology.partitions import logical, partition_names, queue_behind
 from amqpq.topology.permits import permit_queues, permits_of, queues_of
 from amqpq.topology.routing import Router, router
 from amqpq.topology.units import duration_text
@@ -203,7 +203,7 @@ def _queue(queue: Queue, *, dead_letters: bool) -> Node:
     words = [queue.type, *_flags(queue)]
     limits, retention = queue.limits, queue.retention
     if queue.partitions:
-        words.append(f"{queue.partitions} partitions by {key_words(queue)}")
+        words += [f"{queue.partitions} partitions", f"by {queue.hash_header or queue.hash_property or 'routing key'}"]
     if queue.max_priority is not None:
         words.append(f"priorities to {queue.max_priority}")
     if queue.single_active:

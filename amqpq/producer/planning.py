@@ -188,6 +188,8 @@ class Planner:
             name = self._queue(options.queue)
             if name in self._partitioned:
                 return self._partition(name, call)
+            if options.routing_key is not None:
+                raise LocalError("queue= publishes straight to that queue, so it excludes routing_key=")
             return _Target("", name, self._route_or_none(call.task))
         if options.exchange is None:
             route = self._route(call.task)

@@ -28,7 +28,9 @@ Until = Callable[..., None]
 def app(vhost_url: str) -> Iterator[App]:
     """The producer; its topology is on the broker."""
     with App(APPS / "partitioned.yaml", environ={"AMQPQ_BROKER_URL": vhost_url, "SHOP_KEY": KEY}) as opened:
-        applied = flow.run(declare.apply(opened.link.connection(30.0).channel, declarations(opened.topology)), WAIT_SECONDS)
+        applied = flow.run(
+            declare.apply(opened.link.connection(30.0).channel, declarations(opened.topology)), WAIT_SECONDS
+        )
         declare.demand(applied)
         yield opened
 

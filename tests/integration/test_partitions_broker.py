@@ -86,7 +86,6 @@ def homes(connection: Connection, count: int) -> dict[str, int]:
             while (message := (yield channel.get(f"clicks.{number}"))) is not None:
                 found[message.body.decode()] = number
                 channel.ack(message.tag)
-                channel.flush_acks()
         channel.close()
         return found
 
@@ -191,7 +190,9 @@ def test_without_the_plugin_apply_and_worker_say_how_to_enable_it(
     private_vhost_url: str, run: Run, without_plugin: Callable[[], None], tmp_path: Path
 ) -> None:
     """Neither a new exchange can be made, nor is one that is there of any use."""
-    (tmp_path / "clicks.py").write_text("from amqpq import App\napp = App('topology.yaml')\napp.task(name='click')(print)\n")
+    (tmp_path / "clicks.py").write_text(
+        "from amqpq import App\napp = App('topology.yaml')\napp.task(name='click')(print)\n"
+    )
     assert run(private_vhost_url, 4, "topology", "apply").exit_code == 0
     without_plugin()
     worker = run(private_vhost_url, 4, "worker", "-A", "clicks", "-P", "solo")

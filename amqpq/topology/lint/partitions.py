@@ -38,7 +38,8 @@ def _kind(context: Context, name: str, part: QueuePart) -> None:
     if part.type == "stream":
         message = f"'{name}' is a stream: its readers each read all of it, and there is nothing to share out"
         findings.error(path, "TOP082", message, "use a classic or quorum queue, or one stream")
-    if context.topology.is_dead_letter(name):
+    named = {letter.queue for letter in context.file.dead_letters.values()}
+    if name in named or context.topology.is_dead_letter(name):
         message = (
             f"'{name}' takes dead letters, and the broker finds no queue of that name: there are only its partitions"
         )
