@@ -53,10 +53,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def opened(broker: str) -> Connection:
+    """Connect."""
     return blocking.connect(url.parse(broker), heartbeat_seconds=0, timeout_seconds=SECONDS)
 
 
 def applied(connection: Connection, count: int) -> None:
+    """Declare so many partitions."""
     topology = load(
         {"amqpq": 1, "project": "shop", "queues": {"clicks": {"type": "quorum", "partitions": count}}}, environ={}
     )
@@ -109,7 +111,7 @@ def waiting(connection: Connection, count: int) -> int:
 def test_a_restart_leaves_keys_in_their_partitions_where_the_broker_remembers(
     private_node: Node, private_vhost_url: str
 ) -> None:
-    """RabbitMQ 4.3 does. Before, some keys may have moved, and still every message is in a partition, and those of a key in one."""
+    """RabbitMQ 4.3 does. Before, some keys may have moved; still each has one partition, and nothing is lost."""
     connection = opened(private_vhost_url)
     applied(connection, 12)
     sent(connection, KEYS)

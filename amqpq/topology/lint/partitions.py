@@ -48,8 +48,8 @@ def _kind(context: Context, name: str, part: QueuePart) -> None:
         findings.error(path, "TOP082", "the stream of revocations has no partitions", "remove `partitions`")
     if part.single_active and part.type != "stream" and not keeps_place(context.topology.queues[name]):
         message = (
-            f"when a worker of '{name}' dies, the message it had loses its place: only a quorum queue with a delivery limit counts "
-            "what comes back and keeps it where it was, so the order per key is broken there"
+            f"when a worker of '{name}' dies, the message it had loses its place: only a quorum queue with a delivery limit "
+            "counts what comes back and keeps it where it was, so the order per key is broken there"
         )
         findings.warning(("queues", name, "single_active"), "TOP083", message, "use type: quorum, and a delivery_limit")
 

@@ -32,6 +32,7 @@ def make(count: int, **queue: Any) -> Topology:
 
 
 def planned(topology: Topology, seen: Observed) -> Plan:
+    """Plan this topology on a broker like that."""
     return plan(topology, wanted(topology), seen)
 
 

@@ -36,6 +36,7 @@ SOURCE: dict[str, Any] = {
 
 
 def make(**sections: Any) -> Topology:
+    """Load the topology with some sections replaced."""
     return load({**SOURCE, **sections}, environ={})
 
 
@@ -43,6 +44,7 @@ TOPOLOGY = make()
 
 
 def queues_named(stem: str) -> dict[str, QueueSpec]:
+    """What is declared of a queue, by name."""
     return {spec.name: spec for spec in declarations(TOPOLOGY).queues if spec.name.startswith(stem)}
 
 
