@@ -13,7 +13,6 @@ from amqpq.testing.memory import MemoryBroker, memory_link
 from amqpq.topology import load
 from amqpq.topology.declarations import declarations
 from amqpq.transport import declare, flow
-from amqpq.types import QueueSpec
 from amqpq.worker.banner import banner
 from amqpq.worker.loop import ExitCode
 from amqpq.worker.plan import WorkerPlan, choose_queues
@@ -21,7 +20,7 @@ from amqpq.worker.run import needed
 from amqpq.worker.settle import CRASH_LIMIT, CUT_OFF, TRY_AGAIN, Case, Happened, Step, settle
 from amqpq.worker.suspects import IN_PLACE_LIMIT
 from tests.unit.worker.conftest import KEY, Gate, RunningWorker
-from tests.unit.worker.test_worker_suspects import die_with_it, fetch
+from tests.unit.worker.test_worker_suspects import fetch
 
 Until = Callable[[Callable[[], object]], None]
 
