@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,9 +15,24 @@ from amqpq.node import Node
 VHOST = "bench"
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A vhost to measure in: its AMQP URL, and that of the HTTP API (whose login is the same); empty where none is named."""
+
+    url: str
+    management: str
+
+
 @contextmanager
 def broker() -> Iterator[str]:
-    """Yield the AMQP URL of a vhost to measure in.
+    """Yield the AMQP URL of a vhost to measure in; like `places`."""
+    with places() as place:
+        yield place.url
+
+
+@contextmanager
+def places() -> Iterator[Place]:
+    """Yield a vhost to measure in.
 
     With `$AMQPQ_BROKER_URL` it is the vhost of that URL; the queues made there are deleted again.
 
@@ -25,7 +41,7 @@ def broker() -> Iterator[str]:
     """
     given = os.environ.get("AMQPQ_BROKER_URL")
     if given:
-        yield given
+        yield Place(given, os.environ.get("AMQPQ_MANAGEMENT_URL", ""))
         return
     with tempfile.TemporaryDirectory(prefix="amqpq-bench-") as folder:
         node = Node(Path(folder))
@@ -34,6 +50,6 @@ def broker() -> Iterator[str]:
             user = urlsplit(node.url).username or "guest"
             node.ctl("add_vhost", VHOST)
             node.ctl("set_permissions", "-p", VHOST, user, ".*", ".*", ".*")
-            yield urlsplit(node.url)._replace(path=f"/{VHOST}").geturl()
+            yield Place(urlsplit(node.url)._replace(path=f"/{VHOST}").geturl(), node.management_url)
         finally:
             node.stop()

@@ -192,7 +192,7 @@ def apply(
         wanted = resolve(wanted, generations)
         for name in [name for name, home in generations.homes.items() if home.moving]:
             click.echo(f"queue {name} is being migrated, and left as it is", err=True)
-        on_step = None if as_json else _print_step
+        on_step = (lambda _: None) if as_json else _print_step
         applied = flow.run(declare.apply(connection.channel, wanted, on_step=on_step), timeout)
     finally:
         link.close()

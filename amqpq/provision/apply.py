@@ -21,7 +21,7 @@ from amqpq.provision import journal
 from amqpq.provision.journal import Manifest, Stage
 from amqpq.provision.look import Eyes, look
 from amqpq.provision.observed import SeenPolicy, address_of_binding
-from amqpq.provision.plan import Plan
+from amqpq.provision.plan import ABSENT, Plan
 from amqpq.provision.steps import Operation, Step
 from amqpq.provision.wanted import Wanted
 from amqpq.topology.declarations import Declarations
@@ -109,7 +109,7 @@ class Applier:
                 self._finish(step)
         else:
             declared = [step for step in steps if step.operation != "policy"]
-            self._declare(declared)
+            self._declare(declared, plan)
             for step in steps:
                 if step.operation == "policy":
                     self._put(step)
@@ -122,7 +122,7 @@ class Applier:
 
     # ------------------------------------------------------------------------------------------------------- adding
 
-    def _declare(self, steps: Sequence[Step]) -> None:
+    def _declare(self, steps: Sequence[Step], plan: Plan) -> None:
         specs = [step.spec for step in steps]
         names = {step.name for step in steps if step.operation == "queue"}
         contents = self._wanted.declarations.contents
@@ -133,7 +133,13 @@ class Applier:
             contents={name: contents[name] for name in names if name in contents},
         )
         waiting = {step.address: step for step in steps}
-        answers = self._flow(declare.apply(self._eyes.connection.channel, subset))
+        absent = {address for address, seen in plan.hashes.items() if seen == ABSENT}
+
+        def there(spec: ExchangeSpec | QueueSpec) -> bool:
+            kind = "exchange" if isinstance(spec, ExchangeSpec) else "queue"
+            return f"{kind} {spec.name}" not in absent
+
+        answers = self._flow(declare.apply(self._eyes.connection.channel, subset, there=there))
         for answer in answers:
             name = answer.name
             found = waiting.get(f"{answer.kind} {name}") or _binding_named(waiting, name)

@@ -27,6 +27,9 @@ from amqpq.types import BindingSpec
 FORMAT: Final = "1.0"
 """Of the JSON; readers ignore fields they do not know, and a new major number means what they know has changed."""
 
+ABSENT: Final = "absent"
+"""Stands for the hash of what was not there."""
+
 _NOTHING: Final = Manifest()
 
 Outcome: TypeAlias = Literal["clean", "changes", "forbidden", "unknown"]
@@ -157,14 +160,14 @@ def seen_of(observed: Observed, address: str) -> str:
     kind, _, name = address.partition(" ")
     if kind == "exchange":
         exchange = observed.exchanges.get(name)
-        return "absent" if exchange is None else fingerprint([asdict(exchange.spec), exchange.policy])
+        return ABSENT if exchange is None else fingerprint([asdict(exchange.spec), exchange.policy])
     if kind == "queue":
         queue = observed.queues.get(name)
-        return "absent" if queue is None else fingerprint([asdict(queue.spec), queue.policy])
+        return ABSENT if queue is None else fingerprint([asdict(queue.spec), queue.policy])
     if kind == "policy":
         policy: SeenPolicy | None = next((each for each in observed.policies or () if each.name == name), None)
-        return "absent" if policy is None else fingerprint(asdict(policy))
+        return ABSENT if policy is None else fingerprint(asdict(policy))
     if observed.bindings is None:
         return "unseen"
     found = [identity(binding) for binding in observed.bindings if address_of_binding(binding) == name]
-    return fingerprint(repr(found)) if found else "absent"
+    return fingerprint(repr(found)) if found else ABSENT

@@ -6,25 +6,28 @@ run in any order. AMQP 0-9-1 tells no bindings, so the number is taken from the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 from amqpq.errors import ObjectNotFound
 from amqpq.topology.declarations import Declarations
-from amqpq.topology.partitions import is_slice
+from amqpq.topology.partitions import EXCHANGE_TYPE, binding_order, is_slice
 from amqpq.transport.interface import Channel, Flow
-from amqpq.types import ExchangeSpec, QueueSpec, QueueState
+from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, QueueState
 
 Opener: TypeAlias = Callable[[], Channel]
 
 
-def held_back(opener: Opener, declarations: Declarations) -> Flow[Mapping[str, str]]:
-    """Return the partitioned queues that must stay as they are, by their logical names, each with the reason and the remedy.
+def held_back(opener: Opener, declarations: Declarations) -> Flow[tuple[Declarations, Mapping[str, str]]]:
+    """Take out the partitioned queues that must stay as they are.
 
     Args:
         opener: Opens a channel.
         declarations: What is to be declared; nothing is asked where no partition is among it.
+
+    Returns:
+        The declarations without their partitions and bindings, and the logical names, each with the reason and the remedy.
     """
     rings: dict[str, list[str]] = {}
     for binding in declarations.bindings:
@@ -37,10 +40,25 @@ def held_back(opener: Opener, declarations: Declarations) -> Flow[Mapping[str, s
             why = yield from _why(opener, stem, names)
             if why:
                 held[stem] = f"queue '{stem}': {why}; {remedy(stem, exchange)}"
-    return held
+    return (_without(declarations, held.keys()) if held else declarations), held
 
 
-def without(declarations: Declarations, queues: Collection[str]) -> Declarations:
+def parted(bindings: Iterable[BindingSpec]) -> tuple[list[list[BindingSpec]], list[BindingSpec]]:
+    """Return what is bound one after the other, before anything else: the partitions, in the order of the ring. And the rest."""
+    found = list(bindings)
+    ring = sorted(filter(is_slice, found), key=binding_order)
+    return [[binding] for binding in ring], [binding for binding in found if not is_slice(binding)]
+
+
+def compared(declarations: Declarations) -> list[ExchangeSpec | QueueSpec]:
+    """Return what a worker compares: queues, and the exchanges before partitions.
+
+    Only to a declaration the broker says that it lacks the plugin; an exchange that is there stays there without it.
+    """
+    return [*declarations.queues, *(spec for spec in declarations.exchanges if spec.type == EXCHANGE_TYPE)]
+
+
+def _without(declarations: Declarations, queues: Collection[str]) -> Declarations:
     """Return the declarations without the partitions of these queues and their bindings."""
     kept = [binding for binding in declarations.bindings if not (is_slice(binding) and _stem(binding.target) in queues)]
     gone = {binding.target for binding in declarations.bindings} - {binding.target for binding in kept}

@@ -278,3 +278,45 @@ def test_the_command_explains_a_missing_permission(amqpq: Amqpq, broker_server: 
             declare.demand(steps)
     finally:
         answer(connection.close())
+
+
+def test_many_objects_with_refusals_between_them(connection: Connection) -> None:
+    """More than one slice, and more than the channels used at a time: every queue is answered for, in the file's order."""
+    names = [f"many.{number:03}" for number in range(declare.SLICE + declare.CHANNELS)]
+    different = names[5::40]
+    declared(connection, *(QueueSpec(name, durable=True, arguments={"x-max-length": 7}) for name in different))
+    what = Declarations((), tuple(QueueSpec(name) for name in names), ())
+    told: list[str] = []
+    steps = flow.run(declare.apply(connection.channel, what, on_step=lambda step: told.append(step.name)), SECONDS)
+    assert [step.name for step in steps] == told == names
+    assert [step.name for step in steps if step.result == "failed"] == different
+    assert {step.result for step in steps if step.name not in different} == {"created"}
+    assert all(step.differences == (Difference("x-max-length", "7", "none"),) for step in steps if step.error)
+
+
+def test_what_somebody_has_looked_for_is_not_looked_for_again(connection: Connection) -> None:
+    """Who knows what exists is believed: no passive declaration, and the words are right."""
+    looked: list[str] = []
+
+    class Watched:
+        """A channel that notes what is looked for."""
+
+        def __init__(self) -> None:
+            self._channel = connection.channel()
+
+        def declare_queue(self, spec: QueueSpec, *, passive: bool = False) -> Any:
+            if passive:
+                looked.append(spec.name)
+            return self._channel.declare_queue(spec, passive=passive)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._channel, name)
+
+    declared(connection, QueueSpec("old"))
+    what = Declarations((), (QueueSpec("old"), QueueSpec("new")), ())
+    opener: Any = Watched
+    steps = flow.run(declare.apply(opener, what, there=lambda spec: spec.name == "old"), SECONDS)
+    assert {step.name: step.result for step in steps} == {"old": "present", "new": "created"}
+    assert not looked
+    flow.run(declare.apply(opener, what), SECONDS)
+    assert looked == ["old", "new"]
