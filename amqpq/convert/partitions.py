@@ -1,7 +1,7 @@
 """Partitioned queues on a broker: known by name and shape together, and folded into the one queue that the file has.
 
-An exchange `clicks.hash` of the type `x-consistent-hash`, and bound to it with equal weights exactly the queues `clicks.0` and so on,
-which are alike and not bound to anything else. What looks otherwise stays as it is.
+An exchange `clicks.hash` of the type `x-consistent-hash`, and bound to it with equal weights exactly the queues `clicks.0` and so
+on, which are alike and not bound to anything else. What looks otherwise stays as it is.
 """
 
 from __future__ import annotations

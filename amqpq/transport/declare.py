@@ -439,7 +439,7 @@ def _explained(spec: Spec, error: TransportError, differences: tuple[Difference,
 
 def _bare(error: TransportError) -> str:
     """Return the broker's own words, without a remedy that was put behind them for other occasions."""
-    return str(error).split("; ", 1)[0]
+    return str(error) if "rabbitmq-plugins" in str(error) else str(error).split("; ", 1)[0]
 
 
 def _contents(kind: Kind) -> str:
