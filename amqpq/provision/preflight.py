@@ -81,8 +81,8 @@ def _problems(topology: Topology, name: str) -> list[str]:
         problems.append(f"it is `manage: {queue.manage}`: whoever owns it migrates it")
     if queue.partitions:
         problems.append(
-            f"it has partitions, and these do not move; empty it, delete the exchange '{exchange_name(name)}' and the partitions, "
-            "and apply again"
+            f"it has partitions, and these do not move; empty it, delete the exchange '{exchange_name(name)}' and the "
+            "partitions, and apply again"
         )
     if queue.type == "stream":
         problems.append("a stream is not drained by its readers; make another stream, and let the readers change over")

@@ -105,12 +105,12 @@ def apply(
 
     Raises:
         ConnectionLost: The connection went away; what was declared stays declared.
-        OperationTimeout: The deadline passed; likewise.
+        OperationTimeout: The deadline passed; likewise. PreconditionFailed: The broker lacks a plugin that partitions need.
     """
     applied: list[Applied] = []
 
     def settled(step: Applied) -> None:
-        applied.append(step)
+        applied.append(slices.passed(step))
         on_step(step)
 
     declarations, held = yield from slices.held_back(opener, declarations)

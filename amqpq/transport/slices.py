@@ -8,15 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from amqpq.errors import ObjectNotFound
+from amqpq.errors import ObjectNotFound, PreconditionFailed, TransportError
 from amqpq.topology.declarations import Declarations
 from amqpq.topology.partitions import EXCHANGE_TYPE, binding_order, is_slice
 from amqpq.transport.interface import Channel, Flow
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, QueueState
 
 Opener: TypeAlias = Callable[[], Channel]
+
+
+class Settled(Protocol):
+    """What became of one object."""
+
+    @property
+    def error(self) -> TransportError | None:
+        """Why it failed."""
+
+
+S = TypeVar("S", bound=Settled)
 
 
 def held_back(opener: Opener, declarations: Declarations) -> Flow[tuple[Declarations, Mapping[str, str]]]:
@@ -56,6 +67,17 @@ def compared(declarations: Declarations) -> list[ExchangeSpec | QueueSpec]:
     Only to a declaration the broker says that it lacks the plugin; an exchange that is there stays there without it.
     """
     return [*declarations.queues, *(spec for spec in declarations.exchanges if spec.type == EXCHANGE_TYPE)]
+
+
+def passed(step: S) -> S:
+    """Return what became of one object, unless it shows that the broker lacks the plugin: then nothing else is of use.
+
+    Raises:
+        PreconditionFailed: It does.
+    """
+    if isinstance(step.error, PreconditionFailed) and "rabbitmq-plugins" in str(step.error):
+        raise step.error
+    return step
 
 
 def _without(declarations: Declarations, queues: Collection[str]) -> Declarations:

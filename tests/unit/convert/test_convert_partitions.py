@@ -64,7 +64,9 @@ def test_an_import_is_what_was_written() -> None:
 def test_what_is_not_quite_one_stays_as_it_is(change: dict[str, Any]) -> None:
     """Bound past the exchange, not all bound, beside a queue of that name, unlike, or with other weights."""
     without_ladder = replace(FOUND, bindings=tuple(b for b in FOUND.bindings if "delay" not in b.source))
-    changed = {key: tuple(x for x in value if "delay" not in getattr(x, "source", "")) for key, value in change.items()}
+    changed: dict[str, Any] = {
+        key: tuple(x for x in value if "delay" not in getattr(x, "source", "")) for key, value in change.items()
+    }
     _, parts = partitions.fold(replace(without_ladder, **changed))
     assert "orders" not in parts
     assert "clicks" in parts

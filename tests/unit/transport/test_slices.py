@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from amqpq.topology import load
 from amqpq.topology.declarations import Declarations, declarations
 from amqpq.transport import declare, failures, flow
 from amqpq.transport.interface import Channel, Connection, Flow, Pending
-from amqpq.types import BindingSpec, Properties, Publication
+from amqpq.types import BindingSpec, ExchangeSpec, Properties, Publication
 
 SECONDS = 10.0
 PLUGIN = "rabbitmq-plugins enable rabbitmq_consistent_hash_exchange"
@@ -77,7 +78,7 @@ def test_partitions_are_bound_in_the_order_of_their_names_before_anything_else(b
             pending.add_done_callback(lambda _: answered.append(spec.target))
             return pending
 
-    declare.demand(flow.run(declare.apply(lambda: Watched(connection.channel()), wanted(12)), SECONDS))  # type: ignore[arg-type, return-value]
+    declare.demand(flow.run(declare.apply(lambda: Watched(connection.channel()), wanted(12)), SECONDS))
     assert bound[:4] == ["clicks.0", "clicks.1", "clicks.10", "clicks.11"]
     assert bound[12:] == ["clicks.hash"]
 
@@ -123,6 +124,32 @@ def test_a_consumer_is_use_too(broker: MemoryBroker) -> None:
 
     flow.run(consume(), SECONDS)
     assert apply(connection, wanted(6))["clicks"].error is not None
+
+
+def test_a_broker_without_the_plugin_ends_an_apply_before_any_queue_is_made(broker: MemoryBroker) -> None:
+    """What cannot be fed is of no use, and a half is worse than nothing."""
+    connection = broker.connect()
+
+    class Without:
+        """A channel to a broker of 4.x without the plugin."""
+
+        def __init__(self, channel: Channel) -> None:
+            self._channel = channel
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._channel, name)
+
+        def declare_exchange(self, spec: ExchangeSpec, *, passive: bool = False) -> Pending[None]:
+            if spec.type == "x-consistent-hash" and not passive:
+                words = "PRECONDITION_FAILED - unknown exchange type 'x-consistent-hash'"
+                refused: Future[None] = Future()
+                refused.set_exception(failures.channel_error(406, words))
+                return refused
+            return self._channel.declare_exchange(spec, passive=passive)
+
+    with pytest.raises(PreconditionFailed, match=PLUGIN):
+        flow.run(declare.apply(lambda: Without(connection.channel()), wanted(4)), SECONDS)
+    assert not broker.queues()
 
 
 @pytest.mark.parametrize(
