@@ -6,8 +6,9 @@ Handing over. When a connection is lost, the broker requeues what we hold and de
 still runs here. So a job outlives its tap (it is then an *orphan*), and a redelivery of the same message is given to the job
 that already runs it, instead of running it twice. A job that ended while nobody could be told is remembered for a while, and
 so are those acknowledged just before the end, since the broker may not have read that: their redelivery is acknowledged and
-not run. The same message means: the same queue, id, signature and body, and marked as redelivered by the broker. It does
-not help against a redelivery to another worker; a task under late acknowledgement has to bear that.
+not run. The same message means: the same queue, id, signature and body, and marked as redelivered by the broker, or as a suspect
+by a worker that had it in between (see `suspects`). It does not help against a redelivery to another worker; a task under late
+acknowledgement has to bear that.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ RECENT_COUNT: Final = 512
 Print: TypeAlias = tuple[str, str, int | None, int | None, int | None, int | None]
 """What makes two deliveries the same message here: queue, identity, how many children it has killed, how often it was marked
 as a suspect, sent back from the dead letters, and tried again: the next attempt is not a redelivery of this one."""
+
+
+Message: TypeAlias = tuple[str, str, int | None, int | None, int | None]
+"""A `Print` without the marks of a suspect: the same message, through whichever workers it went meanwhile."""
 
 
 def signed_identity(delivery: Delivery) -> tuple[int, str] | None:
@@ -97,11 +102,18 @@ class Job:
     """Of the last child that it has killed."""
     failures: int = 0
     """Publications in a row that the broker did not take."""
+    orphaned_at: float = 0.0
+    """When its connection was lost, in monotonic seconds."""
 
     @property
     def print(self) -> Print:
         """What a redelivery of the same message has in common with it."""
         return (self.queue, self.identity, *_marks(self.delivery))
+
+    @property
+    def message(self) -> Message:
+        """What it has in common with the copies that other workers make of a suspect."""
+        return _message(self.print)
 
     def work(self) -> Work:
         """Return what a pool needs of it."""
@@ -134,7 +146,8 @@ class Jobs:
         self._jobs: dict[int, Job] = {}
         self._last_number = 0
         self._orphans: dict[Print, Job] = {}
-        self._recent: dict[Tap, deque[tuple[float, Print]]] = {}
+        self._orphans_by_message: dict[Message, Job] = {}
+        self._recent: dict[Tap, deque[tuple[float, Message]]] = {}
         self._doubtful: OrderedDict[bytes, float] = OrderedDict()
 
     def __len__(self) -> int:
@@ -182,21 +195,30 @@ class Jobs:
         return job
 
     def adopt(self, tap: Tap, delivery: Delivery) -> Job | None:
-        """Give a redelivery to the orphan that runs the same message; None where there is none."""
+        """Give a delivery that came again to the orphan that runs the same message; None where there is none.
+
+        A job that is being replaced by a copy adopts nothing but itself: the copy must run.
+        """
         if not self._orphans:
             return None
-        job = self._orphans.pop(_print(tap, delivery), None)
-        if job is not None:
-            job.tap = tap
-            job.delivery = delivery
+        fingerprint = _print(tap, delivery)
+        job = self._orphans.get(fingerprint)
+        if job is None:
+            job = self._orphans_by_message.get(_message(fingerprint))
+            if job is None or job.copied:
+                return None
+        self._forget_orphan(job)
+        job.tap = tap
+        job.delivery = delivery
+        job.suspicion = suspicion_of(delivery.properties)
         return job
 
     def ended_before(self, tap: Tap, delivery: Delivery) -> bool:
-        """Whether this redelivery is of a job that ended here, its acknowledgement lost. True once per end."""
+        """Whether this is a job that ended here, come again because its acknowledgement was lost. True once per end."""
         doubtful = self._doubtful
         if not doubtful:
             return False
-        since = doubtful.pop(_digest(_print(tap, delivery)), None)
+        since = doubtful.pop(_digest(_message(_print(tap, delivery))), None)
         return since is not None and self._monotonic() - since < DOUBTFUL_SECONDS
 
     def close(self, job: Job) -> None:
@@ -208,12 +230,12 @@ class Jobs:
         tap = job.tap
         if tap is None:
             self._forget_orphan(job)
-            self._doubt(job.print)
+            self._doubt(job.message)
             return
         recent = self._recent.get(tap)
         if recent is None:
             recent = self._recent[tap] = deque(maxlen=RECENT_COUNT)
-        recent.append((self._monotonic(), job.print))
+        recent.append((self._monotonic(), job.message))
 
     def forget(self, job: Job) -> None:
         """Drop a job without an end: it goes back to the broker, or is there already."""
@@ -222,19 +244,29 @@ class Jobs:
 
     def orphan(self, tap: Tap) -> list[Job]:
         """Note that a tap is gone; return the jobs that came from it, now without one."""
+        now = self._monotonic()
+        for job in [job for job in self._orphans.values() if self._is_given_up(job, now)]:
+            self.forget(job)
         jobs = [job for job in self._jobs.values() if job.tap is tap]
         for job in jobs:
             job.tap = None
+            job.orphaned_at = now
             self._orphans[job.print] = job
-        now = self._monotonic()
-        for when, fingerprint in self._recent.pop(tap, ()):
+            if not job.copied:
+                self._orphans_by_message[job.message] = job
+        for when, message in self._recent.pop(tap, ()):
             if now - when < RECENT_SECONDS:
-                self._doubt(fingerprint)
+                self._doubt(message)
         return jobs
 
-    def _doubt(self, fingerprint: Print) -> None:
+    @staticmethod
+    def _is_given_up(job: Job, now: float) -> bool:
+        """Whether it has only waited for its redelivery, and for so long that another worker must have got that."""
+        return job.finished is not None and not job.under_way and now - job.orphaned_at > DOUBTFUL_SECONDS
+
+    def _doubt(self, message: Message) -> None:
         now, doubtful = self._monotonic(), self._doubtful
-        digest = _digest(fingerprint)
+        digest = _digest(message)
         doubtful[digest] = now
         doubtful.move_to_end(digest)
         while len(doubtful) > DOUBTFUL_COUNT or now - next(iter(doubtful.values())) > DOUBTFUL_SECONDS:
@@ -242,13 +274,20 @@ class Jobs:
 
     def _forget_orphan(self, job: Job) -> None:
         if job.tap is None and self._orphans:
-            fingerprint = job.print
+            fingerprint, message = job.print, job.message
             if self._orphans.get(fingerprint) is job:
                 del self._orphans[fingerprint]
+            if self._orphans_by_message.get(message) is job:
+                del self._orphans_by_message[message]
 
 
-def _digest(fingerprint: Print) -> bytes:
-    return hashlib.blake2b(repr(fingerprint).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _digest(message: Message) -> bytes:
+    return hashlib.blake2b(repr(message).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _message(fingerprint: Print) -> Message:
+    queue, identity, crashes, _suspicions, requeues, retries = fingerprint
+    return queue, identity, crashes, requeues, retries
 
 
 def _print(tap: Tap, delivery: Delivery) -> Print:

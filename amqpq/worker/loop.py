@@ -37,7 +37,7 @@ from amqpq.types import Delivery, Table
 from amqpq.worker import timeouts
 from amqpq.worker.autoscale import Scale, Sizing
 from amqpq.worker.control import ControlPlan, Inside, Office
-from amqpq.worker.deadletter import Place
+from amqpq.worker.deadletter import SUSPICIONS, Place
 from amqpq.worker.follower import Follower
 from amqpq.worker.gate import Gate
 from amqpq.worker.herald import Herald
@@ -360,7 +360,7 @@ class Loop:
             tap.give_back(delivery.tag)
             return
         self.counts["received"] += 1
-        if delivery.redelivered and self._is_known(tap, delivery):
+        if (delivery.redelivered or SUSPICIONS in delivery.properties.headers) and self._is_known(tap, delivery):
             return
         job = self._jobs.open(tap, delivery)
         self._herald.arrived(job)

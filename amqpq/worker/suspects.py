@@ -13,7 +13,7 @@ nothing, a quorum queue counts all that was held alike, and the headers of a mes
   at a time* in a worker. The other suspects are held back unmarked, where coming back again costs them nothing; a second
   marked copy that arrives is copied back without its mark and its newest count.
 * A copy may come before the broker has read the acknowledgement of its original. It waits for that: if it killed us before,
-  there would be two of it.
+  there would be two of it. Where the connection is lost first, there may be two anyhow, and it waits no longer.
 * A suspect with a count runs alone: in pools of processes with a child of its own (a child that dies is counted exactly, see
   `amqpq-crashes`), in the other pools with nothing begun beside it. For those that run already it waits `ALONE_SECONDS`.
 * A suspect that runs to its end, well or badly, is none any more: the message is gone, or is a new one without the mark.
@@ -193,7 +193,7 @@ class Suspects:
             self._early = [job for job in self._early if job not in ripe]
             for job in ripe:
                 waiting.next_up(job)
-        for job in [job for job in self._copying.values() if not job.asked_settled and not self._is_open(job)]:
+        for job in [job for job in self._copying.values() if not job.asked_settled and self._is_let_go(job)]:
             job.asked_settled = True
             if job.tap is None:
                 self._forget_copying(job)
@@ -201,8 +201,9 @@ class Suspects:
                 job.tap.when_settled(self._forget_copying, job)
         self._mark_next()
 
-    def _is_open(self, job: Job) -> bool:
-        return self._jobs.get(job.number) is job
+    def _is_let_go(self, job: Job) -> bool:
+        """Whether an original is acknowledged, or the broker's again: then its redelivery may never come here."""
+        return job.tap is None or self._jobs.get(job.number) is not job
 
     def _is_early(self, copy: Job) -> bool:
         """Whether a copy came before the broker read the ack of its original: if it killed us now, there would be two."""

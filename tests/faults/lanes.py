@@ -66,7 +66,7 @@ def run_all(groups: Mapping[Group, Sequence[Task]], how: How) -> tuple[list[Cell
     ):
         # A child process per lane: a node that dies with its caller dies with the thread that started it.
         running = {lanes.submit(run_group, group, found, how, Path(scratch)): group for group, found in groups.items()}
-        for future in _finished(running, lanes):
+        for future in _finished(running):
             try:
                 done += future.result()
             except BrokerSetupError as error:
@@ -76,17 +76,16 @@ def run_all(groups: Mapping[Group, Sequence[Task]], how: How) -> tuple[list[Cell
     return done, refused
 
 
-def _finished(running: Iterable[Future[list[Cell]]], lanes: ProcessPoolExecutor) -> Iterator[Future[list[Cell]]]:
+def _finished(running: Iterable[Future[list[Cell]]]) -> Iterator[Future[list[Cell]]]:
     """Yield each group when it is ready; after an interrupt those that were running, and no others."""
     left = set(running)
     while left:
         try:
             for future in as_completed(left):
                 left.discard(future)
-                if not future.cancelled():
-                    yield future
+                yield future
         except KeyboardInterrupt:  # it comes to the children, too
-            lanes.shutdown(wait=False, cancel_futures=True)
+            left = {future for future in left if not future.cancel()}  # `as_completed` would wait for cancelled ones
 
 
 def run_group(group: Group, found: Sequence[Task], how: How, scratch: Path) -> list[Cell]:

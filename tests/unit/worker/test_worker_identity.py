@@ -11,7 +11,8 @@ from amqpq.consumer import Tap
 from amqpq.types import Delivery, Properties
 from amqpq.worker import jobs as jobs_module
 from amqpq.worker.jobs import Jobs, signed_identity
-from amqpq.worker.settle import End
+from amqpq.worker.settle import End, Happened
+from amqpq.worker.work import Finished
 
 HEADERS = {"task": "shop.add", "id": "1", "amqpq-ts": 1_795_000_000_250, "amqpq-sig": "genuine", "amqpq-kid": "a"}
 PROPERTIES = Properties(content_type="application/json", headers=HEADERS, priority=2, correlation_id="1")
@@ -62,6 +63,41 @@ def test_a_copy_from_the_dead_letters_is_not_the_message_that_ended_here(requeue
     copy = replace(GENUINE, redelivered=True, properties=_headers(**{"amqpq-requeues": requeues}))
     assert jobs.ended_before(tap, copy) is isinstance(requeues, dict)
     assert jobs.ended_before(tap, replace(GENUINE, redelivered=True)) is not isinstance(requeues, dict)
+
+
+def test_a_job_that_goes_back_as_a_copy_does_not_swallow_the_copy() -> None:
+    """The copy must run; only the original itself is given to the job that replaces it."""
+    nobody: Any = None
+    tap = Tap("default", 1, nobody, nobody)
+    jobs = Jobs(lambda: 0.0)
+    job = jobs.open(tap, GENUINE)
+    job.copied = True
+    jobs.orphan(tap)
+    marked = replace(GENUINE, properties=_headers(**{"amqpq-suspicions": 1, "amqpq-suspect": True}))
+    assert jobs.adopt(tap, marked) is None
+    assert jobs.adopt(tap, replace(GENUINE, redelivered=True)) is job
+    job.end = End.ACK
+    jobs.close(job)
+    jobs.orphan(tap)
+    assert not jobs.ended_before(tap, marked)
+
+
+def test_an_orphan_whose_redelivery_went_elsewhere_is_given_up() -> None:
+    """What ended and waits for its redelivery alone is dropped by a later loss of the connection; what runs is not."""
+    nobody: Any = None
+    now = 0.0
+    jobs = Jobs(lambda: now)
+    tap, later = Tap("default", 1, nobody, nobody), Tap("default", 1, nobody, nobody)
+    ended = jobs.open(tap, GENUINE)
+    ended.finished = Finished(ended.number, Happened.SUSPECTED, ended.task)
+    running = jobs.open(tap, replace(GENUINE, body=b"other"))
+    jobs.orphan(tap)
+    now = jobs_module.DOUBTFUL_SECONDS
+    jobs.orphan(later)
+    assert jobs.all() == [ended, running]
+    now += 1
+    jobs.orphan(later)
+    assert jobs.all() == [running]
 
 
 def test_ends_in_doubt_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

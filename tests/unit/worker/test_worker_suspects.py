@@ -46,10 +46,17 @@ def change(broker: MemoryBroker, count: int, *, marked: bool) -> None:
     """Give the message in the queue these marks, as a worker would have."""
     channel = broker.connect().channel()
     delivery = fetch(channel)
+    put(broker, delivery, count, marked=marked)
+    channel.ack(delivery.tag)
+    answer(channel.close())
+
+
+def put(broker: MemoryBroker, delivery: Delivery, count: int, *, marked: bool) -> None:
+    """Put a copy of a message with these marks into the queue."""
+    channel = broker.connect().channel()
     headers = {**delivery.properties.headers, SUSPICIONS: count, SUSPECT: marked}
     publication = Publication("", "default", delivery.body, replace(delivery.properties, headers=headers))
     answer(channel.publish([publication]))
-    channel.ack(delivery.tag)
     answer(channel.close())
 
 
@@ -287,3 +294,70 @@ def suspended(gate: Any) -> Any:
     waiting, gate.opened = gate.opened, threading.Event()
     waiting.set()
     return gate.opened
+
+
+# ------------------------------------------------------------------------------------------- and it runs here all the time
+
+
+@pytest.mark.parametrize("came_back_again", [False, True])
+def test_a_suspect_that_still_runs_here_is_not_run_twice(
+    app: App, start: Any, gate: Any, broker: MemoryBroker, until: Until, *, came_back_again: bool
+) -> None:
+    """The broker took it from us, another worker marked it, and it came to us again while its first run goes on."""
+    worker = start()
+    result = app.send_task("shop.hold", ("through",))
+    until(lambda: gate.begun)
+    with broker.lock:
+        broker.kill_connections()
+        change(broker, SUSPICION_LIMIT, marked=True)
+        if came_back_again:
+            die_with_it(broker)
+    until(lambda: worker.loop.counts["handed over"] == 1)
+    gate.opened.set()
+    assert result.get(timeout=10) == "through"
+    assert worker.stop() is ExitCode.FINISHED
+    assert gate.begun == ["through"]
+    assert broker.queues()["default"].messages == broker.queues()["shop.dead"].messages == 0
+
+
+def test_a_suspect_that_ended_here_is_only_acknowledged(
+    app: App, start: Any, broker: MemoryBroker, until: Until
+) -> None:
+    """Our acknowledgement was not read, another worker marked the message, and it came to us: it is no replay."""
+    result = app.send_task("shop.add", (2, 3))
+    channel = broker.connect().channel()
+    delivery = fetch(channel)
+    answer(channel.publish([Publication("", "default", delivery.body, delivery.properties)]))
+    channel.ack(delivery.tag)
+    worker = start()
+    assert result.get(timeout=10) == 5
+    with broker.lock:
+        broker.kill_connections()
+        if broker.queues()["default"].messages:  # our acknowledgement did not even arrive
+            change(broker, 1, marked=True)
+        else:
+            put(broker, delivery, 1, marked=True)
+    until(lambda: worker.loop.counts["handed over"] == 1)
+    until(lambda: broker.queues()["default"].messages == 0)
+    assert worker.stop() is ExitCode.FINISHED
+    assert worker.loop.counts["succeeded"] == 1
+    assert broker.queues()["shop.dead"].messages == 0
+
+
+def test_a_copy_does_not_wait_for_an_original_that_another_worker_has(
+    app: App, start: Any, broker: MemoryBroker, until: Until
+) -> None:
+    """We were about to copy it when the connection was lost; another worker got it, and its copy comes to us: it runs."""
+    result = app.send_task("shop.add", (2, 3))
+    die_with_it(broker)
+    other = app.send_task("shop.add", (3, 4))
+    broker.block()
+    worker = start()
+    until(lambda: worker.loop.counts["suspected"] == 1)
+    with broker.lock:
+        broker.kill_connections()
+        broker.unblock()
+        change(broker, 2, marked=True)
+    assert result.get(timeout=10) == 5
+    assert other.get(timeout=10) == 7
+    assert worker.stop() is ExitCode.FINISHED
