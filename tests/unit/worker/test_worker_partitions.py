@@ -20,6 +20,7 @@ from amqpq.worker.run import needed
 from amqpq.worker.settle import CRASH_LIMIT, CUT_OFF, TRY_AGAIN, Case, Happened, Step, settle
 from amqpq.worker.suspects import IN_PLACE_LIMIT
 from tests.unit.worker.conftest import KEY, Gate, RunningWorker
+from tests.unit.worker.test_worker_control import told
 from tests.unit.worker.test_worker_suspects import fetch
 
 Until = Callable[[Callable[[], object]], None]
@@ -130,6 +131,30 @@ def test_the_banner_says_where_partitions_are_fed_from() -> None:
     text = banner(WorkerPlan("shop:app", ("clicks.1",)), TOPOLOGY, [], "solo", "1")
     assert "exchange=clicks.hash(x-consistent-hash)" in text
     assert "dead letters: shop.dead" in text
+
+
+def test_partitions_are_added_and_cancelled_while_it_runs(
+    app: App, start: Any, broker: MemoryBroker, until: Until
+) -> None:
+    """All, one or some, by the words of `-Q`."""
+    worker = start("plain")
+    until(lambda: broker.queues()["plain"].consumers == 1)
+
+    def consumed() -> list[str]:
+        return [name for name, state in broker.queues().items() if name.startswith("clicks.") and state.consumers]
+
+    assert "did you mean 'clicks'?" in told(app, "add_consumer", queue="clicks.7")["error"]
+    assert told(app, "add_consumer", queue="clicks.0-1") == {"ok": "add consumer clicks.0-1"}
+    until(lambda: consumed() == ["clicks.0", "clicks.1"])
+    assert told(app, "add_consumer", queue="clicks") == {"ok": "add consumer clicks"}
+    until(lambda: len(consumed()) == 4)
+    names = [each["name"] for each in told(app, "active_queues")]
+    assert set(names) == {"plain", "clicks.0", "clicks.1", "clicks.2", "clicks.3"}
+    assert told(app, "cancel_consumer", queue="clicks.3") == {"ok": "no longer consuming from clicks.3"}
+    until(lambda: len(consumed()) == 3)
+    assert told(app, "cancel_consumer", queue="clicks") == {"ok": "no longer consuming from clicks"}
+    until(lambda: not consumed())
+    assert worker.stop() is ExitCode.FINISHED
 
 
 # ------------------------------------------------------------------------------------------------------------- in order
