@@ -107,6 +107,8 @@ def _route_channel(topology: Topology, route: Route, name: str, vhost: str) -> d
             "autoDelete": exchange.auto_delete,
             "vhost": vhost,
         }
+    if behind is not None:
+        del spec["type"]  # the binding's schema has no word for it
     fields = _FIELD.findall(route.key)
     channel: dict[str, Any] = {
         "address": route.key or None,
