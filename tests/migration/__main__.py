@@ -1,11 +1,16 @@
 """Migration under fire: producers with confirms and `mandatory`, workers, and queues that change under them.
 
     python -m tests.migration [--rate 2000] [--parts changes,kills,aborts] [--root FOLDER]
+    python -m tests.migration --cluster 3.10,4.0,4.3 [--rate 500]
 
 `changes`: `orders` goes from classic to quorum, then gets a longer TTL than its argument allows; `mail` loses its priorities.
 `kills`: the migrating process is killed in every step, before, between and after its writes; then `resume`. `aborts`: `abort` at
 every step. Counts each message by its number. Uses $AMQPQ_BROKER_URL and $AMQPQ_MANAGEMENT_URL, each part in a virtual host of
 its own; with --root, or without those, a private node.
+
+`--cluster`: the changes on three nodes (tests/faults/clusters.py), of which one is stopped and started again in the middle of
+each. Producers, workers and the migrating process are on the first node, the others are stopped in turn: what is to be seen is
+what the switch does in a cluster, and not that a lost connection may cost a second run.
 """
 
 from __future__ import annotations
@@ -19,13 +24,17 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from amqpq.node import Node, NodeOptions, find_installation
 from amqpq.node.installation import ROOT_VARIABLE
+from tests.faults.brokers import LONG_BOOT_SECONDS, RELEASES, Release
+from tests.faults.clusters import Cluster
 from tests.migration.moving_scene import Scene
 
 MIGRATE = ("topology", "migrate")
@@ -49,6 +58,25 @@ def changes(scene: Scene) -> None:
         begun = time.monotonic()
         scene.command(*MIGRATE, queue, "--finish", *QUICK, file=file)
         say(f"  {queue} to {file!r} in {time.monotonic() - begun:.1f} s")
+
+
+def restarts(scene: Scene, nodes: Sequence[Node]) -> None:
+    """The three changes, each with a node stopped and started again while it goes on."""
+    for number, (file, queue) in enumerate((("quorum", "orders"), ("longer", "orders"), ("after", "mail"))):
+        node = nodes[1 + number % (len(nodes) - 1)]
+        begun = time.monotonic()
+        with ThreadPoolExecutor(1) as beside:
+            migrated = beside.submit(scene.command, *MIGRATE, queue, "--finish", *QUICK, file=file)
+            node.stop()
+            stopped = time.monotonic()
+            running = not migrated.done()
+            node.start(timeout_seconds=LONG_BOOT_SECONDS)
+            started = time.monotonic()
+            migrated.result()
+        say(
+            f"  {queue} to {file!r} in {time.monotonic() - begun:.1f} s; node {1 + number % (len(nodes) - 1)} was away from "
+            f"{stopped - begun:.1f} to {started - begun:.1f} s, the migration {'went on' if running else 'was over'}"
+        )
 
 
 def kills(scene: Scene) -> None:
@@ -83,66 +111,74 @@ def aborts(scene: Scene) -> None:
 PARTS = {"changes": changes, "kills": kills, "aborts": aborts}
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A broker: its AMQP URL, and that of the management API, where the same login holds."""
+
+    url: str
+    management: str
+
+    def call(self, method: str, path: str, body: object = None) -> dict[str, object]:
+        """Call the management API."""
+        login = urlsplit(self.url)
+        request = urllib.request.Request(  # noqa: S310 - the broker under test
+            f"{self.management.rstrip('/')}/api/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "authorization": "Basic " + base64.b64encode(f"{login.username}:{login.password}".encode()).decode(),
+                "content-type": "application/json",
+            },
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
+            text = answer.read()
+        found: dict[str, object] = json.loads(text) if text else {}
+        return found
+
+    def version(self) -> str:
+        """Wait until the management API answers, which it does a little after the broker; return RabbitMQ's version."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return str(self.call("GET", "overview")["rabbitmq_version"])
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+
 @contextmanager
-def broker(root: str | None) -> Iterator[tuple[str, str, str]]:
-    """Yield the URLs of a broker, and its version."""
+def broker(root: str | None) -> Iterator[Place]:
+    """Yield a broker."""
     url, management = os.environ.get("AMQPQ_BROKER_URL"), os.environ.get("AMQPQ_MANAGEMENT_URL")
     if root is None and url and management:
-        yield url, management, str(call(management, "GET", "overview")["rabbitmq_version"])
+        yield Place(url, management)
         return
     with tempfile.TemporaryDirectory(prefix="amqpq-migration-") as folder:
         found = find_installation({**os.environ, **({ROOT_VARIABLE: root} if root else {})})
         node = Node(Path(folder) / "node", NodeOptions(dies_with_caller=sys.platform == "linux"), installation=found)
-        node.start(timeout_seconds=180)
+        node.start(timeout_seconds=LONG_BOOT_SECONDS)
         try:
-            yield node.url, node.management_url, answering(node.management_url)
+            yield Place(node.url, node.management_url)
         finally:
             node.stop()
 
 
-def answering(management: str) -> str:
-    """Wait until the management API answers, which it does a little after the broker; return the version."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return str(call(management, "GET", "overview")["rabbitmq_version"])
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
-
-
-def call(management: str, method: str, path: str, body: object = None) -> dict[str, object]:
-    """Call the management API as guest."""
-    request = urllib.request.Request(  # noqa: S310 - the broker under test
-        f"{management.rstrip('/')}/api/{path}",
-        method=method,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={
-            "authorization": "Basic " + base64.b64encode(b"guest:guest").decode(),
-            "content-type": "application/json",
-        },
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
-        text = answer.read()
-    found: dict[str, object] = json.loads(text) if text else {}
-    return found
-
-
-def run(part: str, urls: tuple[str, str], rate: float) -> bool:
+def run(part: str, act: Callable[[Scene], None], place: Place, rate: float) -> bool:
     """Run one part in a virtual host of its own; say whether every message was processed once."""
-    url, management = urls
     vhost = f"amqpq-moving-{uuid.uuid4().hex[:8]}"
-    call(management, "PUT", f"vhosts/{vhost}", {})
-    call(management, "PUT", f"permissions/{vhost}/guest", {"configure": ".*", "write": ".*", "read": ".*"})
+    user = urlsplit(place.url).username
+    place.call("PUT", f"vhosts/{vhost}", {})
+    place.call("PUT", f"permissions/{vhost}/{user}", {"configure": ".*", "write": ".*", "read": ".*"})
     try:
         with tempfile.TemporaryDirectory(prefix="amqpq-moving-") as folder:
-            scene = Scene(Path(folder) / part, urlsplit(url)._replace(path=f"/{vhost}").geturl(), management, rate)
+            url = urlsplit(place.url)._replace(path=f"/{vhost}").geturl()
+            scene = Scene(Path(folder) / part, url, place.management, rate)
             begun = time.monotonic()
             error = ""
             with scene.traffic():
                 try:
-                    PARTS[part](scene)
+                    act(scene)
                 except RuntimeError as problem:
                     error = str(problem)
                     say(f"  {error}")
@@ -154,7 +190,7 @@ def run(part: str, urls: tuple[str, str], rate: float) -> bool:
                     say(f"  {log.name}: {line}")
             return not (result["lost"] or result["doubled"] or result["failed"] or error)
     finally:
-        call(management, "DELETE", f"vhosts/{vhost}")
+        place.call("DELETE", f"vhosts/{vhost}")
 
 
 def main() -> int:
@@ -163,11 +199,32 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=2000, help="messages a second")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--root", help="a folder with another RabbitMQ")
+    parser.add_argument(
+        "--cluster", metavar="VERSIONS", help=f"of {', '.join(release.version for release in RELEASES)}"
+    )
     given = parser.parse_args()
-    with broker(given.root) as (url, management, version):
-        say(f"RabbitMQ {version}")
-        good = [run(part, (url, management), given.rate) for part in given.parts.split(",")]
+    if given.cluster:
+        wanted = given.cluster.split(",")
+        found = [(number, release) for number, release in enumerate(RELEASES) if release.version in wanted]
+        good = [on_cluster(number, release, given.rate) for number, release in found]
+        return 0 if all(good) else 1
+    with broker(given.root) as place:
+        say(f"RabbitMQ {place.version()}")
+        good = [run(part, PARTS[part], place, given.rate) for part in given.parts.split(",")]
     return 0 if all(good) else 1
+
+
+def on_cluster(number: int, release: Release, rate: float) -> bool:
+    """Run the changes on three nodes of a version."""
+    with tempfile.TemporaryDirectory(prefix="amqpq-migration-") as folder:
+        cluster = Cluster(release, Path(folder) / "cluster", number)
+        try:
+            cluster.start()
+            place = Place(cluster.nodes[0].url, cluster.nodes[0].management_url)
+            say(f"RabbitMQ {place.version()}, three nodes")
+            return run("restarts", lambda scene: restarts(scene, cluster.nodes), place, rate)
+        finally:
+            cluster.stop()
 
 
 if __name__ == "__main__":
