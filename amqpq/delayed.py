@@ -24,6 +24,7 @@ from amqpq.message import Codec, Encoding, ResultEnvelope
 from amqpq.message.canonical import task_bytes, user_headers
 from amqpq.security.signing import signature_text
 from amqpq.topology import Topology, delays
+from amqpq.topology.partitions import partition_names
 from amqpq.transport import flow, register
 from amqpq.transport.interface import Channel, Connection, Flow
 from amqpq.types import Fate, Outcome, Properties, Publication
@@ -102,7 +103,8 @@ class Shelf:
             for rung in reversed(delays.rungs(topology.delays))
             for urgent in delays.lanes(topology.delays)
         ]
-        self._by_header = {delays.target_header(name): name for name in topology.queues}
+        names = [name for whole in topology.queues.values() for name in (whole.name, *partition_names(whole))]
+        self._by_header = {delays.target_header(name): name for name in names}
 
     @contextmanager
     def holding(self, ids: frozenset[str] = frozenset(), *, scan: int = DEFAULT_SCAN) -> Iterator[Held]:

@@ -12,11 +12,11 @@ import click
 from amqpq.cli import output
 from amqpq.cli.options import json_option, load_topology, topology_option
 from amqpq.topology import Topology, checks, versions
+from amqpq.topology.address import Requires
 from amqpq.topology.checks import CheckResult
 from amqpq.topology.coverage import Coverage, coverage
 from amqpq.topology.expected import PublishCheck
 from amqpq.topology.fates import Ending, Step, time_text
-from amqpq.topology.model import Requires
 
 FIRST_STEPS: Final = 12
 LAST_STEPS: Final = 6

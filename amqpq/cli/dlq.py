@@ -27,6 +27,7 @@ from amqpq.deadletters.planning import Return
 from amqpq.errors import AmqpqError, ConfigurationError, KeyProblem, LocalError, ObjectNotFound
 from amqpq.message import Codec
 from amqpq.topology import Topology
+from amqpq.topology.partitions import physical_queues
 from amqpq.transport.interface import Connection
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -362,7 +363,7 @@ class _Room:
         return found
 
     def _look_limit(self, name: str) -> int | None:
-        known = self.topology.queues.get(name)
+        known = self.topology.queue(name)
         quorum = known is None or known.type == "quorum"
         limit = None if known is None else known.delivery_limit
         return look_limit(limit, quorum=quorum, version=self.connection.server.version_tuple)
@@ -386,7 +387,7 @@ def _dead_letter_queues(topology: Topology) -> list[str]:
 
 
 def _targets(topology: Topology) -> frozenset[str]:
-    return frozenset(name for name in topology.queues if not topology.is_dead_letter(name))
+    return frozenset(queue.name for queue in physical_queues(topology) if not topology.is_dead_letter(queue.name))
 
 
 def _codec(topology: Topology) -> tuple[Codec | None, str]:

@@ -66,7 +66,13 @@ class _WorkerCommand(click.Command):
 @click.command(cls=_WorkerCommand)
 @options.app_option()
 @options.topology_option
-@click.option("-Q", "--queues", metavar="Q1,Q2", default="", help="Queues. [default: all but dead letters]")
+@click.option(
+    "-Q",
+    "--queues",
+    metavar="Q1,Q2",
+    default="",
+    help="Queues, or partitions (clicks.3, clicks.0-3). [default: all but dead letters]",
+)
 @click.option("-P", "--pool", default="prefork", show_default=True, help=f"Where tasks run: {', '.join(POOLS)}.")
 @click.option("-c", "--concurrency", type=int, default=None, help="Tasks at a time. [default: the number of CPUs]")
 @click.option("--autoscale", metavar="MAX,MIN", default=None, help="Instead of -c: as many as the work needs.")

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from amqpq.convert.objects import Remark, counted, left_out
 from amqpq.topology.model import MessageDefaults, Queue, Route, Topology
+from amqpq.topology.partitions import hash_exchange, physical_queues, queue_behind
 from amqpq.types import PERSISTENT
 
 BINDING: Final = "0.3.0"
@@ -37,7 +38,7 @@ def build(topology: Topology) -> tuple[dict[str, Any], list[Remark]]:
         messages[name] = _message(topology.messages, route)
         channels[name] = _route_channel(topology, route, name, vhost)
         operations[f"send-{name}"] = _send(topology.messages, route, name)
-    queues = [queue for queue in topology.queues.values() if queue.manage != "external"]
+    queues = [queue for queue in physical_queues(topology) if queue.manage != "external"]
     for queue in queues:
         name = _unique(f"queue-{queue.name}", channels)
         channels[name] = _queue_channel(queue, vhost)
@@ -94,7 +95,9 @@ def _message(defaults: MessageDefaults, route: Route) -> dict[str, Any]:
 
 
 def _route_channel(topology: Topology, route: Route, name: str, vhost: str) -> dict[str, Any]:
-    exchange = topology.exchanges.get(route.exchange)
+    exchange, behind = topology.exchanges.get(route.exchange), queue_behind(topology, route.exchange)
+    if exchange is None and behind is not None:
+        exchange = hash_exchange(topology.queues[behind])
     spec: dict[str, Any] = {"name": "", "type": "default", "vhost": vhost}
     if exchange is not None:
         spec = {
@@ -104,6 +107,8 @@ def _route_channel(topology: Topology, route: Route, name: str, vhost: str) -> d
             "autoDelete": exchange.auto_delete,
             "vhost": vhost,
         }
+    if behind is not None:
+        del spec["type"]  # the binding's schema has no word for it
     fields = _FIELD.findall(route.key)
     channel: dict[str, Any] = {
         "address": route.key or None,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
-from amqpq.convert import generated
+from amqpq.convert import generated, partitions
 from amqpq.convert.objects import PREDECLARED, Objects, Policy, Remark, binding_name, counted, left_out
 from amqpq.convert.values import duration
 from amqpq.topology import versions
@@ -51,8 +51,11 @@ class Folded:
 def fold(found: Objects, project: str) -> Folded:
     """Return the topology file that declares these objects, before lint has looked at it."""
     parts = generated.split(found, project)
-    folding = _Folding(parts.objects, project)
+    objects, spread = partitions.fold(parts.objects)
+    folding = _Folding(objects, project)
     sections = folding.sections()
+    for name, keys in spread.items():
+        sections["queues"][name].update(keys)
     tree: Tree = {"amqpq": 1, "project": project}
     if folding.needs > versions.OLDEST:
         tree["requires"] = {"rabbitmq": f">={versions.show(folding.needs)}"}

@@ -17,6 +17,7 @@ from amqpq.graph.model import DELAYS, Edge, Graph, Node, exchange_node, queue_no
 from amqpq.topology.declarations import queue_spec
 from amqpq.topology.delays import Ladder, ladder, reachable
 from amqpq.topology.model import Binding, Exchange, Queue, Route, Topology
+from amqpq.topology.partitions import logical, partition_names, queue_behind
 from amqpq.topology.permits import permit_queues, permits_of, queues_of
 from amqpq.topology.routing import Router, router
 from amqpq.topology.units import duration_text
@@ -69,11 +70,11 @@ class _Builder:
         topology = self.topology
         reached = self._reached()
         for route in topology.routes:
-            target = exchange_node(route.exchange) if route.exchange else queue_node(route.key)
+            target = published_to(topology, route.exchange, route.key)
             # To the default exchange the key is the queue's name, which stands there anyway.
             labels = (route.key,) if route.exchange and route.key else ()
             yield Edge(tasks_node(route.pattern), target, "publish", labels)
-        yield from _bindings((*topology.bindings, *self.rungs.bindings), self._types())
+        yield from _bindings((*topology.bindings, *self._rung_bindings()), self._types())
         for exchange in (*topology.exchanges.values(), *self.rungs.exchanges):
             alternate = exchange.unrouted or exchange.extra_arguments.get("alternate-exchange")
             if alternate is not None:
@@ -87,6 +88,13 @@ class _Builder:
             yield Edge(queue_node(queue.name), exchange_node(below), "delay", waits)
         if not self.generated:
             yield from self._delays(reached)
+
+    def _rung_bindings(self) -> Iterator[Binding]:
+        """Walk the bindings of the ladder; the exchange before the partitions of a queue, and they, are that queue."""
+        for binding in self.rungs.bindings:
+            yield (
+                replace(binding, target=logical(self.topology, binding.target)) if not binding.to_exchange else binding
+            )
 
     def _types(self) -> Mapping[str, str]:
         return {x.name: x.type for x in (*self.topology.exchanges.values(), *self.rungs.exchanges)}
@@ -140,6 +148,9 @@ class _Builder:
 def _reached_by(topology: Topology, routes: Router, route: Route) -> Iterable[str]:
     if not route.exchange:
         return {route.key}
+    partitioned = queue_behind(topology, route.exchange)
+    if partitioned is not None:
+        return {partitioned}
     try:
         if "{" not in route.key:
             return routes.route(route.exchange, route.key).queues
@@ -191,6 +202,8 @@ def _exchange(exchange: Exchange) -> Node:
 def _queue(queue: Queue, *, dead_letters: bool) -> Node:
     words = [queue.type, *_flags(queue)]
     limits, retention = queue.limits, queue.retention
+    if queue.partitions:
+        words += [f"{queue.partitions} partitions", f"by {queue.hash_header or queue.hash_property or 'routing key'}"]
     if queue.max_priority is not None:
         words.append(f"priorities to {queue.max_priority}")
     if queue.single_active:
@@ -213,7 +226,8 @@ def _queue(queue: Queue, *, dead_letters: bool) -> Node:
     if queue.dead_letter is None and not dead_letters and queue.type != "stream" and not queue.generated:
         words.append("failures dropped")
     name = queue_node(queue.name)
-    return Node(name, "queue", queue.name, queue.type, tuple(words), dead_letters=dead_letters, manage=queue.manage)
+    node = Node(name, "queue", queue.name, queue.type, tuple(words), dead_letters=dead_letters, manage=queue.manage)
+    return replace(node, parts=partition_names(queue))
 
 
 def _delays(topology: Topology) -> Node:
@@ -277,6 +291,14 @@ def _bindings(bindings: Iterable[Binding], types: Mapping[str, str]) -> Iterator
         if label is not None and label not in edge.labels:
             found[ends] = replace(edge, labels=(*edge.labels, label))
     return iter(found.values())
+
+
+def published_to(topology: Topology, exchange: str, key: str) -> str:
+    """Return the name of the node that a message is published to; the exchange before partitions is drawn as their queue."""
+    partitioned = queue_behind(topology, exchange)
+    if partitioned is not None or not exchange:
+        return queue_node(key if partitioned is None else partitioned)
+    return exchange_node(exchange)
 
 
 def binding_ends(binding: Binding) -> tuple[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 
 from amqpq.graph.model import Graph
 
@@ -24,19 +24,29 @@ def annotated(graph: Graph, depths: Mapping[str, Depth | None], note: str) -> Gr
 
     Args:
         graph: The picture of the topology.
-        depths: By name of the queue; None for a queue that the broker does not have. Queues left out stay as they were.
+        depths: By name of the queue; None for a queue that the broker does not have. Queues left out stay as they were. What
+            is drawn as one is added up.
         note: Where this comes from, for the foot of the picture.
     """
-    nodes = tuple(
-        replace(node, live=_lines(depths[node.title])) if node.is_queue and node.title in depths else node
-        for node in graph.nodes
-    )
-    return replace(graph, nodes=nodes, notes=(*graph.notes, note))
+    nodes = []
+    for node in graph.nodes:
+        seen = [depths[name] for name in node.parts or (node.title,) if node.is_queue and name in depths]
+        nodes.append(replace(node, live=_lines(_sum(seen))) if seen else node)
+    return replace(graph, nodes=tuple(nodes), notes=(*graph.notes, note))
 
 
 def queues_of(graph: Graph) -> tuple[str, ...]:
     """Return the names of the queues in a graph."""
-    return tuple(node.title for node in graph.nodes if node.is_queue)
+    return tuple(name for node in graph.nodes if node.is_queue for name in node.parts or (node.title,))
+
+
+def _sum(depths: Sequence[Depth | None]) -> Depth | None:
+    """Add up; what could not be seen of one cannot be seen of all, and of one that is not there the others tell."""
+    there = [depth for depth in depths if depth is not None]
+    if not there:
+        return None
+    columns = zip(*(astuple(depth) for depth in there), strict=True)
+    return Depth(*(None if None in column else sum(column) for column in columns))
 
 
 def _lines(depth: Depth | None) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ class Node:
 
     `shape` is the type of an exchange or a queue, else empty. `details` are short phrases, the most telling first; `live` is
     what the broker said of a queue. `dead_letters` marks a queue that takes the dead letters of others, `ladder` a part of the
-    delay ladder.
+    delay ladder. `parts` are the names of the queues on the broker where there are several, drawn as one.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Node:
     ladder: bool = False
     manage: str = "full"
     light: Light = "plain"
+    parts: tuple[str, ...] = ()
 
     @property
     def is_queue(self) -> bool:

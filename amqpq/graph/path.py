@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from amqpq.graph.build import binding_ends
+from amqpq.graph.build import binding_ends, published_to
 from amqpq.graph.model import DELAYS, Graph, Light, exchange_node, queue_node, tasks_node
 from amqpq.topology.declarations import exchange_spec, queue_spec
 from amqpq.topology.model import Binding, Topology
@@ -42,7 +42,7 @@ def lit(graph: Graph, topology: Topology, sent: Message) -> Graph:
     reached = router(topology).route(sent.exchange, sent.key, sent.headers)
     begin = tasks_node(topology.route_for(sent.task).pattern)
     ways = _ways(topology, sent, reached)
-    first = exchange_node(sent.exchange) if sent.exchange else queue_node(sent.key)
+    first = published_to(topology, sent.exchange, sent.key)
     ways.add((begin, first))
     on = {begin, *(end for way in ways for end in way)}
     after = _after(graph, {queue_node(name) for name in reached.queues})

@@ -210,8 +210,8 @@ def _check(options: CallOptions) -> None:
         if options.ignore_result and mode != "none":
             message = f"ignore_result=True and reply={mode!r} contradict each other; drop one of them"
             raise LocalError(message)
-    if options.queue is not None and (options.exchange is not None or options.routing_key is not None):
-        message = "queue= publishes straight to that queue, so it excludes exchange= and routing_key="
+    if options.queue is not None and options.exchange is not None:
+        message = "queue= publishes straight to that queue, so it excludes exchange="
         raise LocalError(message)
     if options.task_id is not None:
         _check_id(options.task_id)

@@ -29,6 +29,7 @@ from amqpq.message.envelope import TaskEnvelope
 from amqpq.producer.delaying import Destinations, check_reply_queue, due_of
 from amqpq.producer.options import PLAIN, CallOptions, check_priority, compression_word, moment_of
 from amqpq.task import Request, TaskOptions, check_reply_mode, did_you_mean
+from amqpq.topology.partitions import exchange_name
 from amqpq.types import Publication, QueueSpec
 
 if TYPE_CHECKING:
@@ -93,6 +94,12 @@ class Planner:
         self._clock = clock
         self._new_id = new_id
         self._destinations = Destinations(topology)
+        self._partitioned = {queue.name for queue in topology.queues.values() if queue.partitions}
+        self._hash_headers = {
+            exchange_name(queue.name): queue.hash_header
+            for queue in topology.queues.values()
+            if queue.partitions and queue.hash_header is not None
+        }
         self._routes: dict[str, Route] = {}
         self._origin = (0, "")
 
@@ -178,13 +185,47 @@ class Planner:
     def _target(self, call: Call) -> _Target:
         options = call.options
         if options.queue is not None:
-            return _Target("", self._queue(options.queue), self._route_or_none(call.task))
+            name = self._queue(options.queue)
+            if name in self._partitioned:
+                return self._partition(name, call)
+            if options.routing_key is not None:
+                raise LocalError("queue= publishes straight to that queue, so it excludes routing_key=")
+            return _Target("", name, self._route_or_none(call.task))
         if options.exchange is None:
             route = self._route(call.task)
             key = options.routing_key if options.routing_key is not None else route.routing_key(call.task, call.kwargs)
+            if self._hash_headers:
+                self._check_header(route.exchange, options)
             return _Target(route.exchange, key, route)
         key = self._key(options.exchange, options.routing_key)
         return _Target(options.exchange, key, self._route_or_none(call.task))
+
+    def _partition(self, name: str, call: Call) -> _Target:
+        """Return where a call goes that names a queue with partitions: to the exchange before them, with a key."""
+        options, route = call.options, self._route_or_none(call.task)
+        exchange, queue = exchange_name(name), self._topology.queues[name]
+        self._check_header(exchange, options)
+        if options.routing_key is not None:
+            return _Target(exchange, options.routing_key, route)
+        if route is not None and route.exchange == exchange:
+            return _Target(exchange, route.routing_key(call.task, call.kwargs), route)
+        if queue.hash_header is None and queue.hash_property is None:
+            message = (
+                f"queue={name!r} has partitions, and the routing key chooses one; give routing_key= too, or name the partition, "
+                f"queue='{name}.0'"
+            )
+            raise LocalError(message)
+        return _Target(exchange, "", route)
+
+    def _check_header(self, exchange: str, options: CallOptions) -> None:
+        """See that a message has what its partition is chosen by: all that have it not would go to the same one."""
+        header = self._hash_headers.get(exchange)
+        if header is not None and header not in options.headers:
+            message = (
+                f"the header {header!r} chooses the partition behind {exchange!r}, and the call has none; give "
+                f"headers={{{header!r}: ...}}"
+            )
+            raise LocalError(message)
 
     def _route(self, task: str) -> Route:
         route = self._routes.get(task)
@@ -201,7 +242,7 @@ class Planner:
 
     def _queue(self, name: str) -> str:
         queues = self._topology.queues
-        if name not in queues:
+        if self._topology.queue(name) is None:
             hint = did_you_mean(name, tuple(queues)) or f"; it has {', '.join(sorted(queues)) or 'none'}"
             message = f"queue={name!r}: the topology of project {self._topology.project!r} has no such queue{hint}"
             raise LocalError(message)

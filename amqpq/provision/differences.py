@@ -18,6 +18,7 @@ from amqpq.provision.observed import Observed, SeenQueue, address_of_binding, id
 from amqpq.provision.policies import overruled, policies
 from amqpq.provision.removals import concerns, removals
 from amqpq.provision.retiring import retired
+from amqpq.provision.slices import guarded
 from amqpq.provision.wanted import Wanted
 from amqpq.topology.effective import is_generated
 from amqpq.types import BindingSpec
@@ -59,7 +60,7 @@ def differences(
         *_unseen(wanted, observed),
     ]
     order = list(Action)
-    return tuple(sorted(found, key=lambda change: order.index(change.action)))
+    return tuple(sorted(guarded(wanted, observed, found), key=lambda change: order.index(change.action)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,9 @@ from amqpq.provision.observed import Level, Observed, SeenPolicy, address_of_bin
 from amqpq.provision.rehearsal import rehearse
 from amqpq.provision.steps import Operation, Step
 from amqpq.provision.wanted import Wanted
+from amqpq.topology import partitions
 from amqpq.topology.model import Topology
+from amqpq.types import BindingSpec
 
 FORMAT: Final = "1.0"
 """Of the JSON; readers ignore fields they do not know, and a new major number means what they know has changed."""
@@ -135,9 +137,9 @@ def _steps(
     yield from (Step("policy", g.policy.name, g.policy) for g in generated if f"policy {g.policy.name}" in made)
     yield from (Step("policy", p.name, p) for p in wanted.policies.values() if f"policy {p.name}" in made)
     bindings = [(address_of_binding(binding), binding) for binding in wanted.declarations.bindings]
-    for name, binding in sorted(bindings, key=lambda pair: not pair[1].to_exchange):
+    for name, binding in sorted(bindings, key=lambda pair: _binding_place(pair[1])):
         # Where bindings cannot be seen all are made: that changes nothing where one is.
-        if f"binding {name}" in made or observed.bindings is None:
+        if f"binding {name}" in made or (observed.bindings is None and not _is_held(binding, changes)):
             yield Step("bind", name, binding)
     for binding in observed.bindings or ():
         if f"binding {address_of_binding(binding)}" in gone:
@@ -145,6 +147,19 @@ def _steps(
     yield from _deletions(gone, "policy", "delete policy")
     yield from _deletions(gone, "queue", "delete queue")
     yield from _deletions(gone, "exchange", "delete exchange")
+
+
+def _is_held(binding: BindingSpec, changes: tuple[Change, ...]) -> bool:
+    """Whether a binding is of a partition whose number must not change."""
+    held = {change.name for change in changes if change.action is Action.FORBIDDEN and change.kind == "queue"}
+    return partitions.is_slice(binding) and binding.target.rpartition(".")[0] in held
+
+
+def _binding_place(binding: BindingSpec) -> tuple[int, object]:
+    """Return when a binding is made: partitions before anything leads to them, in the order of the ring; then exchanges."""
+    if partitions.is_slice(binding):
+        return 0, partitions.binding_order(binding)
+    return (1 if binding.to_exchange else 2), ()
 
 
 def _deletions(gone: set[str], kind: str, operation: Operation) -> Iterator[Step]:

@@ -13,6 +13,7 @@ from amqpq.topology.declarations import Declarations, queue_spec
 from amqpq.topology.delays import ladder
 from amqpq.topology.generations import alternate_name, ingress_name, is_generation, next_name
 from amqpq.topology.model import QueueType, Topology, did_you_mean
+from amqpq.topology.partitions import exchange_name
 from amqpq.transport import declare, flow
 from amqpq.transport.declare import Difference
 from amqpq.transport.interface import Connection
@@ -78,6 +79,11 @@ def _problems(topology: Topology, name: str) -> list[str]:
     problems: list[str] = []
     if queue.manage != "full":
         problems.append(f"it is `manage: {queue.manage}`: whoever owns it migrates it")
+    if queue.partitions:
+        problems.append(
+            f"it has partitions, and these do not move; empty it, delete the exchange '{exchange_name(name)}' and the "
+            "partitions, and apply again"
+        )
     if queue.type == "stream":
         problems.append("a stream is not drained by its readers; make another stream, and let the readers change over")
     sources = sorted(other.name for other in topology.queues.values() if other.dead_letter == name)

@@ -137,6 +137,10 @@ def _says(
     return effective(kind, {}, user, operator).get(key)
 
 
+_HASHED_BY: Final = frozenset({"hash-header", "hash-property"})
+"""What a consistent-hash exchange looks at; the broker does not compare it (`assert_args_equivalence`)."""
+
+
 def of_exchange(
     wanted: ExchangeSpec, seen: ExchangeSpec, policies: Sequence[SeenPolicy] | None, *, whole: bool = True
 ) -> tuple[Detail, ...]:
@@ -165,6 +169,8 @@ def of_exchange(
                 details.append(Detail(name, before, after, Action.POLICY, note))
             else:
                 details.append(Detail(name, before, after, Action.REPLACE, "the argument wins over any policy"))
+        elif name in _HASHED_BY:
+            details.append(Detail(name, before, after, Action.REPLACE, "with another one keys change their partitions"))
         elif whole:
             details.append(Detail(name, before, after, Action.INFO, "the broker keeps it and never compares it"))
     return tuple(details)

@@ -7,8 +7,9 @@ be seen (bindings over AMQP) cannot be rehearsed, and the plan says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from amqpq.errors import LocalError
 from amqpq.provision.observed import Observed, SeenPolicy, identity
@@ -17,6 +18,7 @@ from amqpq.topology.effective import ALTERNATE, applied, effective
 from amqpq.topology.expected import PublishCheck
 from amqpq.topology.generations import NOTHING_MOVED, Generations, ingress_name
 from amqpq.topology.model import Topology
+from amqpq.topology.partitions import physical_queues
 from amqpq.topology.routing import Router
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, Table
 
@@ -39,6 +41,8 @@ class Probe:
     headers: Table
     reaches: frozenset[str]
     exactly: bool
+    partitions: Mapping[str, str]
+    """The name in the file of each partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,7 @@ def _touches(step: Step, exchanges: frozenset[str]) -> bool:
 
 def _probes(topology: Topology, generations: Generations) -> list[Probe]:
     found = []
+    names = _Table({each.name: each.part_of for each in physical_queues(topology) if each.part_of is not None})
     for check in topology.checks:
         if not isinstance(check, PublishCheck):
             continue  # what becomes of failures does not change with bindings that come and go
@@ -189,12 +194,12 @@ def _probes(topology: Topology, generations: Generations) -> list[Probe]:
             exchange = ingress_name(key)  # as producers do
         exactly = check.exactly or not check.reaches
         reaches = frozenset(generations.current(name) for name in check.reaches)
-        found.append(Probe(words, exchange, key, _Headers(check.headers), reaches, exactly))
+        found.append(Probe(words, exchange, key, _Table(check.headers), reaches, exactly, names))
     return found
 
 
-class _Headers(dict[str, object]):
-    """Headers that can be part of a key: compared by identity, never changed."""
+class _Table(dict[str, Any]):
+    """A table that can be part of a key: compared by identity, never changed."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return id(self)
@@ -209,7 +214,8 @@ def _result(probe: Probe, router: Router) -> _Result:
         reached = router.route(probe.exchange, probe.key, probe.headers)
     except LocalError:  # the exchange is not there (yet), or of a type that cannot be simulated
         return _Result(probe.reaches, frozenset(), frozenset([probe.exchange]))
-    return _Result(probe.reaches - reached.queues, reached.queues - probe.reaches, frozenset(reached.exchanges))
+    queues = {probe.partitions.get(name, name) for name in reached.queues}
+    return _Result(probe.reaches - queues, frozenset(queues - probe.reaches), frozenset(reached.exchanges))
 
 
 def _listed(names: Iterable[str]) -> str:

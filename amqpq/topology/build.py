@@ -13,10 +13,12 @@ from typing import Any, Final, cast
 
 from amqpq.rates import rate_of
 from amqpq.topology import document, model, versions
+from amqpq.topology.address import Broker, Requires, Tls
 from amqpq.topology.delays import URGENT_PRIORITY
 from amqpq.topology.document import BindingPart, File, QueuePart, RoutePart
 from amqpq.topology.document_checks import CheckPart
 from amqpq.topology.expected import Check, ExpireCheck, FailCheck, PermissionCheck, PublishCheck
+from amqpq.topology.partitions import DELIVERY_LIMIT, exchange_name
 from amqpq.topology.problems import Findings
 
 DEFAULT_DEAD_LETTER: Final = "{project}.dead"
@@ -95,18 +97,18 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
 # ------------------------------------------------------------------------------------------------------------- broker
 
 
-def _requires(file: File) -> model.Requires:
-    return model.Requires(file.requires.rabbitmq, versions.lowest(file.requires.rabbitmq))
+def _requires(file: File) -> Requires:
+    return Requires(file.requires.rabbitmq, versions.lowest(file.requires.rabbitmq))
 
 
-def _broker(part: document.BrokerPart, base: Path) -> model.Broker:
+def _broker(part: document.BrokerPart, base: Path) -> Broker:
     tls = part.tls
-    return model.Broker(
+    return Broker(
         urls=tuple(part.url),
         management=part.management,
         tls=None
         if tls is None
-        else model.Tls(
+        else Tls(
             verify=tls.verify,
             ca=None if tls.ca is None else base / tls.ca,
             cert=None if tls.cert is None else base / tls.cert,
@@ -120,7 +122,7 @@ def _broker(part: document.BrokerPart, base: Path) -> model.Broker:
 def _exchange(name: str, part: document.ExchangePart) -> model.Exchange:
     return model.Exchange(
         name=name,
-        type=cast("model.ExchangeType", part.type),
+        type=part.type,
         durable=part.durable,
         auto_delete=part.auto_delete,
         internal=part.internal,
@@ -186,13 +188,14 @@ def _dead_letter(file: File, name: str, part: QueuePart, targets: set[str], defa
 
 def _queue(name: str, part: QueuePart, dead_letter: str | None) -> model.Queue:
     limits, retention = part.limits, part.retention
+    ordered = part.type == "quorum" and part.single_active and part.partitions is not None
     return model.Queue(
         name=name,
         type=part.type,
         durable=part.durable,
         auto_delete=part.auto_delete,
         max_priority=part.max_priority,
-        delivery_limit=part.delivery_limit,
+        delivery_limit=DELIVERY_LIMIT if ordered and part.delivery_limit is None else part.delivery_limit,
         consumer_timeout_seconds=part.consumer_timeout,
         single_active=part.single_active,
         ttl_seconds=part.ttl,
@@ -204,6 +207,9 @@ def _queue(name: str, part: QueuePart, dead_letter: str | None) -> model.Queue:
         if retention is None
         else model.Retention(retention.max_age, retention.max_bytes, retention.segment),
         dead_letter=dead_letter,
+        partitions=part.partitions,
+        hash_header=None if part.partition_by is None else part.partition_by.header,
+        hash_property=None if part.partition_by is None else part.partition_by.property,
         manage=part.manage,
         extra_arguments=part.extra_arguments,
     )
@@ -229,19 +235,24 @@ def bindings_of(part: BindingPart, file: File, queues: Mapping[str, model.Queue]
 def _routes(file: File, queues: dict[str, model.Queue]) -> tuple[model.Route, ...]:
     """Return the routes; a file without any sends every task to the queue `default`, or to its only one."""
     if file.routes:
-        return tuple(_route(pattern, part) for pattern, part in file.routes.items())
+        return tuple(_route(pattern, part, queues) for pattern, part in file.routes.items())
     dead = {queue.dead_letter for queue in queues.values()}
     candidates = [q.name for q in queues.values() if not q.generated and q.name not in dead and q.type != "stream"]
-    if "default" in candidates:
-        return (model.Route(pattern="*", key="default"),)
-    return (model.Route(pattern="*", key=candidates[0]),) if len(candidates) == 1 else ()
+    chosen = "default" if "default" in candidates else candidates[0] if len(candidates) == 1 else None
+    if chosen is None or (queues[chosen].partitions and queues[chosen].hash_property is None):
+        return ()  # what is the key of a partition, or the header, only the file can say
+    return (_route("*", RoutePart(queue=chosen), queues),)
 
 
-def _route(pattern: str, part: RoutePart) -> model.Route:
+def _route(pattern: str, part: RoutePart, queues: Mapping[str, model.Queue]) -> model.Route:
+    exchange, key = part.exchange or "", part.key or ""
+    if part.queue is not None:
+        spread = part.queue in queues and queues[part.queue].partitions
+        exchange, key = (exchange_name(part.queue), key) if spread else ("", part.queue)
     return model.Route(
         pattern=pattern,
-        exchange=part.exchange or "",
-        key=part.queue if part.queue is not None else part.key or "",
+        exchange=exchange,
+        key=key,
         priority=part.priority,
         expires_seconds=part.expires,
         compression=None if part.compression == "none" else part.compression,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from amqpq.topology import partitions
 from amqpq.topology.delays import ladder
 from amqpq.topology.model import Exchange, Queue, Topology
 from amqpq.topology.permits import permit_messages, permit_queues, permit_spec
@@ -43,19 +44,25 @@ def declarations(topology: Topology) -> Declarations:
     permits = dict(permit_queues(topology))
     external = {x.name for x in exchanges if x.manage == "external"}
     external_queues = {q.name for q in queues if q.manage == "external"}
-    rungs = ladder(topology)
-    renamed = old_exchanges(topology)
+    rungs, spread, renamed = ladder(topology), partitions.spread(topology), old_exchanges(topology)
+    exchanges += spread.exchanges
+    queues = [each for queue in queues for each in partitions.physical(queue)]
+    own = {x.name for x in spread.exchanges if x.manage == "full"}
+    bindings = [
+        binding
+        for binding in (*topology.bindings, *forwarding(topology), *rungs.bindings)
+        if binding.source not in external
+        and binding.target not in (external if binding.to_exchange else external_queues)
+    ]
     return Declarations(
         exchanges=tuple(exchange_spec(x) for x in (*exchanges, *renamed, *rungs.exchanges) if x.manage == "full"),
         queues=(
             *(queue_spec(q) for q in (*queues, *rungs.queues) if q.manage == "full"),
             *(permit_spec(name, count) for name, count in permits.items()),
         ),
-        bindings=tuple(
-            binding
-            for binding in (*topology.bindings, *forwarding(topology), *rungs.bindings)
-            if binding.source not in external
-            and binding.target not in (external if binding.to_exchange else external_queues)
+        bindings=(
+            *(binding for binding in spread.bindings if binding.source in own),
+            *partitions.wired(topology, bindings),
         ),
         expected_exchanges=tuple(exchange_spec(x) for x in exchanges if x.manage == "verify"),
         expected_queues=tuple(queue_spec(q) for q in queues if q.manage == "verify"),

@@ -33,6 +33,7 @@ from typing import Any, Final
 
 from amqpq.errors import LocalError
 from amqpq.topology.model import Binding, Delays, Exchange, Limits, Queue, Topology
+from amqpq.topology.partitions import partition_names
 from amqpq.topology.units import duration_text
 
 BASE: Final = 8
@@ -103,9 +104,11 @@ def ladder(topology: Topology) -> Ladder:
     queues: list[Queue] = []
     bindings = [Binding(lost, delays.lost)]
     bindings += [
-        Binding(exit_exchange(project), queue.name, arguments={"x-match": "all", target_header(queue.name): True})
-        for queue in topology.queues.values()
-        if reachable(queue)
+        Binding(exit_exchange(project), queue, arguments={"x-match": "all", target_header(queue): True})
+        # Of a partitioned queue also each partition by its own name: what is tried again comes back to the one it was in.
+        for whole in topology.queues.values()
+        for queue in dict.fromkeys((whole.name, *partition_names(whole)))
+        if reachable(whole)
     ]
     for urgent in lanes(delays):
         for level in range(level_count(delays)):

@@ -137,6 +137,15 @@ class RetentionPart(Part):
     segment: Size | None = Field(default=None, ge=1, description="Bytes of one segment file.")
 
 
+class PartitionByPart(Part):
+    """What the partition of a message is chosen by, instead of its routing key."""
+
+    header: str | None = Field(default=None, min_length=1, description="A header of the message.")
+    property: Literal["correlation_id", "message_id"] | None = Field(
+        default=None, description="A property of the message; both are the task's id, so that tasks spread evenly."
+    )
+
+
 class QueuePart(Part):
     """A queue."""
 
@@ -168,7 +177,15 @@ class QueuePart(Part):
     require: Literal["signed", "optional"] | None = Field(
         default=None, description="Overrides security.require for this queue."
     )
-    partitions: int | None = Field(default=None, ge=1, description="Physical queues behind a consistent-hash exchange.")
+    partitions: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Physical queues behind a consistent-hash exchange, <name>.0 and so on.",
+    )
+    partition_by: PartitionByPart | None = Field(
+        default=None, description="What chooses the partition of a message; default: its routing key."
+    )
     manage: Manage = Field(
         default="full", description="full: declared; verify: must exist, never declared; external: ignored."
     )
@@ -227,7 +244,7 @@ class RoutePart(Part):
         default=None,
         description="Routing key; {task} is what the pattern's * matched, {x} the call's keyword argument x.",
     )
-    queue: str | None = Field(default=None, description="Instead of exchange and key: straight into this queue.")
+    queue: str | None = Field(default=None, description="Instead of exchange: straight into this queue.")
     priority: int | None = Field(default=None, ge=0, le=255, description="Priority of the messages.")
     expires: Duration | None = Field(
         default=None, gt=0, description="How long a task may wait before it is not run any more."

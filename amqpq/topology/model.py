@@ -9,20 +9,21 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from amqpq.errors import LocalError, NoRoute
 from amqpq.rates import Rate
+from amqpq.topology.address import Broker, Requires
 from amqpq.topology.expected import Check
 from amqpq.types import BindingSpec, Table
 
 Manage: TypeAlias = Literal["full", "verify", "external"]
 """full: ours to declare; verify: must exist, never declared; external: taken as given, not even looked at."""
 
-ExchangeType: TypeAlias = Literal["direct", "topic", "fanout", "headers"]
+ExchangeType: TypeAlias = Literal["direct", "topic", "fanout", "headers", "x-consistent-hash"]
 QueueType: TypeAlias = Literal["classic", "quorum", "stream"]
 ApplyTo: TypeAlias = Literal["all", "exchanges", "queues", "classic_queues", "quorum_queues", "streams"]
 ControlRule: TypeAlias = Literal["signed", "inspect", "unsigned"]
@@ -35,15 +36,7 @@ Binding: TypeAlias = BindingSpec
 ROUTING_KEY_LIMIT_BYTES: Final = 255
 """A routing key is a short string on the wire (AMQP 0-9-1, section 4.2.5.3)."""
 
-DEFAULT_URL: Final = "amqp://guest:guest@localhost:5672/"
-
-_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^/@:]*):(?P<password>.*)@(?P<tail>[^@]*)", re.IGNORECASE)
 _FIELD = re.compile(r"\{([^{}]*)\}")
-
-
-def masked(url: str) -> str:
-    """Return `url` with its password replaced by `***`."""
-    return _PASSWORD.sub(r"\g<head>:***@\g<tail>", url)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -52,55 +45,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
-# ------------------------------------------------------------------------------------------------------------- broker
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """How to trust a broker reached over amqps://. Paths are absolute."""
-
-    verify: Literal["peer", "none"] = "peer"
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Broker:
-    """Where the broker is. `urls` are the nodes of one cluster, with their passwords."""
-
-    urls: tuple[str, ...] = (DEFAULT_URL,)
-    management: str | None = None
-    tls: Tls | None = None
-    heartbeat_seconds: int = 30
-    consumer_timeout_seconds: float | None = None
-    """What the broker's configuration says, where it is not the default."""
-
-    def __repr__(self) -> str:
-        """Show everything but the passwords."""
-        urls = tuple(masked(url) for url in self.urls)
-        management = masked(self.management) if self.management else None
-        return (
-            f"Broker(urls={urls!r}, management={management!r}, tls={self.tls!r}, "
-            f"heartbeat_seconds={self.heartbeat_seconds!r}, "
-            f"consumer_timeout_seconds={self.consumer_timeout_seconds!r})"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Requires:
-    """The broker versions the file is written for, as its text, and the lowest of them as three numbers."""
-
-    rabbitmq: str = ">=3.10"
-    lowest: tuple[int, int, int] = (3, 10, 0)
-
-
 # -------------------------------------------------------------------------------------------------- broker's objects
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An exchange of the file. `unrouted` is its alternate exchange. `generated` marks one of the delay ladder."""
+    """An exchange of the file. `unrouted` is its alternate exchange. `generated` marks one that the file did not write out."""
 
     name: str
     type: ExchangeType = "direct"
@@ -136,7 +86,9 @@ class Retention:
 class Queue:
     """A queue of the file. `dead_letter` is the name of the queue its dead letters go to, None where they are dropped.
 
-    `generated` marks a queue that the file did not write out: for dead letters, or of the delay ladder.
+    `generated` marks a queue that the file did not write out: for dead letters, or of the delay ladder. One with `partitions`
+    is that many queues on the broker (`amqpq.topology.partitions`), which are told apart by a hash of the routing key, or of what
+    `hash_header` or `hash_property` names; `part_of` is set in those.
     """
 
     name: str
@@ -152,6 +104,10 @@ class Queue:
     limits: Limits = field(default_factory=Limits)
     retention: Retention = field(default_factory=Retention)
     dead_letter: str | None = None
+    partitions: int | None = None
+    hash_header: str | None = None
+    hash_property: str | None = None
+    part_of: str | None = None
     manage: Manage = "full"
     extra_arguments: Table = field(default_factory=dict)
     generated: bool = False
@@ -466,16 +422,26 @@ class Topology:
         """The stream in which revoked tasks are remembered, or None where the file has none."""
         return f"{self.project}.revocations" if self.control.revocations_seconds is not None else None
 
+    def queue(self, name: str) -> Queue | None:
+        """Return the queue of this name, or the partition; None where there is neither."""
+        found = self.queues.get(name)
+        stem, _, number = ("", "", "") if found is not None else name.rpartition(".")
+        whole = self.queues.get(stem)
+        if whole is None or not whole.partitions or number not in map(str, range(whole.partitions)):
+            return found
+        return replace(whole, name=name, partitions=None, part_of=stem)
+
     def dead_letter_of(self, queue: str) -> str | None:
         """Return the queue that takes the dead letters of `queue`, or None where they are dropped.
 
         Raises:
             LocalError: The file has no such queue.
         """
-        if queue not in self.queues:
+        found = self.queue(queue)
+        if found is None:
             msg = f"the topology has no queue '{queue}'{did_you_mean(queue, self.queues)}"
             raise LocalError(msg)
-        return self.queues[queue].dead_letter
+        return found.dead_letter
 
     def retries_of(self, task: str) -> Retries:
         """Return what holds for a task that failed: what its route says, else what the topology does."""

@@ -24,6 +24,7 @@ from typing import Final, Literal, TypeAlias
 from amqpq.topology.declarations import exchange_spec, queue_spec
 from amqpq.topology.expected import OPERATIONS, Operation
 from amqpq.topology.model import Permission, Topology
+from amqpq.topology.partitions import hash_exchange, physical, queue_behind
 
 Right: TypeAlias = Literal["configure", "write", "read"]
 
@@ -103,7 +104,10 @@ def answers(topology: Topology, user: str, name: str) -> tuple[Answer, ...]:
 
 
 def _answer(topology: Topology, permission: Permission, operation: Operation, name: str) -> Answer:
-    exchange, queue = topology.exchanges.get(name), topology.queues.get(name)
+    exchange, queue = topology.exchanges.get(name), topology.queue(name)
+    behind = queue_behind(topology, name)
+    if exchange is None and behind is not None:
+        exchange = hash_exchange(topology.queues[behind])
     if operation == "publish":
         if exchange is not None and exchange.internal:
             return Answer(operation, (), f"the exchange '{name}' is internal: nobody may publish to it")
@@ -113,7 +117,7 @@ def _answer(topology: Topology, permission: Permission, operation: Operation, na
     if operation == "consume":
         if queue is None:
             return Answer(operation, (), f"'{name}' is no queue")
-        return Answer(operation, (_need(permission, "read", name),))
+        return Answer(operation, tuple(_need(permission, "read", each.name) for each in physical(queue)))
     if not name:
         return Answer(operation, (), "nobody may declare or delete the default exchange")
     targets = []
@@ -121,10 +125,11 @@ def _answer(topology: Topology, permission: Permission, operation: Operation, na
         targets.append(exchange_spec(exchange).arguments.get("alternate-exchange"))
     if queue is not None:
         targets.append(queue_spec(queue).arguments.get("x-dead-letter-exchange"))
-    needs = [_need(permission, "configure", name)]
+    names = [name] if queue is None else [each.name for each in physical(queue)]
+    needs = [_need(permission, "configure", each) for each in names]
     for target in targets:
         if target is not None:
-            needs += [_need(permission, "read", name), _need(permission, "write", target)]
+            needs += [*(_need(permission, "read", each) for each in names), _need(permission, "write", target)]
     return Answer(operation, tuple(needs))
 
 

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from amqpq.topology import partitions
+from amqpq.topology.address import masked
 from amqpq.topology.declarations import exchange_spec, queue_spec
 from amqpq.topology.delays import Ladder, ladder
-from amqpq.topology.model import Binding, Exchange, Queue, Route, TaskLimit, Topology, masked
+from amqpq.topology.model import Binding, Exchange, Queue, Route, TaskLimit, Topology
 from amqpq.topology.permits import permits_of, queues_of
 from amqpq.topology.units import duration_text
 
@@ -31,17 +33,21 @@ class Table:
 
 def tables(topology: Topology, *, generated: bool = False) -> list[Table]:
     """Return exchanges, queues, bindings and routes as tables; `generated` adds what the file did not write out."""
-    rungs = ladder(topology) if generated else Ladder()
-    exchanges = [*topology.exchanges.values(), *rungs.exchanges]
-    queues = [queue for queue in topology.queues.values() if generated or not queue.generated]
+    rungs, spread = (ladder(topology), partitions.spread(topology)) if generated else (Ladder(), partitions.Spread())
+    exchanges = [*topology.exchanges.values(), *spread.exchanges, *rungs.exchanges]
+    written = [queue for queue in topology.queues.values() if generated or not queue.generated]
+    queues = [each for queue in written for each in (partitions.physical(queue) if generated else (queue,))]
     queues += rungs.queues
+    bindings = [*topology.bindings, *rungs.bindings]
+    if generated:
+        bindings = [*spread.bindings, *partitions.wired(topology, bindings)]
     found = [
         Table("Exchanges", (("NAME", "TYPE", "PROPERTIES"), *(_exchange(x) for x in exchanges))),
         Table(
             "Queues",
             (("NAME", "TYPE", "DEAD LETTERS", "PROPERTIES"), *(_queue(queue, generated=generated) for queue in queues)),
         ),
-        Table("Bindings", (("FROM", "KEY", "TO"), *(_binding_rows((*topology.bindings, *rungs.bindings))))),
+        Table("Bindings", (("FROM", "KEY", "TO"), *(_binding_rows(bindings)))),
         Table("Routes", (("TASK", "EXCHANGE", "KEY", "MESSAGES"), *(_route(route) for route in topology.routes))),
         Table("Limits", (("TASK", "ALL WORKERS TOGETHER", "PERMITS IN"), *_limits(topology, generated=generated))),
     ]
@@ -50,7 +56,7 @@ def tables(topology: Topology, *, generated: bool = False) -> list[Table]:
 
 def facts(topology: Topology) -> dict[str, Any]:
     """Return the topology as plain data, generated objects included."""
-    rungs = ladder(topology)
+    rungs, spread = ladder(topology), partitions.spread(topology)
     delays = topology.delays
     return {
         "project": topology.project,
@@ -70,7 +76,7 @@ def facts(topology: Topology) -> dict[str, Any]:
                 "manage": x.manage,
                 "generated": x.generated,
             }
-            for x in (*topology.exchanges.values(), *rungs.exchanges)
+            for x in (*topology.exchanges.values(), *spread.exchanges, *rungs.exchanges)
         ],
         "queues": [
             {
@@ -79,8 +85,9 @@ def facts(topology: Topology) -> dict[str, Any]:
                 "dead_letter": queue.dead_letter,
                 "manage": queue.manage,
                 "generated": queue.generated,
+                "partition_of": queue.part_of,
             }
-            for queue in (*topology.queues.values(), *rungs.queues)
+            for queue in (*partitions.physical_queues(topology), *rungs.queues)
         ],
         "bindings": [
             {
@@ -90,7 +97,7 @@ def facts(topology: Topology) -> dict[str, Any]:
                 "key": binding.key,
                 "arguments": dict(binding.arguments),
             }
-            for binding in (*topology.bindings, *rungs.bindings)
+            for binding in (*spread.bindings, *partitions.wired(topology, (*topology.bindings, *rungs.bindings)))
         ],
         "routes": [_route_facts(route) for route in topology.routes],
         "limits": [_limit_facts(topology.project, limit) for limit in topology.limits],
@@ -149,6 +156,8 @@ def _queue(queue: Queue, *, generated: bool) -> tuple[str, ...]:
         return queue.name, queue.type, queue.dead_letter or "-", ", ".join(words)
     limits, retention = queue.limits, queue.retention
     named = {
+        "partitions": queue.partitions,
+        "partition_by": partitions.key_words(queue) if queue.partitions else None,
         "max_priority": queue.max_priority,
         "delivery_limit": queue.delivery_limit,
         "consumer_timeout": _duration(queue.consumer_timeout_seconds),

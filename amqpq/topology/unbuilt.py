@@ -19,14 +19,12 @@ def refuse(file: File, findings: Findings) -> None:
 def _found(file: File) -> list[tuple[Path, str]]:
     found: list[tuple[Path, str]] = []
     found += [
-        (("exchanges", name, "type"), "consistent-hash exchanges")
+        (("exchanges", name, "type"), "consistent-hash exchanges (`partitions:` of a queue makes one)")
         for name, exchange in file.exchanges.items()
         if exchange.type == "x-consistent-hash"
     ]
     requirement = effective_requirement(file)
     for name, queue in file.queues.items():
-        if queue.partitions is not None:
-            found.append((("queues", name, "partitions"), "partitioned queues"))
         if queue.require is not None and queue.require != requirement:
             found.append((("queues", name, "require"), "a signature requirement of its own for one queue"))
     found += [

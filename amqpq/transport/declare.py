@@ -29,6 +29,7 @@ from amqpq.errors import (
     TransportError,
 )
 from amqpq.topology.declarations import Declarations
+from amqpq.transport import slices
 from amqpq.transport.interface import Channel, Flow, Pending
 from amqpq.types import BindingSpec, ExchangeSpec, Publication, QueueSpec, QueueState
 
@@ -104,15 +105,17 @@ def apply(
 
     Raises:
         ConnectionLost: The connection went away; what was declared stays declared.
-        OperationTimeout: The deadline passed; likewise.
+        OperationTimeout: The deadline passed; likewise. PreconditionFailed: The broker lacks a plugin that partitions need.
     """
     applied: list[Applied] = []
 
     def settled(step: Applied) -> None:
-        applied.append(step)
+        applied.append(slices.passed(step))
         on_step(step)
 
-    contents = declarations.contents
+    declarations, held = yield from slices.held_back(opener, declarations)
+    for name, why in held.items():
+        settled(Applied("queue", name, "failed", PreconditionFailed(why)))
     stages: tuple[tuple[Sequence[Thing], Sequence[Thing]], ...] = (
         (declarations.expected_exchanges, declarations.exchanges),
         (declarations.expected_queues, declarations.queues),
@@ -121,19 +124,20 @@ def apply(
         for some in _slices(looked_for):
             answers = yield from _spread(opener, [_passive(spec) for spec in some])
             for spec, answer in zip(some, answers, strict=True):
-                settled(_expected(spec, answer))
+                settled(_simple(spec, answer, "present"))
         for some in _slices(declared):
             found = yield from _looked_for(opener, some, there)
             answers = yield from _declared(opener, some, found)
             for spec, seen, answer in zip(some, found, answers, strict=True):
                 step = yield from _settle(opener, spec, seen, answer)
-                if step.result == "created" and step.kind == "queue" and step.name in contents:
-                    step = yield from _filled(opener, step, spec, contents[step.name])
+                if step.result == "created" and step.kind == "queue" and step.name in declarations.contents:
+                    step = yield from _filled(opener, step, spec, declarations.contents[step.name])
                 settled(step)
-    for bindings in _slices(declarations.bindings):
+    ring, others = slices.parted(declarations.bindings)
+    for bindings in (*ring, *_slices(others)):
         answers = yield from _spread(opener, [_bind(binding) for binding in bindings])
         for binding, answer in zip(bindings, answers, strict=True):
-            settled(_bound(binding, answer))
+            settled(_simple(binding, answer, "bound"))
     return tuple(applied)
 
 
@@ -151,7 +155,7 @@ def verify(opener: Opener, declarations: Declarations) -> Flow[tuple[Applied, ..
         *declarations.expected_queues,
     ]
     answers = yield from _spread(opener, [_passive(spec) for spec in specs])
-    applied = tuple(_expected(spec, answer) for spec, answer in zip(specs, answers, strict=True))
+    applied = tuple(_simple(spec, answer, "present") for spec, answer in zip(specs, answers, strict=True))
     missing = [step for step in applied if isinstance(step.error, ObjectNotFound)]
     if missing:
         names = ", ".join(f"{step.kind} '{step.name}'" for step in missing)
@@ -171,14 +175,15 @@ def compare(opener: Opener, declarations: Declarations) -> Flow[tuple[Applied, .
     """Look whether queues which exist (`verify` first) are as the file says, without changing one.
 
     Over AMQP 0-9-1 only an active declaration is compared with what exists, so each queue is declared as it should be: that
-    creates nothing where one exists. It needs the configure permission; a queue that may not be declared is not compared.
+    creates nothing where one exists. It needs the configure permission; what may not be declared is not compared.
 
     Returns:
         Those that differ, each with every difference, both values and the remedy; `demand` raises where there are some.
     """
-    answers = yield from _spread(opener, [_active(spec) for spec in declarations.queues])
+    specs = slices.compared(declarations)
+    answers = yield from _spread(opener, [_active(spec) for spec in specs])
     different: list[Applied] = []
-    for spec, answer in zip(declarations.queues, answers, strict=True):
+    for spec, answer in zip(specs, answers, strict=True):
         if isinstance(answer, PreconditionFailed):
             differences = yield from _differences(opener, spec, answer)
             different.append(_failed(spec, answer, differences))
@@ -387,16 +392,10 @@ def _shown(text: str) -> str:
 # --------------------------------------------------------------------------------------------------- what an answer means
 
 
-def _expected(spec: Spec, answer: object) -> Applied:
+def _simple(spec: Spec, answer: object, result: Result) -> Applied:
     if isinstance(answer, TransportError):
         return _failed(spec, answer)
-    return Applied(_kind(spec), _name(spec), "present")
-
-
-def _bound(spec: BindingSpec, answer: object) -> Applied:
-    if isinstance(answer, TransportError):
-        return _failed(spec, answer)
-    return Applied("binding", _name(spec), "bound")
+    return Applied(_kind(spec), _name(spec), result)
 
 
 def _failed(spec: Spec, error: TransportError, differences: tuple[Difference, ...] = ()) -> Applied:
@@ -435,7 +434,7 @@ def _explained(spec: Spec, error: TransportError, differences: tuple[Difference,
 
 def _bare(error: TransportError) -> str:
     """Return the broker's own words, without a remedy that was put behind them for other occasions."""
-    return str(error).split("; ", 1)[0]
+    return str(error) if "rabbitmq-plugins" in str(error) else str(error).split("; ", 1)[0]
 
 
 def _contents(kind: Kind) -> str:

@@ -37,6 +37,13 @@ _CHANNEL: Mapping[int, tuple[type[TransportError], str]] = {
 _AWAY = re.compile(r"home node '.*' of durable queue '.*' in vhost '.*' is down or inaccessible")
 """RabbitMQ answers 404 to this too (rabbit_misc:absent/2), though the queue and what it holds are there."""
 
+_HASH_TYPE = re.compile(r"(?:unknown|invalid) exchange type '?x-consistent-hash")
+"""What the broker says where it lacks the plugin, with 503 (which closes the connection) or 406 (which closes the channel)."""
+_PLUGIN_REMEDY = (
+    "queues with `partitions` need a plugin that comes with RabbitMQ: "
+    "`rabbitmq-plugins enable rabbitmq_consistent_hash_exchange` on every node"
+)
+
 _REFUSED = re.compile(r"in vhost '(?P<vhost>.*)' refused for user '(?P<user>.*?)'")
 
 _PLAIN_TO_TLS_HEADS = (b"\x15\x03", b"\x16\x03")
@@ -46,6 +53,8 @@ _PLAIN_TO_TLS_HEADS = (b"\x15\x03", b"\x16\x03")
 def channel_error(code: int, text: str) -> TransportError:
     """The error for a channel that the broker closed with this code and these words."""
     kind, remedy = _CHANNEL.get(code, (TransportError, ""))
+    if kind is PreconditionFailed and _HASH_TYPE.search(text):
+        remedy = _PLUGIN_REMEDY
     if kind is ObjectNotFound and _AWAY.search(text):
         kind, remedy = QueueUnavailable, "it comes back with its node"
     if kind is AccessRefused:
@@ -63,7 +72,8 @@ def permission_remedy(text: str) -> str:
 def connection_error(code: int, text: str, address: Address | None = None) -> ConnectionLost:
     """The error for an open connection that the broker closed with this code and these words."""
     place = f" at {address.place}" if address else ""
-    return ConnectionLost(f"the broker{place} closed the connection: {_said(code, text)}")
+    remedy = _PLUGIN_REMEDY if _HASH_TYPE.search(text) else ""
+    return ConnectionLost(_sentence(f"the broker{place} closed the connection: {_said(code, text)}", remedy))
 
 
 def login_error(code: int, text: str, address: Address) -> TransportError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from amqpq.topology import Topology
-from amqpq.topology.model import masked
+from amqpq.topology import Topology, partitions
+from amqpq.topology.address import masked
 from amqpq.worker.plan import WorkerPlan
 
 
@@ -52,10 +52,13 @@ def _limits(plan: WorkerPlan) -> dict[str, str]:
     return {"limits": ", ".join(words)} if words else {}
 
 
-def _bindings(topology: Topology, queue: str) -> list[str]:
+def _bindings(topology: Topology, name: str) -> list[str]:
+    queue = partitions.logical(topology, name)
     bound = [
         f"exchange={binding.source}({topology.exchanges[binding.source].type}) key={binding.key}"
         for binding in topology.bindings
         if binding.target == queue and not binding.to_exchange and binding.source in topology.exchanges
     ]
+    if queue != name:
+        bound = [f"exchange={partitions.exchange_name(queue)}({partitions.EXCHANGE_TYPE})"]
     return bound or [f"exchange=(default) key={queue}"]

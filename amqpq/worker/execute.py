@@ -32,6 +32,7 @@ from amqpq.task import Request, Task, current_request
 from amqpq.topology import reach
 from amqpq.topology.delays import came_down, no_ladder
 from amqpq.topology.generations import ingress_name, is_generation
+from amqpq.topology.partitions import logical
 from amqpq.worker import life
 from amqpq.worker.again import Again, Attempts, retries_of
 from amqpq.worker.deadletter import crashes_of
@@ -238,7 +239,7 @@ class Executor:
             reached = reach(self._topology, exchange, key, work.properties.headers).queues
         except LocalError:  # an exchange that this topology does not have
             return work.exchange, work.routing_key
-        return None if work.queue in reached else (work.exchange, work.routing_key)
+        return None if logical(self._topology, work.queue) in reached else (work.exchange, work.routing_key)
 
     def _due_later(self, envelope: TaskEnvelope) -> float | None:
         """Return when the task is due, if that is later and the broker can hold it until then."""

@@ -60,7 +60,8 @@ class Follower:
 
     def queue(self, queue: str, source: str) -> Queue:
         """Return a queue of the file as it is on the broker under this name: of the type that it has there."""
-        of_file = self._topology.queues[queue]
+        of_file = self._topology.queue(queue)
+        assert of_file is not None, queue  # noqa: S101 - the queues of a worker were checked when it was planned
         return replace(of_file, type=cast("QueueType", self.generations.type_of(queue, source, of_file.type)))
 
     def _subscribe(self) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -90,7 +90,8 @@ class Intake:
         owner: Gets the deliveries.
         reactor: The loop's.
         ask_for: Returns the arguments of the subscription to a queue, given its name in the file and on the broker.
-        one_at_a_time: Queues that deliver to one consumer only, so that another one may well get nothing.
+        one_at_a_time: Queues that deliver to one consumer only, so that another one may well get nothing; true for those
+            whose messages are also run one at a time, and so must not be held two at a time.
     """
 
     def __init__(
@@ -101,14 +102,14 @@ class Intake:
         owner: Owner,
         reactor: Reactor,
         ask_for: Callable[[str, str, Connection], Table] = lambda _queue, _source, _connection: {},
-        one_at_a_time: Collection[str] = (),
+        one_at_a_time: Mapping[str, bool] | None = None,
     ) -> None:
         self._lines = {queue: _Line(queue, queue) for queue in queues}
         self._added: set[str] = set()
         self._generations = NOTHING_MOVED
         self._prefetch = prefetch
         self._ask_for = ask_for
-        self._one_at_a_time = frozenset(one_at_a_time)
+        self._one_at_a_time = one_at_a_time or {}
         self._lane = lane
         self._owner = owner
         self._reactor = reactor
@@ -158,7 +159,11 @@ class Intake:
         self._prefetch = prefetch
         for line in self._lines.values():
             if line.tap is not None:
-                line.tap.resize(prefetch)
+                line.tap.resize(self._held(line))
+
+    def _held(self, line: _Line) -> int:
+        """How many deliveries of a line are held at most."""
+        return 1 if self._one_at_a_time.get(line.queue) else self._prefetch
 
     def cancel(self) -> None:
         """Stop all deliveries, for good; what is here can still be settled."""
@@ -293,7 +298,7 @@ class Intake:
         line.position.move("open")
         arguments = self._ask_for(line.queue, line.source, connection)
         line.received = 0
-        tap = line.tap = Tap(line.queue, self._prefetch, self, self._reactor.post, arguments, line.source)
+        tap = line.tap = Tap(line.queue, self._held(line), self, self._reactor.post, arguments, line.source)
         tap.open(connection)
 
     def _reopen(self, line: _Line) -> None:

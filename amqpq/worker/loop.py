@@ -31,6 +31,7 @@ from amqpq.errors import Replayed
 from amqpq.log import WORKER
 from amqpq.security.replay import SeenIds
 from amqpq.topology.generations import Generations
+from amqpq.topology.partitions import kept_in_place, physical_queues
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery, Table
 from amqpq.worker import timeouts
@@ -128,7 +129,8 @@ class Loop:
         self._jobs = Jobs(parts.reactor.monotonic)
         self._seen = SeenIds(topology.security.replay_window_seconds, parts.reactor.monotonic)
         self._outlet = Outlet(parts.publishing, parts.reactor)
-        single = [name for name, queue in topology.queues.items() if queue.single_active]
+        single = {queue.name: queue.part_of is not None for queue in physical_queues(topology) if queue.single_active}
+        in_place = kept_in_place(topology)
         self._intake = Intake(
             plan.queues, plan.prefetch, parts.consuming, self, parts.reactor, self._ask_for, one_at_a_time=single
         )
@@ -136,14 +138,14 @@ class Loop:
         self._settler = Settler(
             Surroundings(
                 topology, self._jobs, self._outlet, parts.reactor, plan.place, self.counts, parts.clock.time,
-                parts.herald, self._follower.address,
+                parts.herald, self._follower.address, in_place,
             ),
             self._seen,
         )  # fmt: skip
         self.gate = Gate(parts.host, parts.consuming, parts.reactor, plan.prefetch, self._settler.put_off)
         self._waiting = Waiting(self.gate)
         self._verdicts = Verdicts(parts.host.codec)
-        self._suspects = Suspects(self._jobs, self._settler.conclude, self._verdicts.poisonous, parts.reactor)
+        self._suspects = Suspects(self._jobs, self._settler.conclude, self._verdicts.poisonous, parts.reactor, in_place)
         self._settler.totals = dict.fromkeys(parts.host.registry.names, 0)
         self._sizing = Sizing(parts.pool, self._intake, plan.scale, self._demand, parts.reactor)
         self._office = Office(

@@ -14,6 +14,8 @@ from typing import Any, Final
 from amqpq.endpoint import Address
 from amqpq.errors import ConfigurationError
 from amqpq.topology import Topology
+from amqpq.topology.model import Queue
+from amqpq.topology.partitions import physical_queues, selected
 from amqpq.topology.units import size_bytes
 from amqpq.worker.autoscale import Scale
 from amqpq.worker.intake import PREFETCH_LIMIT
@@ -42,7 +44,7 @@ LONGEST_SECONDS: Final = 1e8
 class WorkerPlan:
     """A worker, as it was asked for.
 
-    `name` is complete (`w1@host`), `queues` exist in the topology, `prefetch` is per queue. `reference` is where children
+    `name` is complete (`w1@host`), `queues` are those on the broker, `prefetch` is per queue. `reference` is where children
     find the application, `module:attribute`; they take the `topology` as it is here, so that it cannot differ when the file
     changes. `apply` declares it first. `health` is where the worker says how it is. With a `scale`, `concurrency` is the largest
     size.
@@ -187,27 +189,38 @@ def choose_recycling(tasks: int | None, memory: str | None) -> Recycling:
 
 
 def choose_queues(topology: Topology, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Return the queues to consume; by default all of the topology but dead letters.
+    """Return the queues to consume, as the broker has them; by default all of the topology but dead letters.
+
+    A queue with partitions is all of them; `clicks.3` is one, and `clicks.0-3` are four.
 
     Raises:
         ConfigurationError: One does not exist, or there is none.
     """
     if not wanted:
         every = tuple(
-            name for name in topology.queues if not topology.is_dead_letter(name) and name != topology.revocations
+            queue.name
+            for queue in physical_queues(topology)
+            if not topology.is_dead_letter(queue.name) and queue.name != topology.revocations
         )
         if not every:
             raise ConfigurationError(f"project {topology.project!r} has no queue to consume; add one under `queues:`")
         return every
+    chosen: list[str] = []
     for name in wanted:
         if name == topology.revocations:
             raise ConfigurationError(f"-Q {name}: it holds revocations, which every worker reads anyway, and no tasks")
-        if name not in topology.queues:
-            known = ", ".join(topology.queues)
+        found = selected(topology, name)
+        if not found:
+            known = ", ".join(_shown(queue) for queue in topology.queues.values())
             raise ConfigurationError(
                 f"-Q {name}: the topology has no such queue{_meant(name, topology.queues)}; it has {known}"
             )
-    return tuple(dict.fromkeys(wanted))
+        chosen += found
+    return tuple(dict.fromkeys(chosen))
+
+
+def _shown(queue: Queue) -> str:
+    return f"{queue.name} ({queue.name}.0-{queue.partitions - 1})" if queue.partitions else queue.name
 
 
 def worker_name(pattern: str | None, pid: int | None = None) -> str:

@@ -26,6 +26,7 @@ from amqpq.topology import Topology, versions
 from amqpq.topology.declarations import Declarations, exchange_spec, queue_spec
 from amqpq.topology.delays import ladder, no_ladder
 from amqpq.topology.generations import NOTHING_MOVED, Generations, located
+from amqpq.topology.partitions import hash_exchange, partitioned
 from amqpq.topology.permits import permit_queues, permit_spec
 from amqpq.transport import declare, flow
 from amqpq.transport.interface import Connection
@@ -211,13 +212,18 @@ def prepare(
 
 
 def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
-    """Return what a worker relies on: its queues, those their dead letters go to, the delay ladder, the permits."""
+    """Return what a worker relies on: its queues, those their dead letters go to, the delay ladder, the permits.
+
+    Of a partition that is also the exchange before it: without it the partition gets nothing.
+    """
     targets = (topology.dead_letter_of(queue) for queue in queues)
     names = dict.fromkeys((*queues, *(target for target in (*targets, topology.revocations) if target is not None)))
-    known = [topology.queues[name] for name in names if name in topology.queues]
+    known = [found for name in names if (found := topology.queue(name)) is not None]
     rungs = ladder(topology)
+    wholes = {queue.part_of for queue in known}
+    hashing = [hash_exchange(whole) for whole in partitioned(topology) if whole.name in wholes]
     return Declarations(
-        exchanges=tuple(exchange_spec(exchange) for exchange in rungs.exchanges),
+        exchanges=tuple(exchange_spec(x) for x in (*rungs.exchanges, *hashing) if x.manage == "full"),
         queues=(
             *(queue_spec(queue) for queue in (*known, *rungs.queues) if queue.manage == "full"),
             *(permit_spec(name, count) for name, count in permit_queues(topology)),

@@ -98,12 +98,14 @@ class Case:
     """What `settle` must know of a delivery beside what happened to it.
 
     `answerable`: there is a result to publish (a reply address, and a result made for it). `parkable`: its queue has a
-    dead letter. `crashes`: children that it has killed, this time included.
+    dead letter. `crashes`: children that it has killed, this time included. `in_place`: it has to keep its place in its queue,
+    which counts its deliveries itself, so that no copy is needed to count.
     """
 
     answerable: bool = False
     parkable: bool = True
     crashes: int = 0
+    in_place: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ def settle(happened: Happened, case: Case, *, crash_limit: int = CRASH_LIMIT) ->
     if happened is Happened.SUSPECTED:
         return TRY_AGAIN
     if happened is Happened.CRASHED and case.crashes < crash_limit:
-        return TRY_AGAIN
+        return CUT_OFF if case.in_place else TRY_AGAIN
     return SETTLEMENTS[happened, case.answerable, case.parkable]
 
 

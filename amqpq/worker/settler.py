@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -75,6 +75,8 @@ class Surroundings:
     herald: Herald = field(default_factory=Herald)
     address: Callable[[Publication], Publication] = lambda publication: publication
     """Returns a publication for a queue by its name as it has to be published: the queue may have moved."""
+    in_place: Collection[str] = ()
+    """Queues in which what comes back keeps its place."""
 
 
 class Observer(Protocol):
@@ -112,6 +114,7 @@ class Settler:
                 answerable=finished.reply is not None,
                 parkable=self._target(job.queue) is not None and not finished.drop,
                 crashes=job.crashes,
+                in_place=job.queue in self._around.in_place,
             ),
         )
         self._counts[happened] += 1
@@ -149,7 +152,7 @@ class Settler:
     def put_off(self, job: Job, seconds: float) -> bool:
         """Have a job that was not begun wait in the broker; False where no delay ladder leads back to its queue."""
         topology = self._around.topology
-        queue = topology.queues.get(job.queue)
+        queue = topology.queue(job.queue)
         if topology.delays is None or queue is None or not delays.reachable(queue):
             return False
         due = self._around.now() + seconds
@@ -375,9 +378,8 @@ class Settler:
         why = "`then: drop`" if finished.drop else "its queue has no dead letter"
         fate = f"dropped: {why}" if settlement.dropped else None
         if fate is None:
-            fate = (
-                "it is tried again" if Step.REPUBLISH in settlement.steps else f"dead letter: {self._target(job.queue)}"
-            )
+            again = Step.REPUBLISH in settlement.steps or settlement.end is End.REQUEUE
+            fate = "it is tried again" if again else f"dead letter: {self._target(job.queue)}"
         if settlement.dropped:
             self._counts["dropped"] += 1
         text = f"\n{finished.traceback.rstrip()}" if finished.traceback else ""

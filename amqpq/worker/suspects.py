@@ -26,20 +26,23 @@ What came back for certain without having been begun is no suspect: what this wo
 was lost, and what a quorum queue of RabbitMQ 4.3 says was given back by `basic.nack` (it has been acquired, and has no
 delivery count), which is how workers give back what they did not begin.
 
-The price: a copy goes to the end of its queue, so a message that came back loses its place.
+The price: a copy goes to the end of its queue, so a message that came back loses its place. Where the order is promised (the
+partitions of a quorum queue with `single_active`) there is no copy: one message of it is held at a time, so that the count
+of the queue itself (`x-delivery-count`) is about that one, and it runs again where it stands. But that counts also those who
+were stopped as they should, so there it takes `IN_PLACE_LIMIT`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 from typing import Final
 
 from amqpq.log import WORKER
 from amqpq.types import Delivery
-from amqpq.worker.deadletter import Suspicion
+from amqpq.worker.deadletter import DELIVERY_COUNT, Suspicion
 from amqpq.worker.jobs import Job, Jobs, Print
 from amqpq.worker.pools.interface import Pool
 from amqpq.worker.reactor import Reactor, Timer
@@ -51,6 +54,9 @@ logger = logging.getLogger(WORKER)
 
 SUSPICION_LIMIT: Final = CRASH_LIMIT
 """Marked copies that may come back before the message is parked."""
+IN_PLACE_LIMIT: Final = 6
+"""Deliveries without an end before a message that keeps its place is parked: a restart of all workers, one after the other, may
+hand the same one from each to the next."""
 ALONE_SECONDS: Final = 60.0
 """How long a suspect waits for running tasks to end; then it runs beside them, and still nothing else begins."""
 MARK_SECONDS: Final = 1.0
@@ -113,6 +119,7 @@ class Suspects:
         settled: Takes what happened to a job, as `Settler.conclude`.
         poisonous: Makes the outcome of one that has killed enough workers, given the reason.
         reactor: The loop's.
+        in_place: Queues in which what comes back keeps its place.
     """
 
     def __init__(
@@ -121,7 +128,9 @@ class Suspects:
         settled: Callable[[Job, Finished], object],
         poisonous: Callable[[Job, str], Finished],
         reactor: Reactor,
+        in_place: Collection[str] = (),
     ) -> None:
+        self._in_place = in_place
         self._jobs = jobs
         self._settled = settled
         self._poisonous = poisonous
@@ -143,6 +152,9 @@ class Suspects:
         """Decide about a new job; what may run is put into `waiting`."""
         vouched = self._vouched.pop(job.print, self) is None if self._vouched else False
         back = not vouched and came_back(job.delivery)
+        if job.queue in self._in_place:
+            self._take_in_place(job, waiting)
+            return
         verdict = judge(job.suspicion, back=back, another_here=self._here() is not None)
         if verdict is Verdict.ORDINARY:
             waiting.arrive(job)
@@ -150,7 +162,7 @@ class Suspects:
         logger.debug("%s[%s]: %s, %s", job.task, job.id, verdict, job.suspicion)
         count = job.suspicion.count
         if verdict is Verdict.PARK:
-            self._park(job)
+            self._park(job, count)
         elif verdict is Verdict.HOLD:
             self._held.append(job)
         elif verdict is Verdict.MARK:
@@ -164,6 +176,15 @@ class Suspects:
                 self._early.append(job)
             else:
                 waiting.next_up(job)
+
+    def _take_in_place(self, job: Job, waiting: Waiting) -> None:
+        """Run a job where it stands; what its queue counted is held against it as crashes are, so it gets a child of its own."""
+        count = job.delivery.properties.headers.get(DELIVERY_COUNT)
+        job.crashes = count if isinstance(count, int) else 0
+        if job.crashes >= IN_PLACE_LIMIT:
+            self._park(job, job.crashes)
+        else:
+            waiting.arrive(job)
 
     def turn(self, waiting: Waiting) -> None:
         """Let copies run whose original is acknowledged; give the next of those held its mark, if it is its turn."""
@@ -284,9 +305,9 @@ class Suspects:
         self._copying[job.print[:2]] = job
         self._settled(job, Finished(job.number, Happened.SUSPECTED, job.task, reason=f"{suspicion}"))
 
-    def _park(self, job: Job) -> None:
+    def _park(self, job: Job, count: int) -> None:
         reason = (
-            f"the worker that was to run it ended without a word {job.suspicion.count} times in a row, each time with no other "
+            f"the worker that was to run it ended without a word {count} times in a row, each time with no other "
             "suspect beside it (killed, out of memory, a broken interpreter, or a power cut)"
         )
         self._settled(job, self._poisonous(job, reason))

@@ -100,7 +100,8 @@ def check(
     refusals: list[str] = []
     warnings: list[str] = []
     for name in queues:
-        patience = patience_of(topology.queues[name], topology, version)
+        queue = topology.queue(name)
+        patience = None if queue is None else patience_of(queue, topology, version)
         if patience is None:
             continue
         longer = sorted(task for task, limit in hard_limits.items() if limit is not None and limit > patience)

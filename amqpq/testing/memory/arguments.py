@@ -12,9 +12,11 @@ from typing import Any, TypeAlias
 
 from amqpq.errors import NotBuiltYet
 from amqpq.testing.memory.values import PRECONDITION_FAILED, Limits, Refused
+from amqpq.topology.partitions import EXCHANGE_TYPE
 from amqpq.types import ExchangeSpec, QueueSpec, Table
 
-EXCHANGE_TYPES = frozenset({"direct", "topic", "fanout", "headers"})
+EXCHANGE_TYPES = frozenset({"direct", "topic", "fanout", "headers", EXCHANGE_TYPE})
+_HASH_PROPERTIES = frozenset({"correlation_id", "message_id"})
 MAX_EXPIRY_MS = 315_360_000_000
 """Ten years: the longest time RabbitMQ takes (MAX_EXPIRY_TIMER)."""
 _MAX_PRIORITY = 255
@@ -167,7 +169,14 @@ def check_exchange(spec: ExchangeSpec) -> None:
     """
     if spec.type not in EXCHANGE_TYPES:
         raise NotBuiltYet(f"not built yet: the in-memory broker has no exchanges of type {spec.type!r}")
+    hashing = {"hash-header", "hash-property"} if spec.type == EXCHANGE_TYPE else set()
+    if hashing <= spec.arguments.keys() and hashing:
+        raise Refused(PRECONDITION_FAILED, "hash-header and hash-property are mutually exclusive")
+    if hashing and spec.arguments.get("hash-property", "message_id") not in _HASH_PROPERTIES:
+        raise Refused(PRECONDITION_FAILED, f"Unsupported property: {spec.arguments['hash-property']}")
     for name, value in spec.arguments.items():
+        if name in hashing:
+            continue
         if name != "alternate-exchange":
             raise NotBuiltYet(f"not built yet: the in-memory broker does not model the exchange argument {name}")
         if not isinstance(value, str):

@@ -288,7 +288,8 @@ class VirtualHost:
             name: value for name, value in message.properties.headers.items() if name not in {"CC", "BCC"}
         }
         try:
-            reach = self._router.route(message.exchange, message.key, headers, message.cc)
+            hashable = {name: getattr(message.properties, name) for name in ("correlation_id", "message_id")}
+            reach = self._router.route(message.exchange, message.key, headers, message.cc, properties=hashable)
         except LocalError as error:  # the exchange was looked up before: nothing else can be wrong
             raise Refused(NOT_FOUND, str(error)) from error
         return sorted(reach.queues)

@@ -15,6 +15,7 @@ from amqpq.topology.lint import (
     keys,
     limits,
     names,
+    partitions,
     policies,
     queues,
     references,
@@ -41,6 +42,7 @@ def run(context: Context) -> None:
     whole = references.check(context)
     checks.check(context)
     queues.check(context)
+    partitions.check(context)
     keys.check(context)
     delays.check(context)
     limits.check(context)

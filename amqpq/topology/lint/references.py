@@ -103,7 +103,10 @@ def _dead_letters(context: Context) -> None:
 def _routes(context: Context) -> None:
     for pattern, part in context.file.routes.items():
         path: Path = ("routes", pattern)
-        if part.queue is not None and (part.exchange is not None or part.key is not None):
+        spread = (
+            part.queue is not None and part.queue in context.file.queues and context.file.queues[part.queue].partitions
+        )
+        if part.queue is not None and (part.exchange is not None or (part.key is not None and not spread)):
             message = f"the route '{pattern}' names a queue and an exchange or key as well"
             context.findings.error(
                 path, "TOP001", message, "`queue` goes alone: it is the default exchange with that key"

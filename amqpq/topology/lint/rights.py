@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from amqpq.topology import permissions
 from amqpq.topology.lint.context import Context
 from amqpq.topology.model import Permission
+from amqpq.topology.partitions import physical, queue_behind
 from amqpq.topology.problems import Path
 
 
@@ -53,9 +54,13 @@ def _missing(context: Context, granted: Mapping[str, Permission]) -> None:
     for name, queue in context.topology.queues.items():
         if name not in worked_on or queue.generated or queue.manage == "external":
             continue
-        if not any(permissions.matches(permission.read, name) for permission in granted.values()):
-            message = f"none of the users may read the queue '{name}'"
-            context.findings.warning(("queues", name), "TOP070", message, "extend `read` of the one who works on it")
+        for each in physical(queue):
+            if not any(permissions.matches(permission.read, each.name) for permission in granted.values()):
+                message = f"none of the users may read the queue '{each.name}'"
+                context.findings.warning(
+                    ("queues", name), "TOP070", message, "extend `read` of the one who works on it"
+                )
+                break
 
 
 def _worked_on(context: Context) -> set[str]:
@@ -64,6 +69,7 @@ def _worked_on(context: Context) -> set[str]:
     sources = {route.exchange for route in topology.routes}
     queues = {binding.target for binding in topology.bindings if binding.source in sources and not binding.to_exchange}
     queues |= {route.key for route in topology.routes if route.exchange == ""}
+    queues |= {name for source in sources if (name := queue_behind(topology, source)) is not None}
     return {name for name in queues if not topology.is_dead_letter(name)}
 
 

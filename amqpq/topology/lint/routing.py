@@ -8,6 +8,7 @@ from typing import Final
 
 from amqpq.topology.lint.context import Context
 from amqpq.topology.model import ROUTING_KEY_LIMIT_BYTES, Exchange, Queue, Route
+from amqpq.topology.partitions import key_words, queue_behind
 from amqpq.topology.problems import Path
 from amqpq.topology.routing import Router, router, topic_words
 
@@ -46,6 +47,7 @@ def _route(context: Context, route: Route, simulator: Router) -> None:
         return  # told as a reference to nowhere
     if part.queue is not None:
         if part.queue in context.topology.queues:
+            _partitioned(context, path, route, context.topology.queues[part.queue], said=part.key is not None)
             _queues_of_route(context, path, route, [context.topology.queues[part.queue]])
         return
     if exchange is None or not _template(context, path, route, exchange, said=part.key is not None):
@@ -64,6 +66,26 @@ def _route(context: Context, route: Route, simulator: Router) -> None:
     _queues_of_route(context, path, route, [context.topology.queues[name] for name in sorted(reached.queues)])
 
 
+def _partitioned(context: Context, path: Path, route: Route, queue: Queue, *, said: bool) -> None:
+    """Check the key of a route to a queue with partitions: it chooses one of them, unless something else does."""
+    findings = context.findings
+    if not queue.partitions:
+        return
+    by_key = queue.hash_header is None and queue.hash_property is None
+    if by_key and not said:
+        message = (
+            f"the route '{route.pattern}' has no key, and '{queue.name}' has partitions, of which the key chooses one"
+        )
+        remedy = 'add `key: "{argument}"`, or give the queue `partition_by: {property: correlation_id}`'
+        findings.error(path, "TOP015", message, remedy)
+    elif said and not by_key:
+        message = f"the key of the route '{route.pattern}' has no effect: {key_words(queue)} chooses the partition"
+        findings.warning((*path, "key"), "TOP023", message, "remove the key, or `partition_by`")
+    elif said and _well_formed(context, (*path, "key"), route) and not route.fields():
+        message = f"all tasks of '{route.pattern}' have the key '{route.key}', and so go to the same partition of '{queue.name}'"
+        findings.warning((*path, "key"), "TOP023", message, 'write an argument into it: `key: "{customer}"`')
+
+
 def _template(context: Context, path: Path, route: Route, exchange: Exchange, *, said: bool) -> bool:
     """Check the key's template; False where nothing more can be said about it."""
     findings = context.findings
@@ -77,6 +99,17 @@ def _template(context: Context, path: Path, route: Route, exchange: Exchange, *,
             f"the route '{route.pattern}' has a key, and the {exchange.type} exchange '{exchange.name}' ignores it"
         )
         findings.warning(key_path, "TOP023", message, "remove the key")
+    if not _well_formed(context, key_path, route):
+        return False
+    if any(word in {"*", "#"} for word in route.key.split(".")):
+        message = f"the routing key '{route.key}' has a wildcard in it, which stands for itself in a message"
+        findings.warning(key_path, "TOP023", message, "patterns belong into bindings")
+    return True
+
+
+def _well_formed(context: Context, key_path: Path, route: Route) -> bool:
+    """Check a key's template for itself; False where it is none."""
+    findings = context.findings
     rest = _FIELD.sub("", route.key)
     wrong = [name for name in route.fields() if not name.isidentifier()]
     if wrong or "{" in rest or "}" in rest:
@@ -88,9 +121,6 @@ def _template(context: Context, path: Path, route: Route, exchange: Exchange, *,
         findings.error(key_path, "TOP015", message, "use one '*'")
     if len(rest.encode()) > ROUTING_KEY_LIMIT_BYTES:
         findings.error(key_path, "TOP027", f"the key has more than {ROUTING_KEY_LIMIT_BYTES} bytes", "shorten it")
-    if any(word in {"*", "#"} for word in route.key.split(".")):
-        message = f"the routing key '{route.key}' has a wildcard in it, which stands for itself in a message"
-        findings.warning(key_path, "TOP023", message, "patterns belong into bindings")
     return True
 
 
@@ -182,6 +212,7 @@ def _unreached_queues(context: Context) -> None:
     topology = context.topology
     bound = {binding.target for binding in topology.bindings if not binding.to_exchange}
     routed = {route.key for route in topology.routes if route.exchange == ""}
+    routed |= {name for route in topology.routes if (name := queue_behind(topology, route.exchange)) is not None}
     for name, queue in topology.queues.items():
         if queue.generated or queue.manage != "full" or name in bound | routed or topology.is_dead_letter(name):
             continue

@@ -15,7 +15,8 @@ from amqpq.clock import Clock
 from amqpq.errors import LocalError
 from amqpq.task import check_time_limits
 from amqpq.topology.declarations import queue_spec
-from amqpq.topology.model import did_you_mean
+from amqpq.topology.model import Queue, did_you_mean
+from amqpq.topology.partitions import selected
 from amqpq.transport import url
 from amqpq.worker.autoscale import Sizing
 from amqpq.worker.control.events import Events, Running, version
@@ -250,8 +251,10 @@ class View:
         return [] if intake.paused else [self._queue(name) for name in intake.queues]
 
     def _queue(self, name: str) -> Facts:
-        spec = queue_spec(self._topology.queues[name])
-        binding = next((each for each in self._topology.bindings if each.target == name and not each.to_exchange), None)
+        found = self._topology.queue(name) or Queue(name)
+        spec, whole = queue_spec(found), found.part_of or name
+        bindings = self._topology.bindings
+        binding = next((each for each in bindings if each.target == whole and not each.to_exchange), None)
         source = "" if binding is None else binding.source
         exchange = self._topology.exchanges.get(source)
         key = name if binding is None else binding.key
@@ -317,16 +320,19 @@ class View:
 
     def add_queue(self, queue: str) -> bool:
         """Consume a queue of the topology."""
-        known = self._topology.queues
-        if queue not in known or queue == self._topology.revocations:
+        known, chosen = self._topology.queues, selected(self._topology, queue)
+        if not chosen or queue == self._topology.revocations:
             raise Refused(
                 f"the topology has no queue {queue[:60]!r}{did_you_mean(queue, known)}; it has {', '.join(known)}"
             )
-        return self._inside.intake.add(queue)
+        added = [self._inside.intake.add(name) for name in chosen]
+        return any(added)
 
     def cancel_queue(self, queue: str) -> None:
         """Stop consuming a queue."""
-        if not self._inside.intake.remove(queue):
+        chosen = selected(self._topology, queue) or (queue,)
+        removed = [self._inside.intake.remove(name) for name in chosen]
+        if not any(removed):
             consumed = self._inside.intake.queues
             raise Refused(f"queue {queue[:60]!r} is not consumed{did_you_mean(queue, consumed)}")
 

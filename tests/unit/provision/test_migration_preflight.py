@@ -36,6 +36,7 @@ def test_the_file_says_what_the_queue_becomes() -> None:
     ("queue", "to", "words"),
     [
         ({"max_priority": 5}, "quorum", "takes no max_priority; remove it"),
+        ({"partitions": 4}, None, "has partitions, and these do not move"),
         ({"limits": {"max_length": 5, "overflow": "reject-publish-dlx"}}, "quorum", "takes no overflow"),
         ({"type": "quorum", "delivery_limit": 5}, "classic", "takes no delivery_limit"),
         ({"manage": "verify"}, "quorum", "whoever owns it migrates it"),

@@ -274,7 +274,6 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("TOP074", {"routes": {"*": {"queue": "q"}, "web.*": {"queue": "r"}}}, "warning: .* never chosen: '\\*' above it"),
     # not built
     ("TOP000", {"exchanges": {"c": {"type": "x-consistent-hash"}}}, "error: .* not built yet: consistent-hash"),
-    ("TOP000", {"queues": {"q": {"partitions": 4}}}, "error: .* not built yet: partitioned queues"),
     ("TOP000", {"queues": {"q": {"require": "optional"}}}, "error: .* not built yet: a signature requirement"),
     (
         "TOP000",

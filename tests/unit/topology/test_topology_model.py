@@ -8,7 +8,7 @@ import pytest
 
 from amqpq.errors import LocalError, NoRoute
 from amqpq.topology import Route, Topology, load, shorthand, units, versions
-from amqpq.topology.model import masked
+from amqpq.topology.address import masked
 
 
 def topology(**routes: object) -> Topology:

@@ -1,0 +1,92 @@
+"""Plans of partitioned queues: made in order, never with another number while they are bound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from amqpq.provision.changes import Action
+from amqpq.provision.differences import differences
+from amqpq.provision.observed import Observed, SeenQueue
+from amqpq.provision.plan import Plan, plan
+from amqpq.provision.wanted import wanted
+from amqpq.topology import Topology, load
+from amqpq.types import QueueSpec
+
+
+def make(count: int, **queue: Any) -> Topology:
+    """A topology with so many partitions, to which a topic exchange leads, and a check of that."""
+    return load(
+        {
+            "amqpq": 1,
+            "project": "shop",
+            "exchanges": {"web": {"type": "topic"}},
+            "queues": {"clicks": {"partitions": count, **queue}},
+            "bindings": ["web[c.*] -> clicks"],
+            "checks": [{"publish": {"exchange": "web", "key": "c.x"}, "reaches": ["clicks"], "exactly": True}],
+        },
+        environ={},
+    )
+
+
+def planned(topology: Topology, seen: Observed) -> Plan:
+    """Plan this topology on a broker like that."""
+    return plan(topology, wanted(topology), seen)
+
+
+def test_a_broker_that_is_as_the_file_says_has_no_differences(see: Any) -> None:
+    """Exchange, partitions and bindings are all compared."""
+    topology = make(4)
+    assert differences(wanted(topology), see(topology)) == ()
+
+
+def test_partitions_are_bound_by_name_before_anything_leads_to_them(see: Any) -> None:
+    """On an empty broker; and the rehearsal of the steps breaks no check."""
+    topology = make(12)
+    found = planned(topology, see(topology, exchanges={}, queues={}, bindings=()))
+    bound = [step.name.rpartition(" -> ")[2] for step in found.steps if step.operation == "bind"]
+    assert bound[:3] == ["clicks.0", "clicks.1", "clicks.10"]
+    assert bound[12:] == ["clicks.hash (exchange)"]
+    assert (found.problems, found.warnings) == ((), ())
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_another_number_is_forbidden_with_the_way(see: Any, count: int) -> None:
+    """Whatever the statistics say of the messages in them; no step makes, binds or removes a partition."""
+    found = planned(make(count), see(make(4)))
+    (change,) = found.of(Action.FORBIDDEN)
+    assert change.address == "queue clicks"
+    assert change.because == f"the broker has 4 partitions of it, and the file {count}"
+    assert "delete the exchange 'clicks.hash'" in change.remedy
+    assert found.steps == ()
+    assert found.outcome == "forbidden"
+
+
+def test_without_bindings_the_number_is_free(see: Any) -> None:
+    """An apply that was cut off goes on, and one after the exchange was deleted begins anew."""
+    seen = see(make(4))
+    found = planned(make(6), replace(seen, bindings=()))
+    assert found.of(Action.FORBIDDEN) == ()
+    assert sum(step.operation == "bind" for step in found.steps) == 7
+
+
+@pytest.mark.parametrize(("ready", "consumers", "free"), [(0, 0, True), (1, 0, False), (0, 1, False)])
+def test_over_amqp_they_must_be_empty_and_unused(see: Any, ready: int, consumers: int, *, free: bool) -> None:
+    """Bindings cannot be seen there; the broker itself counts what is ready."""
+    queues = {f"clicks.{n}": SeenQueue(QueueSpec(f"clicks.{n}"), ready=ready, consumers=consumers) for n in range(4)}
+    seen = see(
+        make(4), level="amqp", queues=queues, bindings=None, policies=None, operator_policies=None, consumers=None
+    )
+    found = planned(make(6), seen)
+    assert (found.of(Action.FORBIDDEN) == ()) is free
+    assert any(step.name == "clicks.5" for step in found.steps) is free
+    assert any("-> clicks.5" in step.name for step in found.steps if step.operation == "bind") is free
+
+
+def test_another_hash_takes_another_exchange(see: Any) -> None:
+    """Only the management API tells what it hashes by."""
+    seen = see(make(4))
+    (change,) = differences(wanted(make(4, partition_by={"header": "user"})), seen)
+    assert (change.address, change.action) == ("exchange clicks.hash", Action.REPLACE)
