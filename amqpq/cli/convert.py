@@ -16,8 +16,9 @@ from amqpq.cli.options import duration, json_option, load_topology, topology_opt
 from amqpq.convert import asyncapi, celery, definitions, importing, kubernetes, live, settings, terraform
 from amqpq.convert.importing import Imported
 from amqpq.convert.objects import Remark, counted
-from amqpq.topology.address import DEFAULT_URL, Topology
+from amqpq.topology.address import DEFAULT_URL
 from amqpq.topology.loading import URL_VARIABLE
+from amqpq.topology.model import Topology
 from amqpq.transport import url
 
 DEFAULT_PROJECT = "celery"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -12,13 +12,15 @@ from amqpq import config
 from amqpq.cli import output
 from amqpq.cli.applying import create_policies
 from amqpq.errors import AmqpqError, ResourceLocked
-from amqpq.provision import held
+from amqpq.provision import held, observe_http
 from amqpq.provision.ownership import Tenure, holder, owned
 from amqpq.topology.declarations import Declarations, declarations
 from amqpq.topology.generations import resolve
 from amqpq.topology.model import Topology
 from amqpq.transport import blocking, declare, flow, register
+from amqpq.transport.interface import Connection
 from amqpq.transport.link import Link
+from amqpq.types import ExchangeSpec, QueueSpec
 
 _MARKS = {"created": "+", "present": "=", "bound": "=", "failed": "!"}
 
@@ -44,7 +46,8 @@ def apply_file(loaded: Topology, *, as_json: bool, timeout: float) -> None:
         for name in [name for name, home in generations.homes.items() if home.moving]:
             click.echo(f"queue {name} is being migrated, and left as it is", err=True)
         on_step = (lambda _: None) if as_json else _print_done
-        applied = flow.run(declare.apply(connection.channel, wanted, on_step=on_step), timeout)
+        there = _existing(loaded, wanted, connection, timeout)
+        applied = flow.run(declare.apply(connection.channel, wanted, there=there, on_step=on_step), timeout)
         told = {(step.kind, step.name) for step in applied if step.error is None}
         applied = held.settled(applied, wanted, connection, loaded.project)
         for step in () if as_json else applied:
@@ -60,6 +63,20 @@ def apply_file(loaded: Topology, *, as_json: bool, timeout: float) -> None:
     for remark in tenure.remarks:
         click.echo(remark, err=True)
     _report((*applied, *policies), as_json=as_json)
+
+
+def _existing(
+    loaded: Topology, wanted: Declarations, connection: Connection, timeout: float
+) -> Callable[[ExchangeSpec | QueueSpec], bool] | None:
+    """Ask the management API what exists, where there is one; a few objects are sooner looked for over AMQP."""
+    if len(wanted.queues) + len(wanted.exchanges) <= declare.CHANNELS:
+        return None
+    with suppress(AmqpqError):
+        api = config.management(loaded, timeout_seconds=timeout)
+        if api is not None:
+            with api:
+                return observe_http.existing(api, config.addresses(loaded)[0].vhost, connection.server)
+    return None
 
 
 def _take(tenure: Tenure, loaded: Topology, timeout: float) -> None:

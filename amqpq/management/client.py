@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from amqpq.errors import ObjectNotFound, PreconditionFailed, TransportError
 from amqpq.management import values
@@ -13,6 +13,8 @@ from amqpq.types import Json, Table
 
 PAGE: Final = 500
 """Queues asked for at a time; the API allows no more."""
+_FRESH: Final = {"disable_stats": "true", "enable_queue_totals": "true"}
+"""Without statistics an answer comes from the metadata, at once and complete; with them it lags."""
 
 
 class Management(Calls):
@@ -55,6 +57,10 @@ class Management(Calls):
     def queues(self, vhost: str) -> tuple[QueueInfo, ...]:
         """Read all queues: page by page, without statistics but with the totals of messages."""
         return tuple(values.queue(found) for found in self._pages("queues", vhost))
+
+    def names(self, kind: Literal["exchanges", "queues"], vhost: str) -> frozenset[str]:
+        """Read the names of all exchanges or queues, and nothing else of them."""
+        return frozenset(found["name"] for found in self._list(kind, vhost, query={**_FRESH, "columns": "name"}))
 
     def queue(self, vhost: str, name: str) -> QueueInfo:
         """Read one queue, with its consumers and what its policies amount to."""
@@ -139,14 +145,7 @@ class Management(Calls):
     def _pages(self, *path: str) -> Iterator[dict[str, Any]]:
         page = pages = 1
         while page <= pages:
-            # Without statistics an answer comes from the metadata, at once and complete; with them it lags.
-            query = {
-                "disable_stats": "true",
-                "enable_queue_totals": "true",
-                "pagination": "true",
-                "page": str(page),
-                "page_size": str(PAGE),
-            }
+            query = {**_FRESH, "pagination": "true", "page": str(page), "page_size": str(PAGE)}
             try:
                 found = self.request("GET", *path, query=query)
             except PreconditionFailed as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from amqpq.errors import AccessRefused, ConfigurationError
-from amqpq.management import BindingInfo, ExchangeInfo, Management, PolicyInfo, QueueInfo
+from amqpq.management import BindingInfo, ExchangeInfo, Management, Overview, PolicyInfo, QueueInfo
 from amqpq.provision.observed import Observed, SeenConsumer, SeenExchange, SeenPolicy, SeenQueue
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, ServerInfo
 
@@ -26,12 +26,7 @@ def observe(api: Management, vhost: str, *, server: ServerInfo | None = None) ->
         ConfigurationError: The API belongs to another cluster than the broker.
         TransportError: What `Management` raises.
     """
-    overview = api.overview()
-    if server is not None and server.cluster_name and server.cluster_name != overview.cluster_name:
-        raise ConfigurationError(
-            f"broker.management ({api.where}) belongs to the cluster '{overview.cluster_name}', and broker.url to "
-            f"'{server.cluster_name}'; name the API of the same broker ($AMQPQ_MANAGEMENT_URL overrides the file)"
-        )
+    overview = _overview(api, server)
     unreadable: dict[str, str] = {}
     tags = frozenset(api.whoami().tags)
     exchanges = {found.name: _exchange(found) for found in api.exchanges(vhost)}
@@ -51,6 +46,23 @@ def observe(api: Management, vhost: str, *, server: ServerInfo | None = None) ->
         may_write_policies=not tags.isdisjoint(_WRITERS),
         unreadable=unreadable,
     )
+
+
+def existing(api: Management, vhost: str, server: ServerInfo) -> Callable[[ExchangeSpec | QueueSpec], bool]:
+    """Ask for all names at once; return what tells whether an object exists. Raises what `observe` does."""
+    _overview(api, server)
+    exchanges, queues = api.names("exchanges", vhost), api.names("queues", vhost)
+    return lambda spec: spec.name in (exchanges if isinstance(spec, ExchangeSpec) else queues)
+
+
+def _overview(api: Management, server: ServerInfo | None) -> Overview:
+    overview = api.overview()
+    if server is not None and server.cluster_name and server.cluster_name != overview.cluster_name:
+        raise ConfigurationError(
+            f"broker.management ({api.where}) belongs to the cluster '{overview.cluster_name}', and broker.url to "
+            f"'{server.cluster_name}'; name the API of the same broker ($AMQPQ_MANAGEMENT_URL overrides the file)"
+        )
+    return overview
 
 
 def _operators(api: Management, vhost: str, unreadable: dict[str, str]) -> tuple[SeenPolicy, ...] | None:

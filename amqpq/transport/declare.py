@@ -46,7 +46,7 @@ CHANNELS: Final = 64
 enough to do while we read its answers, although none of them has two declarations under way."""
 
 SLICE: Final = 256
-"""Objects that are looked for, declared and reported together; whoever watches sees the next ones within half a second."""
+"""Objects that are looked for, declared and reported together, about four times a second."""
 
 DIFFERENCES: Final = 24
 """Questions asked at most about one object; no kind of queue has more properties that the broker compares."""
@@ -97,7 +97,8 @@ def apply(
         declarations: What to declare, in this order.
         there: Whether an object exists, where somebody has just looked. Else each is looked for: the answer to a declaration
             does not say whether it created anything. Over AMQP each one that is missing costs a channel, and a line in the
-            broker's log; a thousand of them take three times as long (measured).
+            broker's log; a thousand of them take three times as long (measured). What starts with contents is always looked
+            for: it must not get them twice.
         on_step: Called with each object once it is settled.
 
     Returns:
@@ -105,9 +106,13 @@ def apply(
 
     Raises:
         ConnectionLost: The connection went away; what was declared stays declared.
-        OperationTimeout: The deadline passed; likewise. PreconditionFailed: The broker lacks a plugin that partitions need.
+        OperationTimeout: The deadline passed; likewise.
+        PreconditionFailed: The broker lacks the plugin that partitions need.
     """
     applied: list[Applied] = []
+
+    def known(spec: Thing) -> bool | None:
+        return None if there is None or spec.name in declarations.contents else there(spec)
 
     def settled(step: Applied) -> None:
         applied.append(slices.passed(step))
@@ -126,7 +131,7 @@ def apply(
             for spec, answer in zip(some, answers, strict=True):
                 settled(_simple(spec, answer, "present"))
         for some in _slices(declared):
-            found = yield from _looked_for(opener, some, there)
+            found = yield from _looked_for(opener, some, known)
             answers = yield from _declared(opener, some, found)
             for spec, seen, answer in zip(some, found, answers, strict=True):
                 step = yield from _settle(opener, spec, seen, answer)
@@ -301,11 +306,13 @@ def _slices(specs: Sequence[S]) -> Iterator[Sequence[S]]:
     return (specs[start : start + SLICE] for start in range(0, len(specs), SLICE))
 
 
-def _looked_for(opener: Opener, specs: Sequence[Thing], there: Callable[[Thing], bool] | None) -> Flow[list[object]]:
-    """Answer for each object as a passive declaration does, asked for or known."""
-    if there is None:
-        return (yield from _spread(opener, [_passive(spec) for spec in specs]))
-    return [None if there(spec) else ObjectNotFound(f"{_kind(spec)} '{spec.name}' was not there") for spec in specs]
+def _looked_for(opener: Opener, specs: Sequence[Thing], known: Callable[[Thing], bool | None]) -> Flow[list[object]]:
+    """Answer for each object as a passive declaration does: asked for, or known."""
+    there = [known(spec) for spec in specs]
+    unknown = [spec for spec, found in zip(specs, there, strict=True) if found is None]
+    asked = iter((yield from _spread(opener, [_passive(spec) for spec in unknown])))
+    absent = ObjectNotFound("it was not there")
+    return [next(asked) if found is None else None if found else absent for found in there]
 
 
 def _declared(opener: Opener, specs: Sequence[Spec], found: Sequence[object]) -> Flow[list[object]]:
@@ -385,8 +392,7 @@ def _shown(text: str) -> str:
     match = _TYPED.fullmatch(text.strip())
     if match is None:
         return _ABSENT
-    value = match["bare"] if match["bare"] is not None else match["value"]
-    return value if value != "" else "''"
+    return (match["bare"] if match["bare"] is not None else match["value"]) or "''"
 
 
 # --------------------------------------------------------------------------------------------------- what an answer means
@@ -413,7 +419,7 @@ def _explained(spec: Spec, error: TransportError, differences: tuple[Difference,
         return PreconditionFailed(
             f"{what} exists with {values}; {plural} on an existing {kind}: write the broker's "
             f"value{'s' if len(differences) > 1 else ''} into the file, see what `amqpq topology plan` "
-            f"can do, or, if its {_contents(kind)} may go, "
+            f"can do, or, if its {'messages' if kind == 'queue' else 'bindings'} may go, "
             f"delete it ({_deletion(kind, name, error)}) and apply again"
         )
     invalid = _INVALID.search(str(error)) if isinstance(error, PreconditionFailed) else None
@@ -435,10 +441,6 @@ def _explained(spec: Spec, error: TransportError, differences: tuple[Difference,
 def _bare(error: TransportError) -> str:
     """Return the broker's own words, without a remedy that was put behind them for other occasions."""
     return str(error) if "rabbitmq-plugins" in str(error) else str(error).split("; ", 1)[0]
-
-
-def _contents(kind: Kind) -> str:
-    return "messages" if kind == "queue" else "bindings"
 
 
 def _deletion(kind: Kind, name: str, error: TransportError) -> str:
