@@ -29,6 +29,8 @@ FIRST_SECONDS: Final = 30.0
 REFUSAL_SECONDS: Final = 60.0
 """How long a broker that knew us may refuse us (it does while it starts) before the worker gives up."""
 REFUSAL_PAUSE_SECONDS: Final = 2.0
+KHEPRI: Final = (4, 0, 0)
+"""The first version whose nodes may keep their metadata in Khepri."""
 
 T = TypeVar("T")
 
@@ -183,6 +185,16 @@ class Outlet:
             return
         pending = channel.publish(publications)
         pending.add_done_callback(lambda answer: self._reactor.post(self._answered, (answer, keys, publications, then)))
+
+    @property
+    def may_lag(self) -> bool:
+        """Whether a node may not know yet what another one has declared.
+
+        Where Khepri keeps the metadata, a declaration is answered when most nodes have it
+        (https://www.rabbitmq.com/docs/metadata-store); seen on 4.3.6, on three nodes.
+        """
+        connection = self._lane.connection
+        return connection is not None and connection.server.version_tuple >= KHEPRI
 
     def look(self, queue: str, then: Callable[[AmqpqError | None], object]) -> None:
         """Ask whether a queue is there, and call `then(error)` on the loop's thread; None where it is."""

@@ -8,10 +8,11 @@ a worker that cannot deliver results slows down, and does not forget.
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -58,6 +59,10 @@ task_log = logging.getLogger(TASK)
 PAUSE_SECONDS: Final = 0.5
 """Before a publication that the broker did not take is tried again; doubles each time."""
 LONGEST_PAUSE_SECONDS: Final = 30.0
+REPLY_PAUSES: Final = (0.1, 0.2, 0.4, 0.8)
+"""Seconds between the questions for a reply queue that is missing, where it may only not have come yet."""
+FRESH_SECONDS: Final = 60.0
+"""A task published longer ago has its reply queue on every node, even where two clocks differ by some seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,15 +266,33 @@ class Settler:
             return  # given back meanwhile
         verdict = review(step, outcome.fate)
         if verdict is Review.ASK and job.finished is not None and job.finished.reply is not None:
-            queue = job.finished.reply.routing_key
-            self._around.outlet.look(queue, lambda error: self._looked(job, step, outcome, error))
+            self._look(job, step, outcome, REPLY_PAUSES if self._may_come(job) else ())
             return
         self._reviewed(job, step, outcome, verdict)
 
-    def _looked(self, job: Job, step: Step, outcome: Outcome, error: AmqpqError | None) -> None:
-        if self._jobs.get(job.number) is job:
-            reason = f"{outcome.reason}: {error}" if error is not None else outcome.reason
-            self._reviewed(job, step, Outcome(outcome.fate, reason), whether_gone(error))
+    def _look(self, job: Job, step: Step, outcome: Outcome, pauses: Sequence[float]) -> None:
+        """Ask for the reply queue that was missing, and again after each pause while it is."""
+        if self._jobs.get(job.number) is not job or job.finished is None or job.finished.reply is None:
+            return
+
+        def seen(error: AmqpqError | None) -> None:
+            verdict = whether_gone(error)
+            if verdict is Review.DONE_UNHEARD and pauses:
+                again = functools.partial(self._look, job, step, outcome, pauses[1:])
+                self._around.reactor.call_later(pauses[0], again)
+            elif self._jobs.get(job.number) is job:
+                reason = f"{outcome.reason}: {error}" if error is not None else outcome.reason
+                self._reviewed(job, step, Outcome(outcome.fate, reason), verdict)
+
+        self._around.outlet.look(job.finished.reply.routing_key, seen)
+
+    def _may_come(self, job: Job) -> bool:
+        """Whether its reply queue may have been declared on another node so lately that ours does not know of it yet."""
+        if not self._around.outlet.may_lag:
+            return False
+        properties = job.delivery.properties
+        published = job.signed[0] / 1000 if job.signed is not None else properties.timestamp
+        return published is None or abs(self._around.now() - published) < FRESH_SECONDS
 
     def _reviewed(self, job: Job, step: Step, outcome: Outcome, verdict: Review) -> None:
         if verdict is Review.AGAIN:

@@ -20,7 +20,8 @@ from amqpq.topology.declarations import queue_spec
 from amqpq.transport import flow
 from amqpq.transport.interface import Flow, Pending
 from amqpq.types import Delivery, Outcome, Properties, Publication, QueueSpec, QueueState
-from amqpq.worker import intake
+from amqpq.worker import intake, settler
+from amqpq.worker.lane import Outlet
 from amqpq.worker.loop import ExitCode
 from amqpq.worker.pools.interface import Crash
 from amqpq.worker.work import RUNNING
@@ -305,6 +306,48 @@ def test_a_result_that_nobody_waits_for_ends_its_task(
     until(lambda: worker.loop.counts["unheard"] == 1)
     until(lambda: broker.queues()["default"].messages == 0)
     assert worker.stop() is ExitCode.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("version", "fresh_seconds", "asked"), [("4.3.6", 60.0, 5), ("4.3.6", -1.0, 1), ("3.13.7", 60.0, 1)]
+)
+def test_a_reply_queue_that_may_only_be_on_its_way_is_asked_for_again(
+    app: App, start: Any, broker: MemoryBroker, until: Until, monkeypatch: pytest.MonkeyPatch,
+    version: str, fresh_seconds: float, asked: int,
+) -> None:  # fmt: skip
+    """Nodes with Khepri may learn of a declaration late; older ones never, and a task that waited long is known everywhere."""
+    looked = _count_looks(monkeypatch)
+    monkeypatch.setattr(settler, "REPLY_PAUSES", (0.001,) * 4)
+    monkeypatch.setattr(settler, "FRESH_SECONDS", fresh_seconds)
+    broker._server = replace(broker._server, version=version)
+    app.send_task("shop.add", (2, 3)).forget()
+    worker = start()
+    until(lambda: worker.loop.counts["unheard"] == 1)
+    assert len(looked) == asked
+    assert worker.stop() is ExitCode.FINISHED
+
+
+def test_a_result_waits_for_a_reply_queue_that_comes_late(
+    app: App, start: Any, broker: MemoryBroker, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node of the worker learns of the queue after the result was returned: the result is in it."""
+    looked = _count_looks(monkeypatch)
+    monkeypatch.setattr(settler, "REPLY_PAUSES", (0.01,) * 500)
+    broker._server = replace(broker._server, version="4.3.6")
+    result = app.send_task("shop.add", (2, 3))
+    result.forget()
+    start()
+    until(lambda: len(looked) > 1)
+    channel = broker.connect().channel()
+    channel.declare_queue(QueueSpec(f"amqpq.reply.{result.id}", arguments={"x-max-length": 1}))
+    assert app.AsyncResult(result.id).get(timeout=10) == 5
+
+
+def _count_looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    looked: list[str] = []
+    look = Outlet.look
+    monkeypatch.setattr(Outlet, "look", lambda self, queue, then: (looked.append(queue), look(self, queue, then))[1])
+    return looked
 
 
 # --------------------------------------------------------------------------------------------------------- connections
