@@ -124,6 +124,8 @@ def run_group(group: Group, found: Sequence[Task], how: How, scratch: Path) -> l
             server.start()
     except KeyboardInterrupt:
         _interrupted.set()
+    except OSError as error:  # not all of them can be sent to the parent
+        raise BrokerSetupError(f"it ended after {len(done)} cells: {error}") from None
     finally:
         server.stop()
     return done
