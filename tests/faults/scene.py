@@ -199,7 +199,7 @@ def _count(scene: Scene, runs: Path, deaf: list[str], failures: list[str], secon
         twice=repeated(begun),
         bound=bound,
         parked=parked,
-        allowed={**row.parked, REPLAYED: scene.strikes * published + traffic.republished},
+        allowed={**row.parked, REPLAYED: bound},
         deaf=tuple(deaf),
         exits=tuple(failures),
         strikes=scene.strikes,

@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 REPLAYED = "replayed"
-"""Cause of a dead letter that is a second copy: published again after an unknown outcome, and seen to be the same."""
+"""Cause of a dead letter that is a second copy: published again after an unknown outcome, by a producer, or by a worker that had
+to mark a suspect, and seen to be the same. Such a copy is parked where the worker knows it, and runs twice elsewhere: both are
+bounded by what was in flight."""
 
 
 @dataclass(frozen=True, slots=True)
