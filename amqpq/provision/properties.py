@@ -24,6 +24,7 @@ from amqpq.topology.effective import (
     policy_key,
     rule_of,
 )
+from amqpq.topology.units import age_seconds
 from amqpq.topology.versions import Version
 from amqpq.types import ExchangeSpec, QueueSpec
 
@@ -33,6 +34,9 @@ _PLACEMENT: Final = frozenset(
     {"x-queue-leader-locator", "x-queue-master-locator", "x-quorum-initial-group-size", "x-initial-cluster-size"}
 )
 _OBSOLETE: Final = frozenset({"x-queue-mode", "x-queue-version"})
+_AGE: Final = "x-max-age"
+_AGES_READ_SINCE: Final[Version] = (4, 3, 0)
+"""Since then `1D` and `24h` are the same age (`transport.inequivalent`)."""
 _FOR_LIFE: Final = frozenset(
     {
         QUEUE_TYPE,
@@ -88,7 +92,7 @@ def _queue_details(
     moves = kind_of(wanted) != kind
     for name in names:
         before, after = seen.arguments.get(name), wanted.arguments.get(name)
-        if _same(before, after) or (name == QUEUE_TYPE and not moves):
+        if _alike(name, before, after, version) or (name == QUEUE_TYPE and not moves):
             continue
         if name in _FOR_LIFE:
             yield Detail(name, before, after, Action.MIGRATE, "holds for the life of a queue")
@@ -103,6 +107,12 @@ def _queue_details(
             yield _tunable(kind, name, before, after, by_policy, version=version)
         elif whole:
             yield Detail(name, before, after, Action.INFO, "the broker keeps it and never looks at it")
+
+
+def _alike(name: str, before: Any, after: Any, version: Version) -> bool:
+    if name == _AGE and before and after and version >= _AGES_READ_SINCE:
+        return age_seconds(before) == age_seconds(after)
+    return _same(before, after)
 
 
 def kind_of(queue: QueueSpec) -> str:

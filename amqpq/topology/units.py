@@ -15,6 +15,8 @@ BYTES: Final = {
     "MiB": 2**20,
     "GiB": 2**30,
 }
+AGES: Final = {"Y": 365 * 86400, "M": 30 * 86400, "D": 86400, "h": 3600, "m": 60, "s": 1}
+"""The units of a stream's age, as the broker reads them (`rabbit_amqqueue:check_max_age`)."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
@@ -57,3 +59,21 @@ def duration_text(value: float) -> str:
         if value >= SECONDS[unit] and value % SECONDS[unit] == 0:
             return f"{value / SECONDS[unit]:g}{unit}"
     return f"{value * 1000:g}ms" if value < 1 else f"{value:g}s"
+
+
+def age_seconds(text: str) -> int:
+    """Read the age that a stream keeps, as the broker writes it: one number, one unit (`7D`).
+
+    Raises:
+        ValueError: It is not one.
+    """
+    if not text[:-1].isdigit() or text[-1:] not in AGES:
+        msg = f"'{text}' is not the age of a stream; write a number and one of {', '.join(AGES)}"
+        raise ValueError(msg)
+    return int(text[:-1]) * AGES[text[-1]]
+
+
+def age_text(seconds: int) -> str:
+    """Write the age that a stream keeps as the broker takes it, in the largest of D, h, m, s that fits evenly."""
+    unit = next(unit for unit in "Dhms" if seconds % AGES[unit] == 0)
+    return f"{seconds // AGES[unit]}{unit}"

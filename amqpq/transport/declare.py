@@ -14,7 +14,7 @@ import re
 import shlex
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
@@ -29,7 +29,7 @@ from amqpq.errors import (
     TransportError,
 )
 from amqpq.topology.declarations import Declarations
-from amqpq.transport import slices
+from amqpq.transport import inequivalent, slices
 from amqpq.transport.interface import Channel, Flow, Pending
 from amqpq.types import BindingSpec, ExchangeSpec, Publication, QueueSpec, QueueState
 
@@ -51,16 +51,7 @@ SLICE: Final = 256
 DIFFERENCES: Final = 24
 """Questions asked at most about one object; no kind of queue has more properties that the broker compares."""
 
-_DIFFERENT = re.compile(
-    r"inequivalent arg '(?P<key>[^']+)' for (?P<kind>exchange|queue) '(?P<name>.*)' in vhost '(?P<vhost>.*)': "
-    r"received (?P<received>.+) but current is (?P<current>.+?)(?:;|$)",
-    re.DOTALL,
-)
-_INVALID = re.compile(
-    r"invalid arg '(?P<key>[^']+)' for (?P<kind>exchange|queue) '.*' in vhost '.*?'(?P<why>.*)", re.DOTALL
-)
-_TYPED = re.compile(r"the value '(?P<value>.*)' of type '(?P<type>[^']+)'|'(?P<bare>.*)'", re.DOTALL)
-_ABSENT: Final = "none"
+_INVALID = re.compile(r"invalid arg '(?P<key>[^']+)' for (?:exchange|queue) '.*' in vhost '.*?'(?P<why>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +181,7 @@ def compare(opener: Opener, declarations: Declarations) -> Flow[tuple[Applied, .
     different: list[Applied] = []
     for spec, answer in zip(specs, answers, strict=True):
         if isinstance(answer, PreconditionFailed):
-            differences = yield from _differences(opener, spec, answer)
+            differences, _ = yield from _compared(opener, spec, answer)
             different.append(_failed(spec, answer, differences))
     return tuple(different)
 
@@ -246,8 +237,8 @@ def look(
             seen[_key(spec)] = Seen(spec.name, exists=True, state=answer if isinstance(answer, QueueState) else None)
     for (spec, found), answer in zip(there, compared, strict=True):
         state = found if isinstance(found, QueueState) else None
-        if isinstance(answer, PreconditionFailed) and _DIFFERENT.search(str(answer)):
-            as_it_is = yield from _as_it_is(opener, spec, answer)
+        if isinstance(answer, PreconditionFailed) and inequivalent.read(answer):
+            _, as_it_is = yield from _compared(opener, spec, answer)
             seen[_key(spec)] = Seen(spec.name, exists=True, found=as_it_is, state=state)
         elif isinstance(answer, TransportError):
             seen[_key(spec)] = Seen(spec.name, exists=True, state=state, error=answer)
@@ -260,16 +251,26 @@ def _key(spec: ExchangeSpec | QueueSpec) -> tuple[Kind, str]:
     return _kind(spec), spec.name
 
 
-def _as_it_is(opener: Opener, spec: Spec, refusal: PreconditionFailed) -> Flow[ExchangeSpec | QueueSpec | None]:
-    """Give in on every difference the broker names, until it agrees; None where it never does."""
-    wanted, answer = spec, cast("object", refusal)
+def _compared(
+    opener: Opener, spec: Thing, refusal: PreconditionFailed
+) -> Flow[tuple[tuple[Difference, ...], ExchangeSpec | QueueSpec | None]]:
+    """Give in on every difference that the broker names, until it agrees.
+
+    Returns:
+        The differences, and the object as the broker has it; None where the broker never agreed.
+    """
+    differences: dict[str, Difference] = {}
+    as_it_is, answer = spec, cast("object", refusal)
     for _ in range(DIFFERENCES):
-        match = _DIFFERENT.search(str(answer)) if isinstance(answer, PreconditionFailed) else None
-        if match is None:
+        named = inequivalent.read(answer)
+        if named is None or named.key in differences:
             break
-        wanted = _give_in(wanted, match["key"], match["current"])
-        (answer,) = yield from _spread(opener, [_active(wanted)])
-    return None if isinstance(answer, TransportError) else cast("ExchangeSpec | QueueSpec", wanted)
+        differences[named.key] = Difference(
+            named.key, inequivalent.shown(named.broker), inequivalent.shown(named.asked)
+        )
+        as_it_is = inequivalent.give_in(as_it_is, named)
+        (answer,) = yield from _spread(opener, [_active(as_it_is)])
+    return tuple(differences.values()), None if isinstance(answer, TransportError) else as_it_is
 
 
 # ------------------------------------------------------------------------------------------------------------ declaring
@@ -327,8 +328,8 @@ def _declared(opener: Opener, specs: Sequence[Spec], found: Sequence[object]) ->
 
 def _settle(opener: Opener, spec: Spec, found: object, answer: object) -> Flow[Applied]:
     """Say what became of one object: `found` answers a passive declaration, `answer` the one that creates."""
-    if isinstance(answer, PreconditionFailed) and _DIFFERENT.search(str(answer)):
-        differences = yield from _differences(opener, spec, answer)
+    if isinstance(answer, PreconditionFailed) and inequivalent.read(answer) and not isinstance(spec, BindingSpec):
+        differences, _ = yield from _compared(opener, spec, answer)
         return _failed(spec, answer, differences)
     if isinstance(answer, TransportError):
         return _failed(spec, answer)
@@ -346,53 +347,6 @@ def _filled(opener: Opener, step: Applied, spec: Spec, contents: Sequence[Public
     # As if it had not been created: the next apply must find it missing, or it would never be filled.
     yield from _spread(opener, [lambda channel: channel.delete_queue(step.name)])
     return _failed(spec, TransportError(f"what it starts with was not taken ({bad.fate} {bad.reason}); apply again"))
-
-
-def _differences(opener: Opener, spec: Spec, refusal: PreconditionFailed) -> Flow[tuple[Difference, ...]]:
-    """Find all differences: give in on each one the broker names, and ask again."""
-    differences: list[Difference] = []
-    wanted, answer = spec, cast("object", refusal)
-    for _ in range(DIFFERENCES):
-        match = _DIFFERENT.search(str(answer)) if isinstance(answer, PreconditionFailed) else None
-        if match is None or any(known.key == match["key"] for known in differences):
-            break
-        differences.append(Difference(match["key"], _shown(match["current"]), _shown(match["received"])))
-        wanted = _give_in(wanted, match["key"], match["current"])
-        (answer,) = yield from _spread(opener, [_active(wanted)])
-    return tuple(differences)
-
-
-def _give_in(spec: Spec, key: str, current: str) -> Spec:
-    """Return `spec` with the broker's value of one property."""
-    value = _value(current)
-    if key in {"durable", "auto_delete", "internal", "exclusive"}:
-        return cast("Spec", replace(cast("Any", spec), **{key: value is True}))
-    if key == "type":
-        return replace(cast("ExchangeSpec", spec), type=str(value))
-    arguments = {name: argument for name, argument in spec.arguments.items() if name != key}
-    if value is not None:
-        number = isinstance(spec.arguments.get(key), int) and isinstance(value, str) and value.lstrip("-").isdigit()
-        arguments[key] = int(str(value)) if number else value
-    return replace(spec, arguments=arguments)
-
-
-def _value(text: str) -> bool | int | str | None:
-    """Read a value as the broker writes it; without a type only booleans can be told from text."""
-    match = _TYPED.fullmatch(text.strip())
-    if match is None:
-        return None
-    if match["bare"] is not None:
-        return {"true": True, "false": False}.get(match["bare"], match["bare"])
-    if match["type"] == "bool":
-        return match["value"] == "true"
-    return match["value"] if match["type"] in {"longstr", "binary"} else int(match["value"])
-
-
-def _shown(text: str) -> str:
-    match = _TYPED.fullmatch(text.strip())
-    if match is None:
-        return _ABSENT
-    return (match["bare"] if match["bare"] is not None else match["value"]) or "''"
 
 
 # --------------------------------------------------------------------------------------------------- what an answer means
@@ -444,8 +398,8 @@ def _bare(error: TransportError) -> str:
 
 
 def _deletion(kind: Kind, name: str, error: TransportError) -> str:
-    match = _DIFFERENT.search(str(error))
-    vhost = match["vhost"] if match is not None else "/"
+    named = inequivalent.read(error)
+    vhost = "/" if named is None else named.vhost
     if kind == "queue":
         return f"`rabbitmqctl delete_queue {'' if vhost == '/' else f'-p {shlex.quote(vhost)} '}{shlex.quote(name)}`"
     where = "" if vhost == "/" else f"--vhost={shlex.quote(vhost)} "

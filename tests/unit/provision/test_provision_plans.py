@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+import pytest
+
 from amqpq.provision import text
 from amqpq.provision.changes import Action
 from amqpq.provision.journal import Manifest
@@ -341,3 +343,15 @@ def test_a_stream_is_never_removed(make: Make, see: See) -> None:
     (change,) = [change for change in made.changes if change.name == "log"]
     assert (change.action, change.remedy) == (Action.FORBIDDEN, "delete it by hand")
     assert made.steps == ()
+
+
+@pytest.mark.parametrize(("version", "outcome"), [((4, 2, 9), "changes"), ((4, 3, 0), "clean")])
+def test_equal_ages_of_a_stream_are_equal_from_4_3_on(
+    make: Make, see: See, version: tuple[int, int, int], outcome: str
+) -> None:
+    """Before, the broker refuses `24h` where it has `1D`."""
+    had, wants = (
+        make(queues={"orders": {}, "mail": {}, "lost": {}, "log": {"type": "stream", "retention": {"max_age": age}}})
+        for age in ("1D", "24h")
+    )
+    assert planned(wants, see(had, version=version)).outcome == outcome
