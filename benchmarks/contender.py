@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-PAYLOAD = "x" * 200
-"""The one argument of every task, 200 bytes: what `reference` figures for small messages are usually given for."""
+PAYLOAD_BYTES = int(os.environ.get("BENCH_PAYLOAD_BYTES", "200"))
+PAYLOAD = "x" * PAYLOAD_BYTES
+"""The one argument of every task; 200 bytes is what figures for small messages are usually given for."""
 
 PREFETCH = 100
 """Unacknowledged messages per worker, for everybody: the defaults differ twentyfold and would decide the result."""
@@ -45,9 +46,9 @@ class Facts:
 class Entry:
     """One row of the benchmark: a module with its options, and how many messages it is worth.
 
-    `scale` multiplies the message counts, so that a bare driver that is twenty times faster is still measured over a
-    time that means something. `results` is False where the library has none on RabbitMQ. `--quick` takes the rows
-    marked `quick`.
+    `scale` multiplies the count of messages without result, `calls` that of calls with one, so that a driver that is
+    twenty times faster is still measured over a time that means something. `results` is False where the library has none
+    on RabbitMQ. `--quick` takes the rows marked `quick`.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Entry:
     facts: Facts
     options: Options = field(default_factory=dict)
     scale: int = 1
+    calls: int = 1
     results: bool = True
     quick: bool = False
 
