@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -28,33 +27,15 @@ from benchmarks.contenders import librabbitmq
 from benchmarks.contenders.bare_amqp import connect
 from benchmarks.measures import Sample
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 
 FULL = drive.Counts(publish=1000, collect=400, round_trips=150)
 QUICK = drive.Counts(publish=200, collect=100, round_trips=50)
 FULL_ROUNDS = 3
-RUN_TIMEOUT_SECONDS = 300.0
 LIBRARIES = (
     *("amqpq", "amqp", "pika", "celery", "kombu", "dramatiq"),
     *("taskiq", "taskiq-aio-pika", "faststream", "aio-pika", "aiormq"),
 )
-
-
-def measured(entry: Entry, url: str, counts: drive.Counts) -> dict[str, float]:
-    """Measure one contender once, in a process of its own.
-
-    Raises:
-        RuntimeError: It failed; carries what it said.
-    """
-    scaled = drive.Counts(counts.publish * entry.scale, counts.collect * entry.calls, counts.round_trips)
-    command = drive.command(entry.module, url, dict(entry.options), scaled, results=entry.results)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_TIMEOUT_SECONDS, check=False)
-    if done.returncode != 0:
-        message = f"{entry.name} failed:\n{done.stderr[-4000:]}"
-        raise RuntimeError(message)
-    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return figures
 
 
 def run(
@@ -67,7 +48,7 @@ def run(
         for entry in entries if number % 2 else reversed(entries):
             started = time.monotonic()
             try:
-                figures = measured(entry, url, counts)
+                figures = drive.measured(entry, url, counts)
             except (RuntimeError, subprocess.TimeoutExpired) as error:
                 failures.append(f"round {number}: {error}")
                 console.print(f"round {number}/{rounds}  {entry.name}: failed", style="red", highlight=False)

@@ -14,9 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-PAYLOAD_BYTES = int(os.environ.get("BENCH_PAYLOAD_BYTES", "200"))
-PAYLOAD = "x" * PAYLOAD_BYTES
-"""The one argument of every task; 200 bytes is what figures for small messages are usually given for."""
+SMALL_BYTES = 200
+"""What figures for small messages are usually given for."""
+
+
+def payload(size: int) -> str:
+    """Return the one argument of every task: a row of letters, or, above `SMALL_BYTES`, text that packs as text does."""
+    if size <= SMALL_BYTES:
+        return "x" * size
+    return " ".join(str(number * number) for number in range(size // 4))[:size]
+
+
+PAYLOAD = payload(int(os.environ.get("BENCH_PAYLOAD_BYTES", str(SMALL_BYTES))))
 
 PREFETCH = 100
 """Unacknowledged messages per worker, for everybody: the defaults differ twentyfold and would decide the result."""

@@ -31,9 +31,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cpu
-from benchmarks.contender import Contender, Setting
+from benchmarks.contender import SMALL_BYTES, Contender, Entry, Setting
 from benchmarks.contenders.bare_amqp import connect
 from benchmarks.counting import Board
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN_TIMEOUT_SECONDS = 300.0
 
 WARM_UP = 50
 """Tasks before the first measured one, for everybody: enough for every worker process to have run some."""
@@ -202,6 +205,24 @@ def timed(action: Callable[[], None], count: int) -> list[float]:
         action()
         times.append((time.perf_counter() - started) * 1e3)
     return sorted(times)
+
+
+def measured(entry: Entry, url: str, counts: Counts, *, payload_bytes: int = SMALL_BYTES) -> dict[str, float]:
+    """Measure one contender once, in a process of its own.
+
+    Raises:
+        RuntimeError: It failed; carries what it said.
+    """
+    scaled = Counts(counts.publish * entry.scale, counts.collect * entry.calls, counts.round_trips)
+    words = command(entry.module, url, dict(entry.options), scaled, results=entry.results)
+    environment = {**os.environ, "BENCH_PAYLOAD_BYTES": str(payload_bytes)}
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=RUN_TIMEOUT_SECONDS, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{entry.name} failed:\n{done.stderr[-4000:]}")
+    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return figures
 
 
 def command(module: str, url: str, options: dict[str, str], counts: Counts, *, results: bool) -> list[str]:

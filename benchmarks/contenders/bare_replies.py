@@ -73,9 +73,9 @@ class Contender:
         self._missing: set[str] = set()
         self._sent = 0
         self._channel = self._connection.channel()
-        self._confirms = Confirms(self._channel, self._unconfirmed.discard)
+        self._confirms = Confirms[str](self._channel, self._unconfirmed.discard)
         self._lanes = [self._connection.channel() for _ in range(LANES if self._task_mode else 0)]
-        self._lane_confirms = [Confirms(lane, self._unconfirmed.discard) for lane in self._lanes]
+        self._lane_confirms = [Confirms[str](lane, self._unconfirmed.discard) for lane in self._lanes]
         self._deleting = [self._connection.channel() for _ in self._lanes]
 
     def prepare(self) -> None:
@@ -170,7 +170,7 @@ def main(reply: str) -> None:
     """Consume for ever: count, answer, acknowledge; a reply that goes to a queue is confirmed first."""
     connection = connect(os.environ["BENCH_URL"], confirm=False)
     channel = connection.channel()
-    confirms = Confirms(channel, channel.basic_ack) if reply == "task" else None
+    confirms = Confirms[int](channel, channel.basic_ack) if reply == "task" else None
     channel.basic_qos(0, contender.PREFETCH, False)
 
     def on_message(message: amqp.Message) -> None:
