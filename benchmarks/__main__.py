@@ -158,7 +158,7 @@ def main() -> int:
     for sentence in (*skipped, *failures):
         console.print(sentence, style="red", highlight=False, markup=False)
     missed = options.check and not all(verdict.holds for verdict in verdicts)
-    return 1 if failures or missed or (options.strict and skipped) else 0
+    return int(bool(failures) or missed or (options.strict and bool(skipped)))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def memory(workers: int) -> bool:
     held: dict[str, list[int]] = {name: [] for name in WORKERS}
     with broker() as url:
         for number in range(workers):
-            for name in WORKERS if number % 2 else reversed(WORKERS):
+            for name in sorted(WORKERS, reverse=bool(number % 2)):
                 held[name].append(idle_bytes(name, url))
     for name, found in held.items():
         print(
