@@ -18,7 +18,7 @@ from benchmarks.measures import Summary
 FONT: Final = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "DejaVu Sans", sans-serif'
 WIDTH: Final = 880
 MARGIN: Final = 24
-NAMES: Final = 190
+NAMES: Final = 212
 """Room for the names, pixels."""
 VALUES: Final = 110
 """Room for the number beside the longest bar."""
