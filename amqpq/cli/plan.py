@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from amqpq import config
-from amqpq.cli import output
+from amqpq.cli import locking, output
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
 from amqpq.provision import plan as plans
 from amqpq.provision import text
@@ -88,6 +88,7 @@ def plan(
       amqpq topology plan --json | jq '.changes[] | select(.action == "migrate")'
     """
     loaded = load_topology(topology_file, environment)
+    locking.remark(loaded)
     with eyes(loaded, observe, timeout) as seeing:
         made = planned(loaded, seeing)
     if out is not None:
@@ -112,6 +113,7 @@ def drift(topology_file: Path | None, environment: str | None, as_json: bool, ob
       amqpq topology drift -e prod --observe http --json
     """
     loaded = load_topology(topology_file, environment)
+    locking.remark(loaded)
     with eyes(loaded, observe, timeout) as seeing:
         made = planned(loaded, seeing)
     print_plan(made, as_json=as_json, infos=True)
