@@ -43,12 +43,12 @@ ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "expires": ("x-expires",),
     "dead_letter": DEAD_LETTER,
     "partitions": ("partitions",),
-    "limits.max_length": ("x-max-length",),
-    "limits.max_length_bytes": ("x-max-length-bytes",),
-    "limits.overflow": ("x-overflow",),
     "retention.max_age": ("x-max-age",),
     "retention.max_bytes": ("x-max-length-bytes",),
     "retention.segment": ("x-stream-max-segment-size-bytes",),
+    "limits.max_length": ("x-max-length",),
+    "limits.max_length_bytes": ("x-max-length-bytes",),
+    "limits.overflow": ("x-overflow",),
 }
 """What each key of a queue becomes; a dot is a key within a key."""
 

@@ -15,7 +15,7 @@ from amqpq.topology.units import duration_text
 _LIFELONG: Final = FOR_LIFE | {"durable", "auto_delete"}
 _DURATIONS: Final = frozenset({"x-message-ttl", "x-expires", "x-consumer-timeout"})
 _KEYS: Final[Mapping[str, str]] = {
-    argument: key for key, arguments in reversed(lockfile.ARGUMENTS.items()) for argument in arguments
+    argument: key for key, arguments in lockfile.ARGUMENTS.items() for argument in arguments
 }
 _EXCHANGE_KEYS: Final[Mapping[str, str]] = {argument: key for key, argument in lockfile.EXCHANGE_ARGUMENTS.items()}
 
