@@ -72,7 +72,10 @@ def test_a_default_for_life_is_told_with_its_price(look: Look) -> None:
     [
         ({"x-message-ttl": 90_000}, "write `ttl: 90s` to keep it, or accept it with `amqpq topology lock`"),
         ({"x-overflow": "drop-head"}, "write `limits: {overflow: drop-head}` to keep it, or accept"),
-        ({"durable": False}, "write `durable: false` to keep it"),
+        (
+            {"durable": False},
+            "write `durable: false` to keep it, or accept it with `amqpq topology lock`: a queue that exists",
+        ),
         ({"x-dead-letter-routing-key": None}, "write `dead_letter: none` to keep it"),
         ({"x-dead-letter-routing-key": "old"}, "write the queue of the lock under `dead_letters`, and its name"),
         ({"x-new": 5}, "write `extra_arguments: {x-new: 5}` to keep it"),
