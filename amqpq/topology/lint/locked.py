@@ -32,6 +32,8 @@ def check(context: Context) -> None:
             continue
         if name in (context.file.exchanges if kind == "exchange" else context.file.queues):
             _written(context, found, context.locked.amqpq)
+        elif kind == "queue" and name in context.topology.queues and name != context.topology.revocations:
+            _addable(context, found, context.locked.amqpq)
         else:
             generated.setdefault((kind, found.key), []).append(found)
     for each in generated.values():
@@ -47,6 +49,15 @@ def _written(context: Context, found: Difference, by: str) -> None:
     keep = f"{pinned} to keep it, or " if pinned else ""
     remedy = f"{keep}accept it with `amqpq topology lock`{_price([found])}"
     context.findings.warning(path, "TOP064", _message(found, by), remedy)
+
+
+def _addable(context: Context, found: Difference, by: str) -> None:
+    """Tell of a queue for dead letters that the file leaves to amqpq, and may as well write out."""
+    name = found.address.partition(" ")[2]
+    remedy = (
+        f"{_pinned('queue', found)} for '{name}' under `queues` to keep it, or accept it with `amqpq topology lock`"
+    )
+    context.findings.warning(("project",), "TOP064", _message(found, by), f"{remedy}{_price([found])}")
 
 
 def _generated(context: Context, found: list[Difference], by: str) -> None:

@@ -105,6 +105,15 @@ def test_what_the_file_says_is_not_told(look: Look) -> None:
     assert look({}, now=QUEUES.replace("{ttl: 1h}", "{}")) == []
 
 
+def test_the_generated_queue_of_dead_letters_can_be_written_out(look: Look) -> None:
+    """With its type it is kept as it was; that is told at the project, which names it."""
+    was = {"queue shop.dead": {"x-queue-type": "quorum"}}
+    (said,) = look(was)
+    assert said.startswith("2:10 x-queue-type of the queue 'shop.dead' was quorum by amqpq 0.0.9")
+    assert "write `type: quorum` for 'shop.dead' under `queues` to keep it, or accept it with" in said
+    assert look(was, now=QUEUES.replace("mail: {}", "mail: {}\n  shop.dead: {type: quorum}")) == []
+
+
 def test_a_ladder_is_told_once(look: Look) -> None:
     """Of all its queues that changed alike the first is named, and how many there are."""
     text = QUEUES + "delays: {max: 1m}\n"
