@@ -29,7 +29,7 @@ from benchmarks.measures import Sample
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
-FULL = drive.Counts(publish=1000, collect=400, round_trips=150)
+FULL = drive.Counts(publish=1000, collect=400, round_trips=300)
 QUICK = drive.Counts(publish=200, collect=100, round_trips=50)
 FULL_ROUNDS = 3
 LIBRARIES = (

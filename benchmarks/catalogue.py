@@ -165,7 +165,7 @@ RIVALS: tuple[Entry, ...] = (
         {"pool": "prefork", "confirm": "yes"},
     ),
     Entry("Celery solo", "celery", _celery("none (default)", "solo, 1 process"), {"pool": "solo"}),
-    Entry("dramatiq", "dramatiq", _dramatiq("none (default)"), {"confirm": "no"}, results=False, quick=True),
+    Entry("dramatiq", "dramatiq", _dramatiq("none (default)"), {"confirm": "no"}, scale=5, results=False, quick=True),
     Entry("dramatiq, confirms", "dramatiq", _dramatiq("each"), {"confirm": "yes"}, results=False),
     Entry("taskiq", "taskiq", _asyncio("none on RabbitMQ"), results=False),
     Entry("FastStream", "faststream", _asyncio("direct reply-to, one at a time")),
