@@ -74,7 +74,7 @@ FLOORS: tuple[Entry, ...] = (
     Entry(
         "librabbitmq (C)",
         "librabbitmq",
-        _bare("none", "direct reply-to", "tasks"),
+        _bare("none; 1 per batch", "direct reply-to", "tasks"),
         {"confirm": "no"},
         scale=C_SCALE,
         calls=BARE_SCALE,

@@ -3,7 +3,8 @@
 The client is a shared library called in the driver's process, so that its time and its CPU are read like everybody's; the
 worker is a program. Calls go through direct reply-to, `IN_FLIGHT` at once.
 
-Options: `confirm` = "yes" waits for the confirms of all publishes, up to a thousand of them outstanding.
+Options: `confirm` = "yes" waits for the confirms of all publishes, up to a thousand of them outstanding. Without, a batch ends
+with one question to the queue: its rate is that of the broker, not of the sockets' buffers.
 
 `$CC`, `$CFLAGS` and `$LDFLAGS` are honoured, for a library that is not where the compiler looks.
 """
@@ -98,7 +99,7 @@ class Contender:
         return [str(self._program), *words, self._setting.queue, str(contender.PREFETCH)], self._setting.environment()
 
     def publish(self, count: int) -> None:
-        """Publish `count` persistent messages."""
+        """Publish `count` persistent messages, until the queue has them."""
         self._checked("publish", self._client.bench_publish(count))
 
     def collect(self, count: int) -> None:
