@@ -18,9 +18,8 @@ from amqpq.cli.main import main
 from amqpq.node import Node
 from amqpq.provision import journal
 from amqpq.provision.steps import Step
-from amqpq.transport import blocking, flow, url
-from amqpq.transport.interface import Flow
-from tests.support.lab import until
+from amqpq.transport import blocking, url
+from tests.support.lab import answer, until
 
 pytestmark = pytest.mark.integration
 
@@ -61,11 +60,7 @@ def finish(vhost_url: str) -> None:
     assert amqpq("drift").exit_code == 0
     connection = blocking.connect(url.parse(vhost_url), heartbeat_seconds=0, timeout_seconds=10)
     manifest = journal.read(connection, "shop")
-
-    def goodbye() -> Flow[None]:
-        yield connection.close()
-
-    flow.run(goodbye(), 10)
+    answer(connection.close())
     assert (manifest.serial, manifest.stage) == (2, "done")
     assert "binding events[mail] -> mail" in manifest.owned
 

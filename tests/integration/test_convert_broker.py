@@ -27,7 +27,7 @@ from amqpq.transport import blocking, declare, flow, url
 from amqpq.transport.interface import Connection, Flow
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 from tests.conftest import BrokerServer
-from tests.support.lab import answer
+from tests.support.lab import administrator, answer
 
 pytestmark = pytest.mark.integration
 
@@ -244,10 +244,8 @@ def _key(kind: str, chance: random.Random) -> str:
 def planned(topology: Topology, vhost_url: str, server: BrokerServer) -> list[tuple[str, str]]:
     """What a plan would change there, or cannot see: action and address."""
     opened = blocking.connect(url.parse(vhost_url), heartbeat_seconds=0, timeout_seconds=10)
-    user = urlsplit(server.url)
-    login = (unquote(user.username or "guest"), unquote(user.password or "guest"))
     try:
-        with Management(endpoint(server.management_url, login=login)) as api:
+        with administrator(server) as api:
             target = wanted_of(topology)
             seen = look(Eyes(opened, name_of(vhost_url), api, "http", SECONDS), target)
     finally:

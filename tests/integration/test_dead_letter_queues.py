@@ -13,9 +13,10 @@ import pytest
 from amqpq.deadletters.choosing import Choice
 from amqpq.deadletters.desk import Bounds, Desk, Sending, Source, Tally
 from amqpq.deadletters.planning import Return
-from amqpq.transport import blocking, flow, url
-from amqpq.transport.interface import Connection, Flow, Pending
+from amqpq.transport import blocking, url
+from amqpq.transport.interface import Connection
 from amqpq.types import Properties, Publication, QueueSpec
+from tests.support.lab import answer
 
 pytestmark = pytest.mark.integration
 
@@ -23,15 +24,6 @@ DEADLINE_SECONDS = 30.0
 COUNT = 300
 RETURNING = "amqpq.returning"
 ALL = Choice()
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for an answer of the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), DEADLINE_SECONDS)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ At the other level it is `?` or not told at all, and then the outcome is never "
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -15,7 +14,7 @@ from uuid import uuid4
 import pika
 import pytest
 
-from amqpq.management import Management, PolicyInfo, endpoint
+from amqpq.management import Management, PolicyInfo
 from amqpq.provision import plan as plans
 from amqpq.provision import text
 from amqpq.provision.changes import Change
@@ -25,9 +24,10 @@ from amqpq.provision.wanted import wanted
 from amqpq.topology import Topology, load
 from amqpq.topology.declarations import declarations
 from amqpq.transport import blocking, declare, flow, url
-from amqpq.transport.interface import Channel, Connection, Flow, Pending
+from amqpq.transport.interface import Channel, Connection, Pending
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 from tests.conftest import BrokerServer
+from tests.support.lab import STATISTICS_SECONDS, administrator, answer, do, until
 
 pytestmark = pytest.mark.integration
 
@@ -53,14 +53,7 @@ class Scene:
 
     def do(self, *calls: Callable[[Channel], Pending[Any]]) -> None:
         """Make calls over AMQP, each on a channel of its own."""
-
-        def protocol() -> Flow[None]:
-            for call in calls:
-                channel = self.connection.channel()
-                yield call(channel)
-                channel.close()
-
-        flow.run(protocol(), SECONDS)
+        do(self.connection, *calls)
 
     def remake(self, short: str, **changed: Any) -> None:
         """Delete a queue of the file, and declare it otherwise; bindings are made again."""
@@ -149,15 +142,9 @@ def shared(broker_server: BrokerServer) -> Iterator[tuple[Connection, Management
     with broker_server.vhost() as address:
         vhost = unquote(urlsplit(address).path[1:])
         connection = blocking.connect(url.parse(address), heartbeat_seconds=0, timeout_seconds=10)
-        user = urlsplit(broker_server.url)
-        login = (unquote(user.username or "guest"), unquote(user.password or "guest"))
-        with Management(endpoint(broker_server.management_url, login=login)) as api:
+        with administrator(broker_server) as api:
             yield connection, api, vhost
-
-        def goodbye() -> Flow[None]:
-            yield connection.close()
-
-        flow.run(goodbye(), SECONDS)
+        answer(connection.close())
 
 
 @pytest.fixture(scope="module")
@@ -418,10 +405,11 @@ add(
 def a_foreign_consumer(scene: Scene) -> None:
     """Consume, and wait until the API tells of it: it learns of consumers by its statistics, every five seconds."""
     scene.stranger.channel().basic_consume(scene.name("plain"), lambda *_: None, consumer_tag="bi-tool")
-    deadline = time.monotonic() + SECONDS
-    while not any(found["queue"]["name"] == scene.name("plain") for found in scene.api.consumers(scene.vhost)):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+
+    def told() -> bool:
+        return any(found["queue"]["name"] == scene.name("plain") for found in scene.api.consumers(scene.vhost))
+
+    until(told, "the API tells of the consumer", STATISTICS_SECONDS)
 
 
 add(

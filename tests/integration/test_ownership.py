@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-import yaml
-from click.testing import CliRunner, Result
 
-from amqpq.cli.main import main
 from amqpq.provision import journal
 from amqpq.topology import load
 from amqpq.transport import blocking, flow, url
@@ -21,11 +18,11 @@ from amqpq.types import QueueSpec
 from amqpq.worker import declaring
 from tests.conftest import BrokerServer
 from tests.support.lab import answer
+from tests.support.project import Project
 
 pytestmark = pytest.mark.integration
 
 SECONDS = 20
-Amqpq: TypeAlias = Callable[..., Result]
 
 FILE: dict[str, Any] = {
     "amqpq": 1,
@@ -38,15 +35,9 @@ OWNED = {"exchange web", "queue high", "binding web[web.#] -> high"}
 
 
 @pytest.fixture
-def amqpq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vhost_url: str, broker_server: BrokerServer) -> Amqpq:
-    """Run `amqpq topology ...` in a folder with the file, on a fresh virtual host."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("AMQPQ_TOPOLOGY", raising=False)
-    monkeypatch.setenv("AMQPQ_BROKER_URL", vhost_url)
-    monkeypatch.setenv("AMQPQ_MANAGEMENT_URL", broker_server.management_url)
-    write()
-    runner = CliRunner()
-    return lambda *arguments: runner.invoke(main, ["topology", *arguments])
+def amqpq(topology_folder: Path) -> Project:
+    """The project of `FILE`, of which nothing is on its fresh virtual host."""
+    return Project(topology_folder, FILE)
 
 
 @pytest.fixture
@@ -57,39 +48,34 @@ def other(vhost_url: str) -> Iterator[Connection]:
     answer(opened.close())
 
 
-def write(**sections: Any) -> None:
-    """Write the file with some sections replaced."""
-    Path("topology.yaml").write_text(yaml.safe_dump({**FILE, **sections}), encoding="utf-8")
-
-
-def test_a_plain_apply_notes_what_the_project_owns_once(amqpq: Amqpq, connection: Connection) -> None:
+def test_a_plain_apply_notes_what_the_project_owns_once(amqpq: Project, connection: Connection) -> None:
     """The first one writes the manifest; the second one finds it as it should be, and writes nothing."""
     assert amqpq("apply").exit_code == 0
     assert journal.read(connection, "shop") == journal.Manifest(1, frozenset(OWNED))
     assert amqpq("apply").exit_code == 0
     assert journal.read(connection, "shop").serial == 1
-    write(queues={**FILE["queues"], "more": {"dead_letter": "none"}})
+    amqpq.write(queues={**FILE["queues"], "more": {"dead_letter": "none"}})
     assert amqpq("apply").exit_code == 0
     assert journal.read(connection, "shop") == journal.Manifest(2, frozenset({*OWNED, "queue more"}))
 
 
-def test_what_a_plain_apply_made_goes_with_the_next_plan(amqpq: Amqpq) -> None:
+def test_what_a_plain_apply_made_goes_with_the_next_plan(amqpq: Project) -> None:
     """It is known to be the project's when it has left the file."""
     assert amqpq("apply").exit_code == 0
-    write(queues={"other": {"dead_letter": "none"}}, bindings=[], allow={"delete": True})
+    amqpq.write(queues={"other": {"dead_letter": "none"}}, bindings=[], allow={"delete": True})
     planned = json.loads(amqpq("plan", "--json").stdout)
     gone = {change["address"] for change in planned["changes"] if change["action"] == "delete"}
     assert gone == {"queue high", "binding web[web.#] -> high"}
 
 
-def test_what_exists_otherwise_is_not_ours(amqpq: Amqpq, connection: Connection) -> None:
+def test_what_exists_otherwise_is_not_ours(amqpq: Project, connection: Connection) -> None:
     """An object that could not be declared is not noted."""
     answer(connection.channel().declare_queue(QueueSpec("high")))
     assert amqpq("apply").exit_code == 3
     assert journal.read(connection, "shop").owned == OWNED - {"queue high"}
 
 
-def test_of_two_plain_applies_the_second_is_told_who_holds_the_lock(amqpq: Amqpq, other: Connection) -> None:
+def test_of_two_plain_applies_the_second_is_told_who_holds_the_lock(amqpq: Project, other: Connection) -> None:
     """Nothing is declared meanwhile; when the other connection is gone, so is the lock."""
     flow.run(journal.lock(other.channel(), "shop"), SECONDS)
     result = amqpq("apply")
@@ -102,7 +88,7 @@ def test_of_two_plain_applies_the_second_is_told_who_holds_the_lock(amqpq: Amqpq
 
 
 def test_a_user_who_may_neither_lock_nor_note_applies_all_the_same(
-    amqpq: Amqpq, broker_server: BrokerServer, vhost_url: str
+    amqpq: Project, broker_server: BrokerServer, vhost_url: str
 ) -> None:
     """A line says what was not done; the objects are there."""
     name, user = unquote(urlsplit(vhost_url).path[1:]), urlsplit(vhost_url).username

@@ -17,8 +17,9 @@ from amqpq.testing.responder import Responder
 from amqpq.testing.rigs import through
 from amqpq.topology.declarations import declarations
 from amqpq.transport import blocking, declare, flow, url
-from amqpq.transport.interface import Connection, Flow, Pending
+from amqpq.transport.interface import Connection
 from amqpq.types import QueueSpec
+from tests.support.lab import answer
 
 pytestmark = pytest.mark.integration
 
@@ -43,15 +44,6 @@ def application(broker_url: str, **changes: Any) -> App:
 def connect(broker_url: str) -> Connection:
     """Open a connection that is not the application's."""
     return blocking.connect(url.parse(broker_url), heartbeat_seconds=30, timeout_seconds=DEADLINE_SECONDS, name="test")
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for an answer of the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), DEADLINE_SECONDS)
 
 
 @pytest.fixture

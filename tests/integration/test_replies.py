@@ -19,8 +19,9 @@ from amqpq.testing.responder import Responder
 from amqpq.testing.rigs import through
 from amqpq.topology.declarations import declarations
 from amqpq.transport import blocking, declare, flow, url
-from amqpq.transport.interface import Connection, Flow, Pending
+from amqpq.transport.interface import Connection
 from amqpq.types import Properties, Publication, QueueSpec
+from tests.support.lab import answer
 
 pytestmark = pytest.mark.integration
 
@@ -37,15 +38,6 @@ SIGN_KEY = "5a" * 32
 def application(broker_url: str, **changes: Any) -> App:
     """Make an application of a project with one queue."""
     return App({**TOPOLOGY, **changes}, environ={"SIGN_KEY": SIGN_KEY, "AMQPQ_BROKER_URL": broker_url})
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for an answer of the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), DEADLINE_SECONDS)
 
 
 def until(question: Callable[[], bool], what: str, pause_seconds: float = 0.02) -> None:

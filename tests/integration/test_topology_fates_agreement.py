@@ -22,9 +22,9 @@ import pytest
 from amqpq.errors import ObjectNotFound
 from amqpq.topology.fates import End, Ending, Failure, Follower, Message
 from amqpq.topology.routing import Router
-from amqpq.transport import flow
-from amqpq.transport.interface import Channel, Connection, Flow, Pending
+from amqpq.transport.interface import Channel, Connection, Pending
 from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Properties, Publication, QueueSpec
+from tests.support.lab import answer
 
 pytestmark = pytest.mark.integration
 
@@ -104,15 +104,6 @@ CASES = {
     ),
     "a queue that expires takes its message along": Case((queue("a", "", "dead", expires=200), queue("dead"))),
 }
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for an answer."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize("name", CASES)

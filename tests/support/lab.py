@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
+from amqpq import management
 from amqpq.errors import AmqpqError, ObjectNotFound
 from amqpq.transport import blocking, flow, url
 from amqpq.transport.interface import Channel, Connection, Flow, Pending
@@ -28,22 +29,33 @@ T = TypeVar("T")
 Arguments: TypeAlias = Mapping[str, Any]
 
 DEADLINE_SECONDS: Final = 20.0
+ANSWER_SECONDS: Final = 60.0
 HEARTBEAT_SECONDS: Final = 30
 PAUSE_SECONDS: Final = 0.02
 """Between two looks at what nothing signals: a queue's depth, a policy that takes effect."""
+STATISTICS_SECONDS: Final = 60.0
+"""For what the broker gathers for its statistics every five seconds."""
 
 QUORUM: Final = {"x-queue-type": "quorum"}
 STREAM: Final = {"x-queue-type": "stream"}
 
 
-class Management(Protocol):
-    """What is needed of the management API."""
+class Server(Protocol):
+    """A broker under test, and what is needed of its management API."""
+
+    @property
+    def url(self) -> str:
+        """Of its AMQP port, with the user to act as."""
+
+    @property
+    def management_url(self) -> str:
+        """Of its management API."""
 
     def request(self, method: str, path: str, body: object = None) -> Any:
         """Call it; `path` without `/api/`."""
 
 
-def answer(pending: Pending[T], timeout_seconds: float = DEADLINE_SECONDS) -> T:
+def answer(pending: Pending[T], timeout_seconds: float = ANSWER_SECONDS) -> T:
     """Wait for an answer of the broker, or raise its refusal."""
 
     def waiting() -> Flow[T]:
@@ -63,10 +75,36 @@ def until(look: Callable[[], T | None], what: str, timeout_seconds: float = DEAD
     return found
 
 
+def do(connection: Connection, *calls: Callable[[Channel], Pending[Any]]) -> list[Any]:
+    """Make calls over AMQP, one after the other and each on a channel of its own; return the answers."""
+    answers = []
+    for call in calls:
+        channel = connection.channel()
+        answers.append(answer(call(channel)))
+        channel.close()
+    return answers
+
+
+def administrator(server: Server) -> management.Management:
+    """Return a client of the management API that is logged in as the user of the broker's URL."""
+    user = urlsplit(server.url)
+    login = (unquote(user.username or "guest"), unquote(user.password or "guest"))
+    return management.Management(management.endpoint(server.management_url, login=login))
+
+
+def until_counted(api: management.Management, vhost: str, queue: str, ready: int) -> None:
+    """Wait until the API's statistics know how many messages a queue holds."""
+
+    def counted() -> bool:
+        return any(found.name == queue and found.ready == ready for found in api.queues(vhost))
+
+    until(counted, f"{ready} messages counted in {queue}", STATISTICS_SECONDS)
+
+
 class Lab:
     """A connection into a vhost of its own, and the management API beside it."""
 
-    def __init__(self, place: str, server: Management) -> None:
+    def __init__(self, place: str, server: Server) -> None:
         self.url = place
         self.server = server
         self.vhost = unquote(urlsplit(place).path.removeprefix("/"))

@@ -18,22 +18,14 @@ from amqpq.errors import ChannelClosed, ConnectionLost, LocalError, ObjectNotFou
 from amqpq.testing.memory import MemoryBroker
 from amqpq.testing.memory.channel import MemoryChannel
 from amqpq.topology.generations import NOTHING_MOVED, Home
-from amqpq.transport import flow, register
-from amqpq.transport.interface import Channel, Flow
+from amqpq.transport import register
+from amqpq.transport.interface import Channel
 from amqpq.types import Properties, Publication, QueueSpec
+from tests.support.lab import answer
 
 DEAD = Source("dead")
 ALL = Choice()
 BACK = Sending(Return({"default", "orders"}))
-
-
-def answer(pending: Any) -> Any:
-    """Wait for an answer of the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), 10.0)
 
 
 def park(channel: Channel, numbers: Sequence[int], **headers: Any) -> None:

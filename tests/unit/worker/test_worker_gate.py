@@ -13,8 +13,6 @@ from amqpq.errors import ConfigurationError, UnknownTask
 from amqpq.testing.memory import MemoryBroker, declare_topology, memory_link
 from amqpq.topology import load
 from amqpq.topology.permits import slot_of
-from amqpq.transport import flow
-from amqpq.transport.interface import Flow, Pending
 from amqpq.types import Delivery, Properties, Publication
 from amqpq.worker import permits
 from amqpq.worker.gate import Gate
@@ -25,6 +23,7 @@ from amqpq.worker.pools.interface import Crash
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.slots import check_keys
 from amqpq.worker.work import RUNNING
+from tests.support.lab import answer
 
 Until = Callable[[Callable[[], object]], None]
 
@@ -43,15 +42,6 @@ TOPOLOGY: dict[str, Any] = {
 REPORTS = "shop.permits.report.*.3"
 WEB = "shop.permits.web.*.120-per-m.1"
 QUEUES = {"queues": ("default",), "concurrency": 4}
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), 10.0)
 
 
 @pytest.fixture
