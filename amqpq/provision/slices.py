@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from amqpq.provision.changes import Action, Change
 from amqpq.provision.observed import Observed
 from amqpq.provision.wanted import Wanted
-from amqpq.topology.partitions import EXCHANGE_TYPE, is_slice
+from amqpq.topology.partitions import EXCHANGE_TYPE, is_slice, queue_of
 from amqpq.transport.slices import remedy
 
 
@@ -27,13 +27,12 @@ def guarded(wanted: Wanted, observed: Observed, changes: Iterable[Change]) -> It
 
 
 def _is_of(change: Change, queue: str) -> bool:
-    """Whether a change is of a partition of a queue, or of its binding."""
-    if change.action not in {Action.CREATE, Action.DELETE, Action.FOREIGN}:
+    """Whether a change is of a partition of a queue, or of a binding to one: delays lead to each past the exchange."""
+    if change.action not in {Action.CREATE, Action.DELETE, Action.FOREIGN} or change.kind not in {"queue", "binding"}:
         return False
-    stem, _, number = change.name.rpartition(".")
-    if change.kind == "binding":
-        stem = stem.rpartition(" -> ")[2] if change.name.startswith(f"{queue}.hash[") else ""
-    return change.kind in {"queue", "binding"} and stem == queue and number.isdecimal()
+    name = change.name.rpartition(" -> ")[2] if change.kind == "binding" else change.name
+    stem, _, number = name.rpartition(".")
+    return stem == queue and number.isdecimal()
 
 
 def _held(wanted: Wanted, observed: Observed) -> Iterator[tuple[str, Change]]:
@@ -49,6 +48,6 @@ def _held(wanted: Wanted, observed: Observed) -> Iterator[tuple[str, Change]]:
         unused = observed.bindings is None and all(each.ready == 0 and each.consumers == 0 for each in seen)
         if unused or (observed.bindings is not None and not bound):
             continue
-        queue = name.removesuffix(".hash")
+        queue = queue_of(name)
         because = f"the broker has {len(bound or there)} partitions of it, and the file {len(ours)}"
         yield queue, Change("queue", queue, Action.FORBIDDEN, (), because, remedy(queue, name))

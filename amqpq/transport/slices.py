@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from amqpq.errors import ObjectNotFound, PreconditionFailed, TransportError
 from amqpq.topology.declarations import Declarations
-from amqpq.topology.partitions import EXCHANGE_TYPE, binding_order, is_slice
+from amqpq.topology.partitions import EXCHANGE_TYPE, binding_order, is_slice, queue_of
 from amqpq.transport.interface import Channel, Flow
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, QueueState
 
@@ -31,7 +31,7 @@ S = TypeVar("S", bound=Settled)
 
 
 def held_back(opener: Opener, declarations: Declarations) -> Flow[tuple[Declarations, Mapping[str, str]]]:
-    """Take out the partitioned queues that must stay as they are.
+    """Take out the partitioned queues that must stay as they are, with all that leads to their partitions.
 
     Args:
         opener: Opens a channel.
@@ -46,7 +46,7 @@ def held_back(opener: Opener, declarations: Declarations) -> Flow[tuple[Declarat
             rings.setdefault(binding.source, []).append(binding.target)
     held: dict[str, str] = {}
     for exchange, names in rings.items():
-        stem = _stem(names[0])
+        stem = queue_of(exchange)
         if (yield from _exchange(opener, exchange)):
             why = yield from _why(opener, stem, names)
             if why:
@@ -81,15 +81,14 @@ def passed(step: S) -> S:
 
 
 def _without(declarations: Declarations, queues: Collection[str]) -> Declarations:
-    """Return the declarations without the partitions of these queues and their bindings."""
-    kept = [binding for binding in declarations.bindings if not (is_slice(binding) and _stem(binding.target) in queues)]
-    gone = {binding.target for binding in declarations.bindings} - {binding.target for binding in kept}
-    rest = tuple(spec for spec in declarations.queues if not (spec.name in gone and _stem(spec.name) in queues))
-    return replace(declarations, queues=rest, bindings=tuple(kept))
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0]
+    """Return the declarations without the partitions of these queues, and without what is bound to them."""
+    ring = filter(is_slice, declarations.bindings)
+    gone = {binding.target for binding in ring if queue_of(binding.source) in queues}
+    return replace(
+        declarations,
+        queues=tuple(spec for spec in declarations.queues if spec.name not in gone),
+        bindings=tuple(spec for spec in declarations.bindings if spec.to_exchange or spec.target not in gone),
+    )
 
 
 def remedy(queue: str, exchange: str) -> str:

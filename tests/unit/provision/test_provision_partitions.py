@@ -16,7 +16,10 @@ from amqpq.topology import Topology, load
 from amqpq.types import QueueSpec
 
 
-def make(count: int, **queue: Any) -> Topology:
+DELAYS = {"delays": {"unit": "1s", "max": "4s"}}
+
+
+def make(count: int, sections: dict[str, Any] | None = None, **queue: Any) -> Topology:
     """A topology with so many partitions, to which a topic exchange leads, and a check of that."""
     return load(
         {
@@ -26,6 +29,7 @@ def make(count: int, **queue: Any) -> Topology:
             "queues": {"clicks": {"partitions": count, **queue}},
             "bindings": ["web[c.*] -> clicks"],
             "checks": [{"publish": {"exchange": "web", "key": "c.x"}, "reaches": ["clicks"], "exactly": True}],
+            **(sections or {}),
         },
         environ={},
     )
@@ -52,10 +56,11 @@ def test_partitions_are_bound_by_name_before_anything_leads_to_them(see: Any) ->
     assert (found.problems, found.warnings) == ((), ())
 
 
+@pytest.mark.parametrize("sections", [{}, DELAYS], ids=["", "delays"])
 @pytest.mark.parametrize("count", [2, 6])
-def test_another_number_is_forbidden_with_the_way(see: Any, count: int) -> None:
+def test_another_number_is_forbidden_with_the_way(see: Any, count: int, sections: dict[str, Any]) -> None:
     """Whatever the statistics say of the messages in them; no step makes, binds or removes a partition."""
-    found = planned(make(count), see(make(4)))
+    found = planned(make(count, sections), see(make(4, sections)))
     (change,) = found.of(Action.FORBIDDEN)
     assert change.address == "queue clicks"
     assert change.because == f"the broker has 4 partitions of it, and the file {count}"
@@ -72,14 +77,17 @@ def test_without_bindings_the_number_is_free(see: Any) -> None:
     assert sum(step.operation == "bind" for step in found.steps) == 7
 
 
+@pytest.mark.parametrize("sections", [{}, DELAYS], ids=["", "delays"])
 @pytest.mark.parametrize(("ready", "consumers", "free"), [(0, 0, True), (1, 0, False), (0, 1, False)])
-def test_over_amqp_they_must_be_empty_and_unused(see: Any, ready: int, consumers: int, *, free: bool) -> None:
+def test_over_amqp_they_must_be_empty_and_unused(
+    see: Any, ready: int, consumers: int, sections: dict[str, Any], *, free: bool
+) -> None:
     """Bindings cannot be seen there; the broker itself counts what is ready."""
     queues = {f"clicks.{n}": SeenQueue(QueueSpec(f"clicks.{n}"), ready=ready, consumers=consumers) for n in range(4)}
     seen = see(
         make(4), level="amqp", queues=queues, bindings=None, policies=None, operator_policies=None, consumers=None
     )
-    found = planned(make(6), seen)
+    found = planned(make(6, sections), seen)
     assert (found.of(Action.FORBIDDEN) == ()) is free
     assert any(step.name == "clicks.5" for step in found.steps) is free
     assert any("-> clicks.5" in step.name for step in found.steps if step.operation == "bind") is free
