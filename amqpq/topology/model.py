@@ -464,6 +464,10 @@ class Topology:
 
     def is_dead_letter(self, queue: str) -> bool:
         """Whether `queue` takes the dead letters of another queue, or of the delay ladder."""
-        if self.delays is not None and queue == self.delays.lost:
-            return True
-        return any(other.dead_letter == queue for other in self.queues.values())
+        return queue in self.dead_letter_queues()
+
+    def dead_letter_queues(self) -> frozenset[str]:
+        """Return all of them: who asks for many queues asks once."""
+        lost = () if self.delays is None else (self.delays.lost,)
+        letters = (queue.dead_letter for queue in self.queues.values())
+        return frozenset([*lost, *(name for name in letters if name is not None)])
