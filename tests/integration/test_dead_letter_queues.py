@@ -107,6 +107,7 @@ def test_x_death_of_a_real_broker_is_understood_and_taken_off(connection: Connec
     publish(connection, [Publication("", "work", b"1", properties)])
     channel = connection.channel()
     taken = answer(channel.get("work"))
+    assert taken is not None
     channel.reject(taken.tag, requeue=False)
     answer(channel.close())
     letters = Desk(connection).look(Source("classic"), Choice(causes=frozenset({"rejected"})), Bounds()).letters

@@ -20,7 +20,7 @@ from amqpq.testing.rigs import through
 from amqpq.topology.declarations import declarations
 from amqpq.transport import blocking, declare, flow, url
 from amqpq.transport.interface import Connection
-from amqpq.types import Properties, Publication, QueueSpec
+from amqpq.types import Publication, QueueSpec
 from tests.support.lab import answer
 
 pytestmark = pytest.mark.integration
@@ -380,5 +380,7 @@ def test_properties_of_a_reply_are_plain(app: App, connection: Connection) -> No
     result = app.send_task("tasks.add", [1])
     name = f"amqpq.reply.{result.id}"
     until(lambda: ready(connection, name) == 1, "the result arrives")
-    properties: Properties = answer(connection.channel().get(name)).properties
+    reply = answer(connection.channel().get(name))
+    assert reply is not None
+    properties = reply.properties
     assert (properties.correlation_id, properties.delivery_mode) == (result.id, 2)

@@ -134,6 +134,7 @@ def test_old_brokers_let_a_message_expire_in_a_circle_for_ever(connection: Conne
     declare(channel, case, Case((queue("alarm"), clock)))
     publish(channel, case)
     rejected = answer(channel.get("a"))
+    assert rejected is not None
     channel.reject(rejected.tag, requeue=False)
     rung = threading.Event()
     answer(channel.consume("alarm", lambda _: rung.set(), no_ack=True))

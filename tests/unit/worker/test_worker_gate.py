@@ -129,7 +129,8 @@ def test_a_message_that_is_not_for_reading_is_refused_by_the_pool(
 ) -> None:
     """A forged body is not decoded to find its key; its cause in the dead letters is the forgery."""
     app.send_task("crm.sync", ("ann",), reply="none")
-    delivery: Delivery = answer(broker.connect().channel().get("default", no_ack=True))
+    delivery = answer(broker.connect().channel().get("default", no_ack=True))
+    assert delivery is not None
     forged = Publication("", "default", delivery.body.replace(b"ann", b"eve"), delivery.properties)
     answer(broker.connect().channel().publish([forged]))
     start(**QUEUES)

@@ -17,7 +17,7 @@ from amqpq.message.canonical import task_bytes
 from amqpq.security.signing import signature_text
 from amqpq.testing.memory import MemoryBroker
 from amqpq.topology.declarations import queue_spec
-from amqpq.types import Delivery, Outcome, Properties, Publication, QueueSpec, QueueState
+from amqpq.types import Outcome, Properties, Publication, QueueSpec, QueueState
 from amqpq.worker import intake, settler
 from amqpq.worker.lane import Outlet
 from amqpq.worker.loop import ExitCode
@@ -36,7 +36,8 @@ def publish(broker: MemoryBroker, body: bytes, properties: Properties, queue: st
 
 def taken_from(broker: MemoryBroker, queue: str) -> tuple[bytes, Properties]:
     """Take a message out of a queue as it is."""
-    delivery: Delivery = answer(broker.connect().channel().get(queue, no_ack=True))
+    delivery = answer(broker.connect().channel().get(queue, no_ack=True))
+    assert delivery is not None
     return delivery.body, delivery.properties
 
 
