@@ -20,6 +20,7 @@ from amqpq.topology.model import Topology
 from amqpq.transport import blocking, declare, flow, register
 from amqpq.transport.interface import Connection
 from amqpq.transport.link import Link
+from amqpq.transport.questions import CHANNELS
 from amqpq.types import ExchangeSpec, QueueSpec
 
 _MARKS = {"created": "+", "present": "=", "bound": "=", "failed": "!"}
@@ -69,7 +70,7 @@ def _existing(
     loaded: Topology, wanted: Declarations, connection: Connection, timeout: float
 ) -> Callable[[ExchangeSpec | QueueSpec], bool] | None:
     """Ask the management API what exists, where there is one; a few objects are sooner looked for over AMQP."""
-    if len(wanted.queues) + len(wanted.exchanges) <= declare.CHANNELS:
+    if len(wanted.queues) + len(wanted.exchanges) <= CHANNELS:
         return None
     with suppress(AmqpqError):
         api = config.management(loaded, timeout_seconds=timeout)

@@ -18,6 +18,7 @@ from amqpq.topology.declarations import Declarations, declarations
 from amqpq.transport import blocking, declare, flow, url
 from amqpq.transport.declare import Difference
 from amqpq.transport.interface import Connection, Flow
+from amqpq.transport.questions import CHANNELS
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 from tests.support.lab import answer
 
@@ -282,7 +283,7 @@ def test_the_command_explains_a_missing_permission(amqpq: Amqpq, broker_server: 
 
 def test_many_objects_with_refusals_between_them(connection: Connection) -> None:
     """More than one slice, and more than the channels used at a time: every queue is answered for, in the file's order."""
-    names = [f"many.{number:03}" for number in range(declare.SLICE + declare.CHANNELS)]
+    names = [f"many.{number:03}" for number in range(declare.SLICE + CHANNELS)]
     different = names[5::40]
     declared(connection, *(QueueSpec(name, durable=True, arguments={"x-max-length": 7}) for name in different))
     what = Declarations((), tuple(QueueSpec(name) for name in names), ())
