@@ -18,7 +18,8 @@ from amqpq.management import Management
 from amqpq.provision import destroying, journal
 from amqpq.provision.steps import Step
 from amqpq.transport import flow
-from amqpq.transport.interface import Connection, Flow
+from amqpq.transport.blocking import BlockingConnection
+from amqpq.transport.interface import Channel, Connection, Flow
 from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Properties, Publication, QueueSpec
 from tests.support.lab import do, until_counted
 from tests.support.project import Project
@@ -88,6 +89,26 @@ def test_what_the_project_owns_goes_and_nothing_else(
     assert again.exit_code == 0
     assert "Destroy: 0 to delete, 0 in the way." in again.stdout
     assert amqpq("apply").exit_code == 0
+
+
+def test_however_much_goes_it_takes_a_handful_of_channels(amqpq: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection has two thousand at most, and a project may have more objects than that."""
+    opened: list[Channel] = []
+    under_way: list[int] = []
+    channel = BlockingConnection.channel
+
+    def noted(connection: BlockingConnection) -> Channel:
+        opened.append(channel(connection))
+        return opened[-1]
+
+    def counted(_: Step) -> None:
+        under_way.append(sum(not each.closed.done() for each in opened))
+
+    monkeypatch.setattr(BlockingConnection, "channel", noted)
+    monkeypatch.setattr(destroy, "_print_step", counted)
+    assert amqpq("destroy", "--yes").exit_code == 0
+    assert len(under_way) > 20
+    assert max(under_way) - under_way[0] < 3
 
 
 def test_policies_go_too(amqpq: Project, api: Management, vhost: str) -> None:
