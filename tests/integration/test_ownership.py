@@ -13,11 +13,12 @@ import pytest
 from amqpq.provision import journal
 from amqpq.topology import load
 from amqpq.transport import blocking, flow, url
-from amqpq.transport.interface import Connection
+from amqpq.transport.blocking import BlockingConnection
+from amqpq.transport.interface import Channel, Connection
 from amqpq.types import QueueSpec
 from amqpq.worker import declaring
 from tests.conftest import BrokerServer
-from tests.support.lab import answer
+from tests.support.lab import answer, until
 from tests.support.project import Project
 
 pytestmark = pytest.mark.integration
@@ -113,6 +114,22 @@ def test_a_worker_that_declares_gives_the_lock_up(
     assert declaring.declare_topology(topology, connection, SECONDS)
     assert journal.read(connection, "shop").owned == OWNED
     assert declaring.declare_topology(topology, other, SECONDS)
+
+
+def test_a_worker_that_has_declared_keeps_no_channel_for_it(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection goes on for as long as it works."""
+    opened: list[Channel] = []
+    channel = BlockingConnection.channel
+
+    def noted(connection: BlockingConnection) -> Channel:
+        opened.append(channel(connection))
+        return opened[-1]
+
+    monkeypatch.setattr(BlockingConnection, "channel", noted)
+    assert declaring.declare_topology(load(FILE, environ={}), connection, SECONDS)
+    until(lambda: all(each.closed.done() for each in opened), "every channel closed")
 
 
 def test_a_worker_that_may_neither_lock_nor_note_declares_all_the_same(
