@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from amqpq.management import Management, PolicyInfo
 from amqpq.provision import apply, journal
 from amqpq.topology import load
 from amqpq.transport.interface import Connection
-from amqpq.types import Delivery, Properties, Publication
+from amqpq.types import Delivery, Properties, Publication, QueueSpec
 from amqpq.worker.plan import WorkerPlan
 from amqpq.worker.run import prepare
 from tests.conftest import BrokerServer
-from tests.support.lab import answer, until
+from tests.support.lab import answer, do, until, until_counted
 from tests.support.project import Project
 
 pytestmark = pytest.mark.integration
@@ -104,6 +105,25 @@ def test_a_queue_does_what_its_policy_says(amqpq: Project, api: Management, vhos
 
     until(refused, "a publication that is refused")
     assert holding(api, vhost, "orders")["max-length"] == 2
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_a_queue_that_refuses_when_it_is_full_keeps_what_it_has(
+    amqpq: Project, api: Management, vhost: str, connection: Connection, kind: str
+) -> None:
+    """A policy makes it shorter than it is: the plan counts no loss, and nothing is dropped."""
+    full = {"type": kind, "dead_letter": "none", "limits": {"max_length": 9, "overflow": "reject-publish"}}
+    write(amqpq, {**QUEUES, "full": full})
+    amqpq.carried_out()
+    messages = tuple(Publication("", "full", b"x", Properties(delivery_mode=2)) for _ in range(8))
+    do(connection, lambda channel: channel.publish(messages))
+    until_counted(api, vhost, "full", 8)
+    write(amqpq, {**QUEUES, "full": {**full, "limits": {"max_length": 5, "overflow": "reject-publish"}}})
+    assert json.loads(amqpq("plan", "--json").stdout)["loss_budget"] == 0
+    amqpq.carried_out()
+    (refused,) = do(connection, lambda channel: channel.publish(messages[:1]))[0]
+    (state,) = do(connection, lambda channel: channel.declare_queue(QueueSpec("full"), passive=True))
+    assert (refused.confirmed, state.messages) == (False, 8)
 
 
 def test_a_first_dead_letter_comes_by_policy(amqpq: Project, connection: Connection) -> None:

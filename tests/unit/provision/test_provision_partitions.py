@@ -15,7 +15,6 @@ from amqpq.provision.wanted import wanted
 from amqpq.topology import Topology, load
 from amqpq.types import QueueSpec
 
-
 DELAYS = {"delays": {"unit": "1s", "max": "4s"}}
 
 
