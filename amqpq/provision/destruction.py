@@ -10,16 +10,17 @@ One refusal and nothing is done at all: half a topology loses messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from amqpq.errors import LocalError
 from amqpq.provision import journal
 from amqpq.provision.observed import Observed, address_of_binding
+from amqpq.provision.removals import concerns
 from amqpq.provision.steps import Step
 from amqpq.provision.wanted import Wanted
 from amqpq.topology import generations
+from amqpq.topology.effective import ALTERNATE
 from amqpq.topology.model import did_you_mean
 from amqpq.topology.permits import prefix
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
@@ -242,7 +243,7 @@ def _refused_queues(
         consumers = max(seen.consumers or 0, sum(each.queue == name for each in observed.consumers or ()))
         permits = name.startswith(prefix(project))
         held = (seen.unacknowledged or 0) + (0 if permits else seen.ready or 0)
-        foreign = _foreign(ground, bindings, partial(_reaches_queue, name))
+        foreign = _foreign(ground, bindings, address)
         if consumers:
             yield Refusal(address, f"it has {consumers} consumers", "stop the workers that consume it")
         if foreign:
@@ -263,32 +264,23 @@ def _refused_queues(
 
 def _refused_exchanges(ground: Ground, going: frozenset[str], bindings: Sequence[BindingSpec]) -> Iterator[Refusal]:
     for address in sorted(going):
-        kind, _, name = address.partition(" ")
-        if kind != "exchange":
+        if not address.startswith("exchange "):
             continue
-        foreign = _foreign(ground, bindings, partial(_touches_exchange, name))
+        foreign = _foreign(ground, bindings, address)
         if foreign:
             yield Refusal(address, f"it is still bound: {foreign}", "have whoever made these bindings remove them")
 
 
-def _reaches_queue(name: str, binding: BindingSpec) -> bool:
-    return not binding.to_exchange and binding.target == name
-
-
-def _touches_exchange(name: str, binding: BindingSpec) -> bool:
-    return binding.source == name or (binding.to_exchange and binding.target == name)
-
-
-def _foreign(ground: Ground, going: Sequence[BindingSpec], concerns: Callable[[BindingSpec], bool]) -> str:
+def _foreign(ground: Ground, going: Sequence[BindingSpec], address: str) -> str:
     """Name the bindings of an object that do not go before it."""
-    staying = [each for each in ground.observed.bindings or () if concerns(each) and each not in going]
+    staying = [each for each in ground.observed.bindings or () if concerns(address, each) and each not in going]
     return ", ".join(address_of_binding(each) for each in staying)
 
 
 def _needed(ground: Ground, going: frozenset[str]) -> Iterator[Refusal]:
     """Find what an object of the file that stays sends its messages to."""
     for spec in ground.wanted.exchanges.values():
-        target = f"exchange {spec.arguments.get('alternate-exchange')}"
+        target = f"exchange {spec.arguments.get(ALTERNATE)}"
         if target in going and f"exchange {spec.name}" not in going and spec.name in ground.observed.exchanges:
             remedy = f"name {spec.name} too, or take `unrouted` out of the file first"
             yield Refusal(target, f"it is the alternate exchange of {spec.name}", remedy)

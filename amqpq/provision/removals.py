@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
-from amqpq.provision.changes import Action, Change
+from amqpq.provision.changes import Action, Change, Kind
 from amqpq.provision.compiling import NO_TAG, TAG, clearing
 from amqpq.provision.observed import Observed, SeenQueue, address_of_binding
 from amqpq.provision.wanted import Wanted
-from amqpq.topology.effective import is_generated
+from amqpq.topology.effective import ALTERNATE, is_generated
 from amqpq.types import BindingSpec
 
 GONE = "not in the file any more"
@@ -48,19 +49,18 @@ def removals(
         if kind == "binding" and name in retiring:
             continue  # that is `amqpq.provision.retiring`'s
         if kind == "binding" and address in bindings:
-            yield Change("binding", name, Action.DELETE, because="not in the file any more")
+            yield Change("binding", name, Action.DELETE, because=GONE)
         elif kind == "policy" and address in policies and is_generated(wanted.project, name):
             yield _no_more(name, observed)
         elif kind == "policy" and address in policies:
-            yield allowed(Change("policy", name, Action.DELETE, because="not in the file any more"), wanted)
+            yield allowed(Change("policy", name, Action.DELETE, because=GONE), wanted)
         elif kind == "exchange" and name in observed.exchanges:
             yield allowed(_exchange(name, wanted, observed, owned), wanted)
         elif kind == "queue" and name in observed.queues:
             yield allowed(queue_removal(name, observed.queues[name], observed), wanted)
         elif observed.level == "amqp":
-            kinds = {"exchange": "exchange", "queue": "queue", "policy": "policy"}
-            because = "not in the file any more, made by this project; whether it is still there needs the HTTP API"
-            yield Change(kinds.get(kind, "binding"), name, Action.UNKNOWN, because=because)  # type: ignore[arg-type]
+            because = f"{GONE}, made by this project; whether it is still there needs the HTTP API"
+            yield Change(cast("Kind", kind), name, Action.UNKNOWN, because=because)
 
 
 def _no_more(name: str, observed: Observed) -> Change:
@@ -104,19 +104,22 @@ def _exchange(name: str, wanted: Wanted, observed: Observed, owned: frozenset[st
     foreign = [
         address_of_binding(binding)
         for binding in observed.bindings or ()
-        if (binding.source == name or (binding.to_exchange and binding.target == name))
-        and f"binding {address_of_binding(binding)}" not in owned
+        if concerns(f"exchange {name}", binding) and f"binding {address_of_binding(binding)}" not in owned
     ]
-    because = "not in the file any more"
     if foreign:
         remedy = "have whoever made them remove them"
-        text = f"{because}, and still bound: {', '.join(foreign)}"
+        text = f"{GONE}, and still bound: {', '.join(foreign)}"
         return Change("exchange", name, Action.FORBIDDEN, because=text, remedy=remedy)
-    users = [spec.name for spec in wanted.exchanges.values() if spec.arguments.get("alternate-exchange") == name]
+    return exchange_removal(name, wanted)
+
+
+def exchange_removal(name: str, wanted: Wanted, why: str = GONE) -> Change:
+    """An exchange that nothing is bound to goes, unless another one sends it what it cannot route."""
+    users = [spec.name for spec in wanted.exchanges.values() if spec.arguments.get(ALTERNATE) == name]
     if users:
-        text = f"{because}, and the alternate exchange of {', '.join(users)}"
+        text = f"{why}, and the alternate exchange of {', '.join(users)}"
         return Change("exchange", name, Action.FORBIDDEN, because=text, remedy="change `unrouted` there first")
-    return Change("exchange", name, Action.DELETE, because=because)
+    return Change("exchange", name, Action.DELETE, because=why)
 
 
 def queue_removal(name: str, seen: SeenQueue, observed: Observed, why: str = GONE) -> Change:
