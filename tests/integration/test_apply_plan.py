@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from uuid import uuid4
 
 import pytest
 
@@ -15,7 +13,7 @@ from amqpq.transport import flow
 from amqpq.transport.interface import Connection
 from amqpq.types import BindingSpec, Delivery, Properties, Publication, QueueSpec
 from tests.conftest import BrokerServer
-from tests.support.lab import do, until_counted
+from tests.support.lab import allow, do, stranger, until_counted
 from tests.support.project import Project
 
 pytestmark = pytest.mark.integration
@@ -193,18 +191,11 @@ def test_a_policy_is_made_and_changed(amqpq: Project, api: Management, vhost: st
 
 
 def test_a_permission_that_is_missing_halfway_leaves_a_state_that_the_next_run_finishes(
-    amqpq: Project, broker_server: BrokerServer, vhost: str, vhost_url: str, monkeypatch: pytest.MonkeyPatch
+    amqpq: Project, broker_server: BrokerServer, vhost_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The queues are made, the bindings are refused: exit code 3, and the plan shows the rest."""
-    name = f"amqpq-test-{uuid4().hex[:12]}"
-    broker_server.request("PUT", f"users/{name}", {"password": "p", "tags": "management"})
-    try:
-        allowed = {"configure": ".*", "write": "^(?!mail$).*", "read": ".*"}
-        broker_server.request("PUT", f"permissions/{vhost}/{name}", allowed)
-        parts = urlsplit(vhost_url)
-        monkeypatch.setenv(
-            "AMQPQ_BROKER_URL", parts._replace(netloc=f"{name}:p@{parts.hostname}:{parts.port}").geturl()
-        )
+    with stranger(broker_server, vhost_url, "management", write="^(?!mail$).*") as theirs:
+        monkeypatch.setenv("AMQPQ_BROKER_URL", theirs)
         assert amqpq("plan", "--out", "kept.plan").exit_code == 0
         result = amqpq("apply", "kept.plan")
         assert result.exit_code == 3, result.output
@@ -212,10 +203,8 @@ def test_a_permission_that_is_missing_halfway_leaves_a_state_that_the_next_run_f
         left = amqpq.changes()
         assert ("create", "binding events[mail.*] -> mail") in left
         assert ("create", "queue orders") not in left
-        broker_server.request("PUT", f"permissions/{vhost}/{name}", {**allowed, "write": ".*"})
+        allow(broker_server, theirs)
         assert amqpq.carried_out()["left"] == []
-    finally:
-        broker_server.request("DELETE", f"users/{name}")
 
 
 def test_a_management_api_that_is_down_is_told_and_amqp_goes_on(

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -18,7 +17,7 @@ from amqpq.transport.interface import Channel, Connection
 from amqpq.types import QueueSpec
 from amqpq.worker import declaring
 from tests.conftest import BrokerServer
-from tests.support.lab import answer, until
+from tests.support.lab import allow, answer, until
 from tests.support.project import Project
 
 pytestmark = pytest.mark.integration
@@ -92,9 +91,7 @@ def test_a_user_who_may_neither_lock_nor_note_applies_all_the_same(
     amqpq: Project, broker_server: BrokerServer, vhost_url: str
 ) -> None:
     """A line says what was not done; the objects are there."""
-    name, user = unquote(urlsplit(vhost_url).path[1:]), urlsplit(vhost_url).username
-    rights = {"configure": "^(web|high)$", "write": "^(web|high)$", "read": ".*"}
-    broker_server.request("PUT", f"permissions/{name}/{user}", rights)
+    allow(broker_server, vhost_url, configure="^(web|high)$", write="^(web|high)$")
     result = amqpq("apply")
     assert result.exit_code == 0, result.output
     said = result.stderr.splitlines()
@@ -136,9 +133,7 @@ def test_a_worker_that_may_neither_lock_nor_note_declares_all_the_same(
     broker_server: BrokerServer, connection: Connection, vhost_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What was not done is in its log."""
-    name, user = unquote(urlsplit(vhost_url).path[1:]), urlsplit(vhost_url).username
-    rights = {"configure": "^(web|high)$", "write": "^(web|high)$", "read": ".*"}
-    broker_server.request("PUT", f"permissions/{name}/{user}", rights)
+    allow(broker_server, vhost_url, configure="^(web|high)$", write="^(web|high)$")
     caplog.set_level("INFO", "amqpq.worker")
     assert declaring.declare_topology(load(FILE, environ={}), connection, SECONDS)
     assert "without the project's lock" in caplog.text

@@ -6,8 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from uuid import uuid4
 
 import pytest
 
@@ -20,7 +18,7 @@ from amqpq.types import Delivery, Properties, Publication, QueueSpec
 from amqpq.worker.plan import WorkerPlan
 from amqpq.worker.run import prepare
 from tests.conftest import BrokerServer
-from tests.support.lab import answer, do, until, until_counted
+from tests.support.lab import answer, do, stranger, until, until_counted
 from tests.support.project import Project
 
 pytestmark = pytest.mark.integration
@@ -288,15 +286,8 @@ def test_without_the_tag_the_command_of_the_plan_does_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing is done for a user that may only look; what the plan proposes, done by an administrator, is what it wants."""
-    name = f"amqpq-test-{uuid4().hex[:12]}"
-    broker_server.request("PUT", f"users/{name}", {"password": "p", "tags": "management"})
-    try:
-        allowed = {"configure": ".*", "write": ".*", "read": ".*"}
-        broker_server.request("PUT", f"permissions/{vhost}/{name}", allowed)
-        parts = urlsplit(vhost_url)
-        monkeypatch.setenv(
-            "AMQPQ_BROKER_URL", parts._replace(netloc=f"{name}:p@{parts.hostname}:{parts.port}").geturl()
-        )
+    with stranger(broker_server, vhost_url, "management") as theirs:
+        monkeypatch.setenv("AMQPQ_BROKER_URL", theirs)
         write(amqpq, {**QUEUES, "mail": {"ttl": "1h"}})
         result = amqpq("plan", "--detailed-exitcode")
         assert result.exit_code == 4, result.output
@@ -306,5 +297,3 @@ def test_without_the_tag_the_command_of_the_plan_does_it(
         kind = "queues" if "--apply-to queues" in result.stdout else "classic_queues"
         api.put_policy(vhost, PolicyInfo("amqpq.shop.1", "^mail$", kind, 500, {"message-ttl": HOUR}))  # type: ignore[arg-type]
         assert amqpq("drift").exit_code == 0
-    finally:
-        broker_server.request("DELETE", f"users/{name}")

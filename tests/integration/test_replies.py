@@ -21,7 +21,7 @@ from amqpq.topology.declarations import declarations
 from amqpq.transport import blocking, declare, flow, url
 from amqpq.transport.interface import Connection
 from amqpq.types import Publication, QueueSpec
-from tests.support.lab import answer
+from tests.support.lab import answer, ready
 
 pytestmark = pytest.mark.integration
 
@@ -63,17 +63,6 @@ def app(vhost_url: str, connection: Connection) -> Iterator[App]:
     del connection
     with application(vhost_url) as opened:
         yield opened
-
-
-def ready(connection: Connection, name: str) -> int | None:
-    """Return how many ready messages a queue holds, None where it does not exist."""
-    channel = connection.channel()
-    try:
-        state = answer(channel.declare_queue(QueueSpec(name), passive=True))
-    except errors.ObjectNotFound:
-        return None
-    answer(channel.close())
-    return int(state.messages)
 
 
 def test_a_result_is_fetched_once_and_its_queue_deleted(app: App, connection: Connection, vhost_url: str) -> None:

@@ -10,14 +10,15 @@ closes the channel with its refusal.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 import time
 import urllib.error
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote, unquote, urlsplit
+from uuid import uuid4
 
 from amqpq import management
 from amqpq.errors import AmqpqError, ObjectNotFound
@@ -92,6 +93,37 @@ def administrator(server: Server) -> management.Management:
     return management.Management(management.endpoint(server.management_url, login=login))
 
 
+def allow(server: Server, place: str, **rights: str) -> None:
+    """Set what the user of an AMQP URL may do in its vhost: `configure`, `write`, `read`, each everything unless it is said."""
+    parts = urlsplit(place)
+    where = f"permissions/{quote(unquote(parts.path[1:]), safe='')}/{parts.username}"
+    server.request("PUT", where, {"configure": ".*", "write": ".*", "read": ".*", **rights})
+
+
+@contextmanager
+def stranger(server: Server, place: str, *tags: str, **rights: str) -> Iterator[str]:
+    """A user for a while, with these tags; yields the URL that leads this user into the vhost of `place`, for `allow` as well."""
+    name, parts = f"amqpq-test-{uuid4().hex[:12]}", urlsplit(place)
+    server.request("PUT", f"users/{name}", {"password": "p", "tags": ",".join(tags)})
+    try:
+        theirs = parts._replace(netloc=f"{name}:p@{parts.hostname}:{parts.port}").geturl()
+        allow(server, theirs, **rights)
+        yield theirs
+    finally:
+        server.request("DELETE", f"users/{name}")
+
+
+def ready(connection: Connection, queue: str) -> int | None:
+    """Return how many messages of a queue are ready, None where there is no such queue."""
+    channel = connection.channel()
+    try:
+        state = answer(channel.declare_queue(QueueSpec(queue), passive=True))
+    except ObjectNotFound:
+        return None
+    channel.close()
+    return state.messages
+
+
 def until_counted(api: management.Management, vhost: str, queue: str, ready: int) -> None:
     """Wait until the API's statistics know how many messages a queue holds."""
 
@@ -135,7 +167,7 @@ class Lab:
     def close(self) -> None:
         """Hang up."""
         for opened in self._opened:
-            with contextlib.suppress(AmqpqError):
+            with suppress(AmqpqError):
                 answer(opened.close())
 
     # -------------------------------------------------------------------------------------------------------- declaring
