@@ -141,7 +141,7 @@ def test_a_consumer_is_use_too(broker: MemoryBroker) -> None:
         yield connection.channel().consume("clicks.1", lambda _: None, prefetch=1)
 
     flow.run(consume(), SECONDS)
-    assert apply(connection, wanted(6))["clicks"].error is not None
+    assert "the broker has 4 of 6 partitions, and they are in use" in str(apply(connection, wanted(6))["clicks"].error)
 
 
 def test_a_broker_without_the_plugin_ends_an_apply_before_any_queue_is_made(broker: MemoryBroker) -> None:
