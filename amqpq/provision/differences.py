@@ -15,10 +15,10 @@ from amqpq.provision.carrying import Carried, carried
 from amqpq.provision.changes import Action, Change, Detail, worst
 from amqpq.provision.compiling import TAG, command
 from amqpq.provision.observed import Observed, SeenQueue, address_of_binding, identity
+from amqpq.provision.partitions import guarded
 from amqpq.provision.policies import overruled, policies
 from amqpq.provision.removals import concerns, removals
 from amqpq.provision.retiring import retired
-from amqpq.provision.slices import guarded
 from amqpq.provision.wanted import Wanted
 from amqpq.topology.effective import is_generated
 from amqpq.types import BindingSpec

@@ -153,13 +153,13 @@ def _steps(
 def _held(wanted: Wanted, changes: tuple[Change, ...]) -> frozenset[str]:
     """Return the partitions of queues whose number must not change."""
     queues = {change.name for change in changes if change.action is Action.FORBIDDEN and change.kind == "queue"}
-    ring = filter(partitions.is_slice, wanted.declarations.bindings)
+    ring = filter(partitions.binds_partition, wanted.declarations.bindings)
     return frozenset(binding.target for binding in ring if partitions.queue_of(binding.source) in queues)
 
 
 def _binding_place(binding: BindingSpec) -> tuple[int, object]:
     """Return when a binding is made: partitions before anything leads to them, in the order of the ring; then exchanges."""
-    if partitions.is_slice(binding):
+    if partitions.binds_partition(binding):
         return 0, partitions.binding_order(binding)
     return (1 if binding.to_exchange else 2), ()
 

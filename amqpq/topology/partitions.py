@@ -14,7 +14,7 @@ partitions were bound, so they are bound one after the other, by their names (`b
 agree. RabbitMQ 4.3 keeps that over a restart. One that keeps its metadata in Mnesia forgets it and binds anew, several
 at a time (`rabbit_binding:recover`), so that some keys may have another partition afterwards (measured on 3.10.8 and
 4.0.5, one node; not on 4.3.6): messages of one key that waited meanwhile and those that came after are then in two. With another
-number of partitions most keys move. So that number is not changed while there are messages (`amqpq.transport.slices`).
+number of partitions most keys move. So that number is not changed while there are messages (`amqpq.transport.partitions`).
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def wired(topology: Topology, bindings: Iterable[Binding]) -> Iterator[Binding]:
             yield binding
 
 
-def is_slice(binding: Binding) -> bool:
+def binds_partition(binding: Binding) -> bool:
     """Whether a binding is that of a partition to the exchange before it."""
     stem, _, number = binding.target.rpartition(".")
     return not binding.to_exchange and number.isdecimal() and binding.source == exchange_name(stem)

@@ -23,7 +23,7 @@ from amqpq.errors import (
     TransportError,
 )
 from amqpq.topology.declarations import Declarations
-from amqpq.transport import inequivalent, questions, slices
+from amqpq.transport import inequivalent, partitions, questions
 from amqpq.transport.interface import Flow
 from amqpq.transport.questions import Call, passive, spread
 from amqpq.types import BindingSpec, ExchangeSpec, Publication, QueueSpec, QueueState
@@ -96,10 +96,10 @@ def apply(
         return None if there is None or spec.name in declarations.contents else there(spec)
 
     def settled(step: Applied) -> None:
-        applied.append(slices.passed(step))
+        applied.append(partitions.passed(step))
         on_step(step)
 
-    declarations, held = yield from slices.held_back(opener, declarations)
+    declarations, held = yield from partitions.held_back(opener, declarations)
     for name, why in held.items():
         settled(Applied("queue", name, "failed", PreconditionFailed(why)))
     stages: tuple[tuple[Sequence[Thing], Sequence[Thing]], ...] = (
@@ -119,7 +119,7 @@ def apply(
                 if step.result == "created" and step.kind == "queue" and step.name in declarations.contents:
                     step = yield from _filled(opener, step, spec, declarations.contents[step.name])
                 settled(step)
-    ring, others = slices.parted(declarations.bindings)
+    ring, others = partitions.parted(declarations.bindings)
     for bindings in (*ring, *_slices(others)):
         answers = yield from spread(opener, [_bind(binding) for binding in bindings])
         for binding, answer in zip(bindings, answers, strict=True):
@@ -166,7 +166,7 @@ def compare(opener: Opener, declarations: Declarations) -> Flow[tuple[Applied, .
     Returns:
         Those that differ, each with every difference, both values and the remedy; `demand` raises where there are some.
     """
-    specs = slices.compared(declarations)
+    specs = partitions.compared(declarations)
     answers = yield from spread(opener, [_active(spec) for spec in specs])
     different: list[Applied] = []
     for spec, answer in zip(specs, answers, strict=True):

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from amqpq.errors import ObjectNotFound, PreconditionFailed, TransportError
 from amqpq.topology.declarations import Declarations
-from amqpq.topology.partitions import EXCHANGE_TYPE, binding_order, is_slice, queue_of
+from amqpq.topology.partitions import EXCHANGE_TYPE, binding_order, binds_partition, queue_of
 from amqpq.transport.interface import Flow
 from amqpq.transport.questions import Opener, passive, spread
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, QueueState
@@ -41,7 +41,7 @@ def held_back(opener: Opener, declarations: Declarations) -> Flow[tuple[Declarat
     """
     rings: dict[str, list[str]] = {}
     for binding in declarations.bindings:
-        if is_slice(binding):
+        if binds_partition(binding):
             rings.setdefault(binding.source, []).append(binding.target)
     answers = yield from _asked_for(opener, [ExchangeSpec(exchange) for exchange in rings])
     held: dict[str, str] = {}
@@ -56,8 +56,8 @@ def held_back(opener: Opener, declarations: Declarations) -> Flow[tuple[Declarat
 def parted(bindings: Iterable[BindingSpec]) -> tuple[list[list[BindingSpec]], list[BindingSpec]]:
     """Return what is bound one after the other, before anything else: the partitions, in the order of the ring. And the rest."""
     found = list(bindings)
-    ring = sorted(filter(is_slice, found), key=binding_order)
-    return [[binding] for binding in ring], [binding for binding in found if not is_slice(binding)]
+    ring = sorted(filter(binds_partition, found), key=binding_order)
+    return [[binding] for binding in ring], [binding for binding in found if not binds_partition(binding)]
 
 
 def compared(declarations: Declarations) -> list[ExchangeSpec | QueueSpec]:
@@ -81,7 +81,7 @@ def passed(step: S) -> S:
 
 def _without(declarations: Declarations, queues: Collection[str]) -> Declarations:
     """Return the declarations without the partitions of these queues, and without what is bound to them."""
-    ring = filter(is_slice, declarations.bindings)
+    ring = filter(binds_partition, declarations.bindings)
     gone = {binding.target for binding in ring if queue_of(binding.source) in queues}
     return replace(
         declarations,

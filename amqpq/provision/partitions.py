@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from amqpq.provision.changes import Action, Change
 from amqpq.provision.observed import Observed
 from amqpq.provision.wanted import Wanted
-from amqpq.topology.partitions import EXCHANGE_TYPE, is_slice, queue_of
-from amqpq.transport.slices import remedy
+from amqpq.topology.partitions import EXCHANGE_TYPE, binds_partition, queue_of
+from amqpq.transport.partitions import remedy
 
 
 def guarded(wanted: Wanted, observed: Observed, changes: Iterable[Change]) -> Iterator[Change]:
@@ -40,7 +40,7 @@ def _held(wanted: Wanted, observed: Observed) -> Iterator[tuple[str, Change]]:
         if spec.type != EXCHANGE_TYPE or name not in observed.exchanges:
             continue
         ours = {binding.target for binding in wanted.declarations.bindings if binding.source == name}
-        bound = {each.target for each in observed.bindings or () if each.source == name and is_slice(each)}
+        bound = {each.target for each in observed.bindings or () if each.source == name and binds_partition(each)}
         there = (ours & observed.queues.keys()) | bound
         if not there or (ours <= observed.queues.keys() and bound <= ours):
             continue
