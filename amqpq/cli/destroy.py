@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def _look(loaded: Topology, seeing: Eyes, choice: Choice) -> tuple[Destruction, 
     return destruction.destruction(ground, choice), seen.manifest
 
 
-def _other_projects(queues: Iterable[str], project: str) -> Iterator[str]:
+def _other_projects(queues: Any, project: str) -> Iterator[str]:
     stem = journal.stream_name("")
     for name in queues:
         if name.startswith(stem) and name != journal.stream_name(project):

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import cast
 
-from amqpq.provision.changes import Action, Change, Kind
+from amqpq.provision.changes import Action, Change
 from amqpq.provision.compiling import NO_TAG, TAG, clearing
 from amqpq.provision.observed import Observed, SeenQueue, address_of_binding
 from amqpq.provision.wanted import Wanted
@@ -59,8 +58,9 @@ def removals(
         elif kind == "queue" and name in observed.queues:
             yield allowed(queue_removal(name, observed.queues[name], observed), wanted)
         elif observed.level == "amqp":
-            because = f"{GONE}, made by this project; whether it is still there needs the HTTP API"
-            yield Change(cast("Kind", kind), name, Action.UNKNOWN, because=because)
+            kinds = {"exchange": "exchange", "queue": "queue", "policy": "policy"}
+            because = "not in the file any more, made by this project; whether it is still there needs the HTTP API"
+            yield Change(kinds.get(kind, "binding"), name, Action.UNKNOWN, because=because)  # type: ignore[arg-type]
 
 
 def _no_more(name: str, observed: Observed) -> Change:

@@ -213,9 +213,8 @@ def _unreached_queues(context: Context) -> None:
     bound = {binding.target for binding in topology.bindings if not binding.to_exchange}
     routed = {route.key for route in topology.routes if route.exchange == ""}
     routed |= {name for route in topology.routes if (name := queue_behind(topology, route.exchange)) is not None}
-    reached = bound | routed | topology.dead_letter_queues()
     for name, queue in topology.queues.items():
-        if queue.generated or queue.manage != "full" or name in reached:
+        if queue.generated or queue.manage != "full" or name in bound | routed or topology.is_dead_letter(name):
             continue
         message = f"no binding and no route leads to the queue '{name}'"
         context.findings.warning(("queues", name), "TOP016", message, "bind it, or remove it")
