@@ -22,6 +22,7 @@ from amqpq.provision.wanted import Wanted
 from amqpq.topology import generations
 from amqpq.topology.effective import ALTERNATE
 from amqpq.topology.model import did_you_mean
+from amqpq.topology.partitions import binds_partition, exchange_name, queue_of
 from amqpq.topology.permits import prefix
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 
@@ -189,19 +190,29 @@ def _chosen(ground: Ground, owned: frozenset[str], only: Sequence[str]) -> froze
         else:
             kinds, name = ("queue", "exchange", "policy"), word
         home = ground.wanted.generations.homes.get(name) if "queue" in kinds else None
-        there = [f"{kind} {name}" for kind in kinds if f"{kind} {name}" in owned]
+        named = [f"{kind} {name}" for kind in kinds if f"{kind} {name}" in owned]
+        parts = [address for address in _partitioned(ground, name) if address in owned] if "queue" in kinds else []
+        meant = [address.replace(" ", ".") for address in named] + ([f"queue.{name}"] if parts else [])
+        there = named + parts
         if home is not None and f"queue {home.current}" in owned:
             there = [f"queue {each}" for each in home.consumed]
             there += [f"exchange {each}" for each in (generations.ingress_name(name), generations.alternate_name(name))]
-        elif len(there) > 1:
-            both = " and ".join(f"`{address.replace(' ', '.')}`" for address in there)
-            raise LocalError(f"--only {word}: there are {both}; say which")
+        elif len(meant) > 1:
+            raise LocalError(f"--only {word}: there are {' and '.join(f'`{each}`' for each in meant)}; say which")
         if not there:
             raise LocalError(
                 f"--only {word}: project {ground.wanted.project!r} owns nothing of this name{did_you_mean(name, known)}"
             )
         found |= set(there)
     return frozenset(found)
+
+
+def _partitioned(ground: Ground, name: str) -> list[str]:
+    """Return what the broker has of a queue of the file that has partitions; nothing for another one."""
+    ring = [
+        each for each in ground.wanted.declarations.bindings if binds_partition(each) and queue_of(each.source) == name
+    ]
+    return [f"exchange {exchange_name(name)}", *(f"queue {each.target}" for each in ring)] if ring else []
 
 
 def _exists(observed: Observed, address: str) -> bool:

@@ -14,6 +14,7 @@ from amqpq.provision.changes import Action, Change, Kind
 from amqpq.provision.observed import Observed, address_of_binding
 from amqpq.provision.removals import allowed, concerns, exchange_removal, queue_removal
 from amqpq.provision.wanted import Wanted
+from amqpq.topology.partitions import exchange_name
 from amqpq.types import BindingSpec
 
 WHY = "in `decommission`"
@@ -29,6 +30,11 @@ def retired(wanted: Wanted, observed: Observed, owned: frozenset[str]) -> Iterat
         if observed.level == "amqp":
             because = f"{WHY}; whether it is still there, and bound, needs the HTTP API"
             yield Change(kind, name, Action.UNKNOWN, because=because, remedy="set broker.management")
+            continue
+        if kind == "queue" and name not in observed.queues and exchange_name(name) in observed.exchanges:
+            because = f"{WHY}, and the broker has it in partitions"
+            remedy = f"name those: queues {name}.0 and so on, exchange {exchange_name(name)}"
+            yield Change(kind, name, Action.FORBIDDEN, because=because, remedy=remedy)
             continue
         if name not in (observed.queues if kind == "queue" else observed.exchanges):
             yield Change(kind, name, Action.INFO, because=f"{WHY}, and gone; take it out of the file")

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from amqpq.errors import LocalError
 from amqpq.provision.changes import Action
+from amqpq.provision.destruction import Choice, Ground, destruction
 from amqpq.provision.differences import differences
-from amqpq.provision.observed import Observed, SeenQueue
+from amqpq.provision.observed import Observed, SeenQueue, address_of_binding
 from amqpq.provision.plan import Plan, plan
 from amqpq.provision.wanted import wanted
 from amqpq.topology import Topology, load
@@ -90,6 +92,47 @@ def test_over_amqp_they_must_be_empty_and_unused(
     assert (found.of(Action.FORBIDDEN) == ()) is free
     assert any(step.name == "clicks.5" for step in found.steps) is free
     assert any("-> clicks.5" in step.name for step in found.steps if step.operation == "bind") is free
+
+
+def test_a_partitioned_queue_is_destroyed_by_the_name_that_the_file_has(see: Any) -> None:
+    """With all its partitions and the exchange before them; and nothing else goes."""
+    topology = make(2, DELAYS)
+    target = wanted(topology)
+    addresses = [f"exchange {name}" for name in target.exchanges] + [f"queue {name}" for name in target.queues]
+    bindings = [f"binding {address_of_binding(binding)}" for binding in target.declarations.bindings]
+    ground = Ground(target, see(topology), frozenset([*addresses, *bindings]))
+    for word in ("clicks", "queue.clicks"):
+        found = destruction(ground, Choice((word,)))
+        assert found.refusals == ()
+        gone = {step.address for step in found.steps if step.operation != "unbind"}
+        assert gone == {"queue clicks.0", "queue clicks.1", "exchange clicks.hash"}
+        assert "web[c.*] -> clicks.hash (exchange)" in [step.name for step in found.steps]
+
+
+def test_an_exchange_of_the_same_name_is_not_destroyed_with_a_partitioned_queue(see: Any) -> None:
+    """Which of the two is asked for."""
+    topology = make(2, {"exchanges": {"web": {"type": "topic"}, "clicks": {"type": "fanout"}}})
+    target = wanted(topology)
+    addresses = [f"exchange {name}" for name in target.exchanges] + [f"queue {name}" for name in target.queues]
+    ground = Ground(target, see(topology), frozenset(addresses))
+    with pytest.raises(LocalError, match="there are `exchange.clicks` and `queue.clicks`; say which"):
+        destruction(ground, Choice(("clicks",)))
+    steps = destruction(ground, Choice(("exchange.clicks",))).steps
+    assert [step.address for step in steps] == ["exchange clicks"]
+
+
+def test_a_partitioned_queue_that_is_to_go_is_not_said_to_be_gone(see: Any) -> None:
+    """The file has its partitions no more; the plan says what they are called."""
+    seen = see(make(2))
+    without = load(
+        {"amqpq": 1, "project": "shop", "queues": {"other": {}}, "decommission": {"queues": ["clicks"]}}, environ={}
+    )
+    (change,) = [each for each in differences(wanted(without), seen) if each.address == "queue clicks"]
+    assert (change.action, change.because) == (
+        Action.FORBIDDEN,
+        "in `decommission`, and the broker has it in partitions",
+    )
+    assert change.remedy == "name those: queues clicks.0 and so on, exchange clicks.hash"
 
 
 def test_another_hash_takes_another_exchange(see: Any) -> None:
