@@ -98,19 +98,20 @@ def selected(topology: Topology, word: str) -> tuple[str, ...]:
     return names[first : last + 1] if first <= last < len(names) else ()
 
 
+def one_by_one(queue: Queue) -> bool:
+    """Whether the messages of a queue are worked off one after the other: those of a partition with `single_active`."""
+    return queue.part_of is not None and queue.single_active
+
+
 def kept_in_place(topology: Topology) -> frozenset[str]:
     """Return the partitions where a message that came back keeps its place: of quorum queues with a delivery limit.
 
-    Only of those with `single_active`, whose messages are worked off one by one.
+    Only of those whose messages are worked off one by one.
 
     Such a queue counts its deliveries itself. Elsewhere the count is written into a copy, which goes to the end of the queue
     (`amqpq.worker.suspects`); and what is given back to a quorum queue without a limit goes there as well (measured on 3.10.8).
     """
-    return frozenset(
-        queue.name
-        for queue in physical_queues(topology)
-        if queue.part_of and queue.single_active and keeps_place(queue)
-    )
+    return frozenset(queue.name for queue in physical_queues(topology) if one_by_one(queue) and keeps_place(queue))
 
 
 def keeps_place(queue: Queue) -> bool:
