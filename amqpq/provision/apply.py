@@ -148,13 +148,13 @@ class Applier:
             kind = "exchange" if isinstance(spec, ExchangeSpec) else "queue"
             return f"{kind} {spec.name}" not in absent
 
-        answers = self._flow(declare.apply(self._eyes.connection.channel, subset, there=there))
-        for answer in answers:
-            name = answer.name
-            found = waiting.get(f"{answer.kind} {name}") or _binding_named(waiting, name)
+        def settled(answer: declare.Applied) -> None:
+            found = waiting.get(f"{answer.kind} {answer.name}") or _binding_named(waiting, answer.name)
             if answer.error is None and found is not None:
                 self._finish(found)
-        declare.demand(answers)
+
+        channels = self._eyes.connection.channel
+        declare.demand(self._flow(declare.apply(channels, subset, there=there, on_step=settled)))
 
     def _put(self, step: Step) -> None:
         policy = cast("SeenPolicy", step.spec)
