@@ -13,9 +13,8 @@ from amqpq.testing.memory import MemoryBroker, memory_link
 from amqpq.testing.responder import Responder
 from amqpq.topology.declarations import declarations
 from amqpq.transport import declare, flow
-from amqpq.transport.interface import Channel, Connection
+from amqpq.transport.interface import Channel, Connection, Flow, Pending
 from amqpq.types import QueueSpec
-from tests.support.lab import answer
 
 KEY = {"SIGN_KEY": "5a" * 32}
 
@@ -33,6 +32,15 @@ TOPOLOGY: dict[str, Any] = {
     },
     "security": {"signing": {"algorithm": "hmac-sha256", "key": "env:SIGN_KEY", "key_id": "shop"}},
 }
+
+
+def answer(pending: Pending[Any]) -> Any:
+    """Wait for an answer of the broker."""
+
+    def waiting() -> Flow[Any]:
+        return (yield pending)
+
+    return flow.run(waiting(), 10.0)
 
 
 @pytest.fixture

@@ -78,20 +78,28 @@ def test_without_bindings_the_number_is_free(see: Any) -> None:
     assert sum(step.operation == "bind" for step in found.steps) == 7
 
 
-@pytest.mark.parametrize("sections", [{}, DELAYS], ids=["", "delays"])
 @pytest.mark.parametrize(("ready", "consumers", "free"), [(0, 0, True), (1, 0, False), (0, 1, False)])
-def test_over_amqp_they_must_be_empty_and_unused(
-    see: Any, ready: int, consumers: int, sections: dict[str, Any], *, free: bool
-) -> None:
+def test_over_amqp_they_must_be_empty_and_unused(see: Any, ready: int, consumers: int, *, free: bool) -> None:
     """Bindings cannot be seen there; the broker itself counts what is ready."""
     queues = {f"clicks.{n}": SeenQueue(QueueSpec(f"clicks.{n}"), ready=ready, consumers=consumers) for n in range(4)}
     seen = see(
         make(4), level="amqp", queues=queues, bindings=None, policies=None, operator_policies=None, consumers=None
     )
-    found = planned(make(6, sections), seen)
+    found = planned(make(6), seen)
     assert (found.of(Action.FORBIDDEN) == ()) is free
     assert any(step.name == "clicks.5" for step in found.steps) is free
     assert any("-> clicks.5" in step.name for step in found.steps if step.operation == "bind") is free
+
+
+def test_over_amqp_no_delay_is_led_to_a_partition_that_must_not_be_made(see: Any) -> None:
+    """All bindings are made there, but those of the partitions."""
+    topology = make(4, DELAYS)
+    queues = {f"clicks.{n}": SeenQueue(QueueSpec(f"clicks.{n}"), ready=1, consumers=0) for n in range(4)}
+    blind: dict[str, Any] = {"bindings": None, "policies": None, "operator_policies": None, "consumers": None}
+    found = planned(make(6, DELAYS), see(topology, level="amqp", queues=queues, **blind))
+    assert [change.name for change in found.of(Action.FORBIDDEN)] == ["clicks"]
+    assert not [step.name for step in found.steps if step.name.rpartition(".")[0].endswith("clicks")]
+    assert "web[c.*] -> clicks.hash (exchange)" in [step.name for step in found.steps]
 
 
 def test_a_partitioned_queue_is_destroyed_by_the_name_that_the_file_has(see: Any) -> None:
