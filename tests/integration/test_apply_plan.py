@@ -118,9 +118,11 @@ def test_a_kept_plan_is_carried_out_and_leaves_nothing(amqpq: Amqpq, connection:
     assert {"queue orders", "exchange events", "binding lost -> lost"} <= manifest.owned
 
 
-@pytest.mark.parametrize("level", ["http", "amqp"])
+@pytest.mark.parametrize("level", ["http", "amqp1.0", "amqp"])
 def test_a_plan_is_refused_once_its_objects_have_changed(amqpq: Amqpq, connection: Connection, level: str) -> None:
     """What appeared meanwhile is named, and nothing is done."""
+    if level == "amqp1.0" and connection.server.version_tuple < (4, 0, 0):
+        pytest.skip("AMQP 1.0 management came with RabbitMQ 4.0")
     assert amqpq("plan", "--out", "kept.plan", "--observe", level).exit_code == 0
     do(connection, lambda channel: channel.declare_queue(QueueSpec("mail", arguments={"x-max-length": 5})))
     result = amqpq("apply", "kept.plan")
@@ -130,6 +132,22 @@ def test_a_plan_is_refused_once_its_objects_have_changed(amqpq: Amqpq, connectio
     # Where policies can be seen, one would give that queue the dead letter that it has no argument for.
     assert changed == ["policy amqpq.shop.1", "queue mail"] if level == "http" else changed == ["queue mail"]
     assert ("create", "queue orders") in changes(amqpq)
+
+
+def test_a_plan_that_was_made_over_amqp_1_0_is_carried_out(
+    amqpq: Amqpq, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves what it cannot see; a binding that was taken away is the only step of the next one."""
+    if connection.server.version_tuple < (4, 0, 0):
+        pytest.skip("AMQP 1.0 management came with RabbitMQ 4.0")
+    monkeypatch.delenv("AMQPQ_MANAGEMENT_URL")
+    told = carried_out(amqpq)
+    assert (len(told["done"]), told["error"]) == (told["steps"], None)
+    assert [change["address"] for change in told["left"]] == ["broker everything else"]
+    assert amqpq("drift").exit_code == 5
+    do(connection, lambda channel: channel.unbind(BindingSpec("events", "mail", "mail.*")))
+    assert carried_out(amqpq)["done"] == [{"operation": "bind", "name": "events[mail.*] -> mail"}]
+    assert "observed=amqp1.0" in amqpq("plan").stdout
 
 
 def test_a_plan_is_refused_once_the_file_has_changed(amqpq: Amqpq) -> None:
