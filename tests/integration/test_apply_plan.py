@@ -150,6 +150,26 @@ def test_a_plan_that_was_made_over_amqp_1_0_is_carried_out(
     assert "observed=amqp1.0" in amqpq("plan").stdout
 
 
+def test_a_binding_that_differs_in_headers_alone_is_taken_away_over_amqp_1_0(
+    amqpq: Amqpq, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer about one of them tells of the other; what was to be added is looked for before anything goes."""
+    if connection.server.version_tuple < (4, 0, 0):
+        pytest.skip("AMQP 1.0 management came with RabbitMQ 4.0")
+    monkeypatch.delenv("AMQPQ_MANAGEMENT_URL")
+    one, two, three = ({"from": "h", "to": "mail", "headers": {"level": level}} for level in (1, 2, 3))
+    exchanges = {**FILE["exchanges"], "h": {"type": "headers"}}
+    write(exchanges=exchanges, bindings=[*FILE["bindings"], one, two])
+    carried_out(amqpq)
+    write(exchanges=exchanges, bindings=[*FILE["bindings"], one, three])
+    told = carried_out(amqpq)
+    assert [(step["operation"], step["name"]) for step in told["done"]] == [
+        ("bind", "h[x-match='all', level=3] -> mail"),
+        ("unbind", "h[x-match='all', level=2] -> mail"),
+    ]
+    assert [change["address"] for change in told["left"]] == ["broker everything else"]
+
+
 def test_a_plan_is_refused_once_the_file_has_changed(amqpq: Amqpq) -> None:
     """Also where the steps would be the same."""
     assert amqpq("plan", "--out", "kept.plan").exit_code == 0

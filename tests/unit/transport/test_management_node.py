@@ -35,6 +35,8 @@ class Broker:
 
     answers: Mapping[str, tuple[int, Any]] = field(default_factory=dict)
     forbidden: frozenset[str] = frozenset()
+    condition: str = "amqp:unauthorized-access"
+    words: str = "read access to queue 'q' in vhost 'v' refused for user 'ann'"
     cut: Callable[[], int] = lambda: 65536
     credit: int = 8
     mechanisms: Any = field(default_factory=lambda: [Symbol("PLAIN"), Symbol("AMQPLAIN")])
@@ -132,8 +134,7 @@ class Broker:
         number, path = self._requests.pop(0)
         self._asked += 1
         if path in self.forbidden:
-            words = "read access to queue 'q' in vhost 'v' refused for user 'ann'"
-            error = Described(amqp10.ERROR, [Symbol("amqp:unauthorized-access"), words])
+            error = Described(amqp10.ERROR, [Symbol(self.condition), self.words])
             self._say(amqp10.END, [error])
             self._ended = True
             return
@@ -191,6 +192,13 @@ def test_each_refusal_has_its_place_and_its_remedy() -> None:
     assert "rabbitmqctl set_permissions -p v ann" in str(no)
     assert isinstance(last, AccessRefused)
     assert broker.connections == 2
+
+
+def test_any_other_end_of_the_session_is_the_error_with_its_first_line() -> None:
+    """Where RabbitMQ has no handler for a request, it sends its whole stack."""
+    broker = Broker(forbidden=frozenset({"/no"}), condition="amqp:internal-error", words="function_clause\n[{rabbit...")
+    with node(broker) as asked, pytest.raises(TransportError, match="localhost:5672 gave up: function_clause$"):
+        asked.ask(["/no"])
 
 
 def test_an_answer_to_another_question_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
