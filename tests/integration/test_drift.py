@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -201,15 +201,23 @@ def scene(
 Expected: TypeAlias = tuple[str, str, str] | None
 """Action, address without the project's prefix, words; None: this level cannot see it."""
 
+
+class Told(TypedDict):
+    """What is expected at the levels that every broker has."""
+
+    http: Expected
+    amqp: Expected
+
+
 CASES: dict[str, tuple[Callable[[Scene], object], Mapping[str, Expected]]] = {}
 
 
-def everywhere(action: str, address: str, words: str) -> dict[str, Expected]:
+def everywhere(action: str, address: str, words: str) -> Told:
     """Expect the same at each level."""
     return {"http": (action, address, words), "amqp": (action, address, words)}
 
 
-def by_policy(address: str, words: str) -> dict[str, Expected]:
+def by_policy(address: str, words: str) -> Told:
     """Expect that a generated policy puts it right, where policies can be seen."""
     return {"http": ("change", address, f"{words}  (by policy amqpq.1)"), "amqp": ("policy", address, words)}
 

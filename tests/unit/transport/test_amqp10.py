@@ -107,7 +107,7 @@ def test_deep_nonsense_is_a_violation() -> None:
         decode(b"\x00" * 100_000)
 
 
-SPOKEN = [
+SPOKEN: list[tuple[int, list[Any], bytes]] = [
     (amqp10.OPEN, ["name", None, UInt(512)], b""),
     (amqp10.TRANSFER, [UInt(0), UInt(3), b"tag", UInt(0), True], b"payload" * 500),
     (amqp10.FLOW, [None, {Symbol("a"): [1, 2]}], b""),

@@ -222,12 +222,12 @@ def test_a_node_that_does_not_answer_is_a_timeout() -> None:
     assert broker.connections == 2
 
 
-def test_a_connection_that_ends_is_lost() -> None:
+def test_a_connection_that_ends_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its place."""
     broker = Broker(silent=True)
     asked = node(broker)
-    broker._ended = True
-    broker.sendall = lambda _: None  # type: ignore[method-assign,misc]
+    monkeypatch.setattr(broker, "sendall", lambda _: None)
+    broker.close()
     with pytest.raises(ConnectionLost, match="localhost:5672 went away: it closed the connection"):
         asked.ask(["/a"])
 
