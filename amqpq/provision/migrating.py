@@ -331,6 +331,7 @@ class Migrator:
     def _deleted(self, migration: Migration) -> int:
         """Delete the old queue; return how many messages it held."""
         classic = migration.old_type == "classic"  # other types answer 540 to the conditions
+        refused: PreconditionFailed | None = None
         for _ in range(DELETIONS):
             try:
                 lost: int = self._ask(self._writing.delete_queue(migration.old, if_unused=classic, if_empty=classic))
