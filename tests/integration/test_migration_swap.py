@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -108,9 +107,8 @@ class Scene:
         return self.connection, "shop", self.facts, QUICK
 
     def migrator(self, report: Callable[[Migration], object] = lambda _: None) -> Migrator:
-        """Return one that has the lock; for it an ingress has been there for an hour, so that producers know of it."""
-        connection, project, facts, patience = self.tools
-        found = Migrator(connection, project, facts, patience, report, lambda: time.time() - 3600)
+        """Return one that has the lock."""
+        found = Migrator(*self.tools, report)
         found.lock()
         return found
 
@@ -249,6 +247,16 @@ def test_every_message_comes_once_while_a_queue_is_swapped(scene: Scene) -> None
     assert not scene.migrator().exists("orders.g2")
     assert noted(scene) == Counter(sent)
     assert came_back == 5  # those of the moment without the name
+
+
+def test_the_drain_does_not_wait_for_those_who_publish_by_name(scene: Scene) -> None:
+    """They may go on until the queue is proven empty; what is left then is moved."""
+    migrator = scene.migrator()
+    switched = migrator.go(scene.begin(migrator), until=Step.DISARM)
+    by_name = [Publication("", "orders", b"%d" % number, Properties(delivery_mode=2)) for number in range(50)]
+    assert all(outcome.confirmed for outcome in answer(scene.connection.channel().publish(by_name)))
+    last = migrator.go(switched, until=Step.PROVE)
+    assert (last.step, migrator.moved, len(scene.bodies("orders.g2"))) == (Step.PROVE, 50, 50)
 
 
 CUTS: Final = ((Step.SWITCH, False), (Step.DELETE, False), (Step.CREATE, True), (Step.PROVE, True))

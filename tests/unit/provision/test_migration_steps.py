@@ -324,7 +324,7 @@ def test_a_swap_can_be_given_up_in_both_halves(ordered: bool) -> None:
         kept = "orders.g2" if migration.returning else "orders"
         last = finish(broker, abort(migration))
         assert (last.step, last.new, set(broker.queues)) == (Step.DONE, kept, {kept, "audit"})
-        assert home(last).consumed == (kept,)
+        assert (home(last).consumed, last.returns, last.returning) == ((kept,), False, False)
 
 
 def test_a_strategy_of_a_later_version_is_not_gone_on_with() -> None:
