@@ -43,6 +43,7 @@ from amqpq.replies.mailbox import Mailbox
 from amqpq.replies.outcome import Known
 from amqpq.replies.retrieving import PREFETCH, missing
 from amqpq.replies.session import Lane, Session
+from amqpq.transport import lagging
 from amqpq.transport.interface import Flow, Pending
 from amqpq.types import Delivery
 
@@ -126,7 +127,7 @@ class Collection:
 class _Job:
     """One result on its way."""
 
-    __slots__ = ("held", "known", "lane", "queue", "read")
+    __slots__ = ("caught_up", "held", "known", "lane", "queue", "read")
 
     def __init__(self, known: Known[Any], read: Read) -> None:
         self.known = known
@@ -136,6 +137,8 @@ class _Job:
         """The shared channel that consumes its queue."""
         self.held: Delivery | None = None
         """The newest state, unacknowledged."""
+        self.caught_up = False
+        """Whether the node knew all that was declared before we asked."""
 
 
 class _Run:
@@ -147,6 +150,9 @@ class _Run:
         self._mailbox: Mailbox[Callable[[], None]] = Mailbox(session.connection.pending)
         self._todo = deque(_Job(known, collection.reader(known)) for known in collection.left.values())
         self._suspects: deque[_Job] = deque()
+        self._behind: list[_Job] = []
+        """Missing on a node that may not know of them yet."""
+        self._catching_up = False
         self._away: QueueUnavailable | None = None
         """Why some are set aside."""
         self._asked = 0
@@ -164,6 +170,8 @@ class _Run:
                 self._begin(self._todo.popleft())
             while self._suspects and len(self._probing) < LANES:
                 self._probe(self._suspects.popleft())
+            if self._behind and not self._catching_up:
+                self._catch_up()
             if self._away is not None and not self._asked:
                 raise self._away
             happened = yield from self._mailbox.next()
@@ -284,11 +292,31 @@ class _Run:
             lane.channel.reject(delivery.tag, requeue=envelope is not None)
         self._todo.append(job)
 
+    # ----------------------------------------------------------------------------------------- a node that may be behind
+
+    def _catch_up(self) -> None:
+        """Have the node learn all that others have declared, and ask then for all that was missing."""
+        jobs, self._behind = self._behind, []
+        self._catching_up = True
+        lane = self._session.take()
+        self._soon(lagging.catch_up(lane.channel, jobs[0].queue), self._caught_up, jobs, lane)
+
+    def _caught_up(self, jobs: list[_Job], lane: Lane, answer: Pending[None]) -> None:
+        error = answer.exception()
+        self._session.give(lane, clean=error is None)
+        self._catching_up = False
+        for job in jobs:
+            job.caught_up = True  # or we may not ask the node for it
+        self._suspects.extend(jobs)
+
     def _refused(self, job: _Job, error: BaseException) -> None:
         """Decide what a failed request means for its result."""
         known = job.known
         if isinstance(error, ObjectNotFound) and known.final is None and job.queue in str(error):
-            self._collection.fail(known, ResultNotFound(missing(known.id)))
+            if job.caught_up or not lagging.may_lag(self._session.connection):
+                self._collection.fail(known, ResultNotFound(missing(known.id)))
+            else:
+                self._behind.append(job)
         elif isinstance(error, ConnectionLost) or self._session.over:
             raise ConnectionLost(str(error)) from error
         elif isinstance(error, QueueUnavailable) and job.queue in str(error):

@@ -13,18 +13,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from typing import TypeVar
 
 from amqpq import lifecycle, log
-from amqpq.errors import ChannelClosed, ObjectNotFound, OperationTimeout, QueueUnavailable, ResultNotFound
+from amqpq.errors import (
+    AccessRefused,
+    ChannelClosed,
+    ObjectNotFound,
+    OperationTimeout,
+    QueueUnavailable,
+    ResultNotFound,
+)
 from amqpq.message.envelope import ResultEnvelope
 from amqpq.replies import reading
 from amqpq.replies.direct import Slot
 from amqpq.replies.mailbox import Mailbox
 from amqpq.replies.session import Lane, Session
+from amqpq.transport import lagging
 from amqpq.transport.interface import Flow
 from amqpq.types import Delivery
 
 logger = log.logger(log.REPLIES)
+
+T = TypeVar("T")
 
 PREFETCH = 2
 """The newest state, held unacknowledged, and the one after it."""
@@ -65,6 +76,9 @@ class Retrieval:
         Raises:
             ResultNotFound: There is no such queue (any more).
         """
+        return (yield from known_here(session, self.task_id, lambda: self._fetch(session)))
+
+    def _fetch(self, session: Session) -> Flow[ResultEnvelope]:
         lane = session.take()
         channel = lane.channel
         clean = False
@@ -78,9 +92,7 @@ class Retrieval:
                 logger.warning("the reply queue %s was not seen deleted in time", self.queue)
             else:
                 clean = True
-            return self.final  # noqa: TRY300 - the else branch belongs to the deletion
-        except ObjectNotFound as error:
-            raise ResultNotFound(missing(self.task_id)) from error
+            return self.final
         finally:
             session.give(lane, clean=clean)
 
@@ -131,6 +143,12 @@ def peek(
     Raises:
         ResultNotFound: There is no such queue.
     """
+    return (yield from known_here(session, task_id, lambda: _peek(session, task_id, read)))
+
+
+def _peek(
+    session: Session, task_id: str, read: Callable[[Delivery], ResultEnvelope | None]
+) -> Flow[ResultEnvelope | None]:
     lane = session.take()
     channel = lane.channel
     clean = False
@@ -145,8 +163,37 @@ def peek(
             if envelope is not None:
                 clean = True
                 return envelope
+    finally:
+        session.give(lane, clean=clean)
+
+
+def known_here(session: Session, task_id: str, ask: Callable[[], Flow[T]]) -> Flow[T]:
+    """Ask, and where this node says that there is no such queue, ask again when it knows all that others have declared.
+
+    Raises:
+        ResultNotFound: There is no such queue.
+    """
+    try:
+        return (yield from ask())
+    except ObjectNotFound as error:
+        if not lagging.may_lag(session.connection):
+            raise ResultNotFound(missing(task_id)) from error
+    try:
+        yield from catch_up(session, task_id)
+        return (yield from ask())
     except ObjectNotFound as error:
         raise ResultNotFound(missing(task_id)) from error
+
+
+def catch_up(session: Session, task_id: str) -> Flow[None]:
+    """Wait until this node knows all that others have declared, if we may ask it for that."""
+    lane = session.take()
+    clean = False
+    try:
+        yield lagging.catch_up(lane.channel, lifecycle.reply_queue_name(task_id))
+        clean = True
+    except AccessRefused as error:
+        logger.debug("this node may not know of the latest reply queues: %s", error)
     finally:
         session.give(lane, clean=clean)
 

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from amqpq.errors import AmqpqError, ConnectionLost, TransportError
 from amqpq.log import WORKER
+from amqpq.transport import lagging
 from amqpq.transport.interface import Channel, Connection, Pending
 from amqpq.types import Fate, Outcome, Publication, QueueSpec, QueueState
 from amqpq.worker.reactor import Reactor
@@ -29,8 +30,6 @@ FIRST_SECONDS: Final = 30.0
 REFUSAL_SECONDS: Final = 60.0
 """How long a broker that knew us may refuse us (it does while it starts) before the worker gives up."""
 REFUSAL_PAUSE_SECONDS: Final = 2.0
-KHEPRI: Final = (4, 0, 0)
-"""The first version whose nodes may keep their metadata in Khepri."""
 
 T = TypeVar("T")
 
@@ -188,13 +187,12 @@ class Outlet:
 
     @property
     def may_lag(self) -> bool:
-        """Whether a node may not know yet what another one has declared.
+        """Whether the node may not know yet what another one has declared.
 
-        Where Khepri keeps the metadata, a declaration is answered when most nodes have it
-        (https://www.rabbitmq.com/docs/metadata-store); seen on 4.3.6, on three nodes.
+        To have it catch up takes the right to configure the reply queue, which workers need for nothing else.
         """
         connection = self._lane.connection
-        return connection is not None and connection.server.version_tuple >= KHEPRI
+        return connection is not None and lagging.may_lag(connection)
 
     def look(self, queue: str, then: Callable[[AmqpqError | None], object]) -> None:
         """Ask whether a queue is there, and call `then(error)` on the loop's thread; None where it is."""

@@ -6,6 +6,7 @@ import gc
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from amqpq import App, errors
 from amqpq.message import ResultEnvelope, failure
 from amqpq.testing.memory import MemoryBroker
 from amqpq.testing.responder import Responder
+from amqpq.transport import lagging
 from amqpq.transport.interface import Channel, Connection
-from amqpq.types import Properties, Publication
+from amqpq.types import ExchangeSpec, Properties, Publication, QueueSpec
+from tests.support.lab import answer
 
 Ready = Callable[[str], "int | None"]
 
@@ -474,3 +477,77 @@ def test_collecting_discards_forgeries(
         app.collect([result], timeout=0.2)
     responder.say(call, "SUCCESS", "true")
     assert app.collect([result], timeout=20) == ["true"]
+
+
+class Behind:
+    """A node of a cluster that learns of a reply queue when it is made to catch up, if it may be asked for that."""
+
+    def __init__(self, connection: Connection, task_id: str, *, knows: bool = True, may: bool = True) -> None:
+        self.asked = 0
+        self._then: Callable[[], object] = lambda: None
+        self._connection = connection
+        self._task_id = task_id
+        self._knows = knows
+        self._may = may
+
+    def after(self, then: Callable[[], object]) -> None:
+        """Do something when the node knows."""
+        self._then = then
+
+    def catch_up(self, channel: Channel, queue: str) -> Any:
+        """Stand in for `lagging.catch_up`."""
+        self.asked += 1
+        if self._knows:
+            answer(self._connection.channel().declare_queue(QueueSpec(f"amqpq.reply.{self._task_id}")))
+            self._then()
+        if self._may:
+            return channel.delete_exchange(queue)
+        return channel.declare_exchange(ExchangeSpec("amq.not-ours", "direct"))  # refused
+
+
+@pytest.fixture
+def behind(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Behind]:
+    """`behind(task_id)`: the broker learns of that reply queue late."""
+
+    def make(task_id: str, **how: bool) -> Behind:
+        node = Behind(connection, task_id, **how)
+        monkeypatch.setattr(lagging, "may_lag", lambda _: True)
+        monkeypatch.setattr(lagging, "catch_up", node.catch_up)
+        return node
+
+    return make
+
+
+def test_a_node_that_may_be_behind_is_asked_again(app: App, behind: Callable[..., Behind]) -> None:
+    """A reply queue that it learns of late is pending, not unknown."""
+    node = behind("late")
+    assert app.AsyncResult("late").state == "PENDING"
+    assert node.asked == 1
+
+
+def test_a_result_that_a_node_learns_of_late_is_fetched(
+    app: App, channel: Channel, behind: Callable[..., Behind]
+) -> None:
+    """Alone or with others."""
+    for task_id, fetch in (
+        ("late", lambda: app.AsyncResult("late").get(timeout=10)),
+        ("later", lambda: app.collect([app.AsyncResult("later")], timeout=10)[0]),
+    ):
+        node = behind(task_id)
+        node.after(partial(put, app, channel, task_id, ResultEnvelope(task_id, "SUCCESS", 5)))
+        assert fetch() == 5
+        assert node.asked == 1
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_an_id_that_is_still_unknown_then_does_not_exist(app: App, behind: Callable[..., Behind], *, may: bool) -> None:
+    """Also where the node cannot be made to catch up."""
+    node = behind("never", knows=False, may=may)
+    for ask in (
+        lambda: app.AsyncResult("never").state,
+        lambda: app.AsyncResult("never").get(timeout=10),
+        lambda: app.collect([app.AsyncResult("never")], timeout=10),
+    ):
+        with pytest.raises(errors.ResultNotFound, match="task never has no reply queue"):
+            ask()
+    assert node.asked == 3

@@ -1,15 +1,21 @@
-"""L3: a queue is exchanged for another by binding changes, in a cluster, while messages are published.
+"""What nodes of a cluster know of each other's doings: three of them on one machine, each in a network namespace.
 
-Three nodes on one machine, each in a network namespace: the bindings are changed on the first, the producers publish to the
-second and the consumers read from the third. A node that routes by the old table for a moment must lose nothing and double
-nothing.
+L3: a queue is exchanged for another by binding changes, while messages are published. The bindings are changed on the first node,
+the producers publish to the second and the consumers read from the third. A node that routes by the old table for a moment
+must lose nothing and double nothing.
+
+L14: a queue is declared on the first node while the third one is stopped for a moment. What that one says then of the queue, and
+what makes it know.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import signal
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,9 +23,10 @@ from pathlib import Path
 
 import pytest
 
-from amqpq.errors import AmqpqError
+from amqpq import App, lifecycle
+from amqpq.errors import AmqpqError, ObjectNotFound, ResultTimeout
 from amqpq.node import find_installation
-from amqpq.transport import blocking, url
+from amqpq.transport import blocking, lagging, url
 from amqpq.transport.interface import Channel, Connection
 from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Fate, Outcome, Properties, Publication, QueueSpec
 from tests.faults import clusters
@@ -34,23 +41,37 @@ PRODUCERS = 2
 QUEUES = ("work", "work.g2")
 END = "end"
 
+LAGS = 5
+"""Times that a node is to be seen behind the others."""
+ROUNDS = 40
+"""Attempts at most; in every fifth or so a node of 4.3 is seen behind."""
+FRESH_QUEUES = 20
+STOPPED_SECONDS = 0.25
+"""A node with Mnesia keeps the others from declaring while it is stopped."""
+
 
 @pytest.fixture(scope="module")
-def cluster_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """URLs into one vhost by way of each of three nodes."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
+    """Three nodes of the version under test."""
     obstacle = clusters.obstacle()
     if obstacle is not None:
         pytest.skip(f"three hosts on one machine: {obstacle}")
     folder: Path = tmp_path_factory.mktemp("cluster")
     with pytest.MonkeyPatch.context() as patch:  # the version under test, not one of the matrix
         patch.setattr(clusters, "installation", lambda _: find_installation())
-        cluster = clusters.Cluster(Release("", ""), folder / "nodes", 2)
+        made = clusters.Cluster(Release("", ""), folder / "nodes", 2)
     try:
-        cluster.start()
-        with Vhost(cluster, "facts") as vhost:
-            yield vhost.urls
+        made.start()
+        yield made
     finally:
-        cluster.stop()
+        made.stop()
+
+
+@pytest.fixture
+def cluster_urls(cluster: clusters.Cluster) -> Iterator[list[str]]:
+    """URLs into one vhost by way of each of three nodes."""
+    with Vhost(cluster, f"facts-{uuid.uuid4().hex[:8]}") as vhost:
+        yield vhost.urls
 
 
 @pytest.fixture
@@ -64,6 +85,27 @@ def connections(cluster_urls: list[str]) -> Iterator[list[Connection]]:
     for connection in opened:
         with contextlib.suppress(AmqpqError):
             answer(connection.close())
+
+
+class Stopped:
+    """The third node, stopped by a signal while others declare; it goes on at the end, or after a while."""
+
+    def __init__(self, cluster: clusters.Cluster) -> None:
+        pid = cluster.hosts[2].pid
+        assert pid is not None
+        self._pid = pid
+        self._timer = threading.Timer(STOPPED_SECONDS, self._go_on)
+
+    def __enter__(self) -> None:
+        os.kill(self._pid, signal.SIGSTOP)
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        os.kill(self._pid, signal.SIGCONT)
 
 
 class Producers:
@@ -150,3 +192,62 @@ def test_no_message_is_lost_or_doubled_by_switching_in_a_cluster(
     del received[END.encode()]
     assert len(received) == len(producers.outcomes) >= SWITCHES * BATCH
     assert set(received.values()) == {1}
+
+
+def declare_reply_queues(channel: Channel) -> list[str]:
+    """Declare some as producers do; return the ids of their tasks."""
+    ids = [uuid.uuid4().hex for _ in range(FRESH_QUEUES)]
+    for task_id in ids:
+        arguments = {"x-expires": 60_000}
+        answer(channel.declare_queue(QueueSpec(lifecycle.reply_queue_name(task_id), arguments=arguments)))
+    return ids
+
+
+def is_there(connection: Connection, queue: str) -> bool:
+    """Whether the node at the other end knows of a queue."""
+    channel = connection.channel()
+    try:
+        answer(channel.declare_queue(QueueSpec(queue), passive=True))
+    except ObjectNotFound:
+        return False
+    answer(channel.close())
+    return True
+
+
+def test_a_change_makes_a_node_know_all_that_was_declared_before(
+    cluster: clusters.Cluster, connections: list[Connection], record_property: Callable[[str, object], None]
+) -> None:
+    """With Khepri a node may say that there is no such queue; never after it has deleted an exchange that does not exist."""
+    first, _, third = connections
+    channel = first.channel()
+    behind = 0
+    for _ in range(ROUNDS):
+        with Stopped(cluster):
+            newest = lifecycle.reply_queue_name(declare_reply_queues(channel)[-1])
+        if not is_there(third, newest):
+            behind += 1
+            asked = third.channel()
+            answer(lagging.catch_up(asked, newest))
+            assert is_there(third, newest)
+            answer(asked.close())
+        if behind == LAGS or not lagging.may_lag(third):
+            break
+    record_property("behind", behind)
+    assert not behind or lagging.may_lag(third)
+
+
+def test_a_result_is_found_on_a_node_that_is_behind(
+    cluster: clusters.Cluster, cluster_urls: list[str], connections: list[Connection]
+) -> None:
+    """Whoever asks another node for a task that was sent a moment ago is told that it is pending, alone or with others."""
+    channel = connections[0].channel()
+    topology = {"amqpq": 1, "project": "shop", "queues": {"default": {}}, "security": {"signing": False}}
+    with App(topology, environ={"AMQPQ_BROKER_URL": cluster_urls[2]}) as app:
+        for number in range(ROUNDS // 3):
+            with Stopped(cluster):
+                ids = declare_reply_queues(channel)
+            if number % 2:
+                assert app.AsyncResult(ids[-1]).state == "PENDING"
+            else:
+                with pytest.raises(ResultTimeout, match=f"{FRESH_QUEUES} of {FRESH_QUEUES} tasks did not finish"):
+                    app.collect([app.AsyncResult(task_id) for task_id in ids], timeout=0.3)
