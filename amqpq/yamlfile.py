@@ -27,7 +27,6 @@ from typing import Any, Final, TypeAlias, cast
 
 import yaml
 from yaml.composer import Composer
-from yaml.resolver import BaseResolver
 
 Scalar: TypeAlias = "None | bool | int | float | str"
 
@@ -55,7 +54,9 @@ _ODD_NUMBER = re.compile(
 _NUMBERS_BEGIN: Final = frozenset("+-.0123456789")
 _STANDARD: Final = "tag:yaml.org,2002:"
 _TEXT: Final = f"{_STANDARD}str"
-_SCALARS: Final = frozenset(_STANDARD + tag for tag in "str null bool int float timestamp merge value".split())
+_SCALARS: Final = frozenset(
+    _STANDARD + tag for tag in ("str", "null", "bool", "int", "float", "timestamp", "merge", "value")
+)
 _MERGE_KEY: Final = "<<"
 _PARSERS_DIFFER: Final = re.compile(r"[\t!?\x85\u2028\u2029\ufeff]|[|>]#|\r(?!\n)")
 """What PyYAML's two parsers do not agree about in some place or other; the one in C does not get to see it."""
@@ -210,20 +211,20 @@ def _composed(text: str) -> yaml.Node | None:
     """
     if yaml.__with_libyaml__ and not _PARSERS_DIFFER.search(text):
         with suppress(yaml.YAMLError, UnicodeError):
-            return cast("yaml.Node | None", yaml.compose(text, Loader=_fast_loader()))
-    return cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))
+            return yaml.compose(text, Loader=_fast_loader())
+    return yaml.compose(text, Loader=yaml.SafeLoader)
 
 
 @cache
 def _fast_loader() -> Any:
     """Return a loader that parses in C and composes in Python: the composer in C ends the process where nesting is deep."""
 
-    # A text that gets here has no tags, and what an untagged scalar is, the reader below decides.
-    class Loader(Composer, yaml.cyaml.CParser, BaseResolver):  # type: ignore[misc]  # the stubs know no common base
+    class Loader(Composer, yaml.CSafeLoader):
         def __init__(self, text: str) -> None:
-            yaml.cyaml.CParser.__init__(self, text)
+            yaml.CSafeLoader.__init__(self, text)
             Composer.__init__(self)
-            BaseResolver.__init__(self)
+            # A text that gets here has no tags, and what a scalar without one is, the reader below decides.
+            self.yaml_implicit_resolvers = {}
 
     return Loader
 

@@ -93,9 +93,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Take what was collected out of the garbage collector's sight: it stays, and looking at it slows every test."""
+    """Take what was collected out of the garbage collector's sight: it stays, and looking at it again slows every test."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(5_000, 20, 20)
 
 
 def _no_broker(reason: str) -> None:

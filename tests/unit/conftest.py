@@ -1,4 +1,4 @@
-"""The unit ring takes less than ten seconds, so its properties are tried on few examples; `tests/fuzz` tries many."""
+"""The unit ring takes less than ten seconds, so its properties are tried on few examples; `make fuzz` tries many."""
 
 from __future__ import annotations
 

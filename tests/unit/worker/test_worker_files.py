@@ -9,6 +9,7 @@ import pytest
 from amqpq.errors import ConfigurationError
 from amqpq.worker.files import PidFile, expand
 
+
 @pytest.mark.parametrize(
     ("pattern", "name"),
     [
