@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from amqpq import config
-from amqpq.cli import output
+from amqpq.cli import locking, output
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
+from amqpq.provision import journal, text
 from amqpq.provision import plan as plans
-from amqpq.provision import text
 from amqpq.provision.look import Eyes, look
 from amqpq.provision.plan import Plan
 from amqpq.provision.wanted import wanted_there
@@ -79,7 +79,7 @@ def plan(
 
     \b
     + is made, ~ changed in place (or could be, by a policy), > needs a migration, - is removed, ! is blocked,
-    * was made by somebody else, ? cannot be seen.
+    * is (also) somebody else's, ? cannot be seen.
 
     \b
     Examples:
@@ -88,6 +88,7 @@ def plan(
       amqpq topology plan --json | jq '.changes[] | select(.action == "migrate")'
     """
     loaded = load_topology(topology_file, environment)
+    locking.remark(loaded)
     with eyes(loaded, observe, timeout) as seeing:
         made = planned(loaded, seeing)
     if out is not None:
@@ -112,6 +113,7 @@ def drift(topology_file: Path | None, environment: str | None, as_json: bool, ob
       amqpq topology drift -e prod --observe http --json
     """
     loaded = load_topology(topology_file, environment)
+    locking.remark(loaded)
     with eyes(loaded, observe, timeout) as seeing:
         made = planned(loaded, seeing)
     print_plan(made, as_json=as_json, infos=True)
@@ -149,7 +151,8 @@ def planned(loaded: Topology, seeing: Eyes) -> Plan:
     seen = look(seeing, target)
     if seen.remark:
         click.echo(seen.remark, err=True)
-    return plans.plan(loaded, target, seen.observed, seen.manifest)
+    others = journal.others(seeing.connection, seen.observed.queues, loaded.project)
+    return plans.plan(loaded, target, seen.observed, seen.manifest, others)
 
 
 def print_plan(made: Plan, *, as_json: bool, infos: bool) -> None:

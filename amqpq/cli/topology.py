@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from amqpq.cli import applying, convert, declaring, diff, linting, output, plan
+from amqpq.cli import applying, convert, declaring, diff, linting, locking, output, plan
 from amqpq.cli.addressing import address, pairs
 from amqpq.cli.checks import check
 from amqpq.cli.destroy import destroy
@@ -32,6 +32,7 @@ def topology() -> None:
 
 topology.add_command(graph)
 topology.add_command(linting.lint)
+topology.add_command(locking.lock)
 topology.add_command(check)
 topology.add_command(plan.plan)
 topology.add_command(plan.drift)
@@ -167,6 +168,7 @@ def apply(
       AMQPQ_BROKER_URL=amqp://... amqpq topology apply --json
     """
     loaded = load_topology(topology_file, environment)
+    locking.remark(loaded)
     if plan_file is not None:
         if dry:
             raise click.UsageError("--dry goes without PLAN; a plan is what would be done")

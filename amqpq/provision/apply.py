@@ -260,7 +260,7 @@ class Applier:
             *(f"policy {name}" for name in wanted.policies),
             *(f"binding {address_of_binding(binding)}" for binding in wanted.declarations.bindings),
         ]
-        return (self._manifest.owned - removed - wanted.spared) | frozenset(declared)
+        return (self._manifest.owned - removed - wanted.spared - plan.given_up) | frozenset(declared)
 
     def _note(self, stage: Stage, told: dict[str, Any]) -> None:
         self._manifest = replace(self._manifest, stage=stage)

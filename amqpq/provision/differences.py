@@ -6,14 +6,17 @@ neither the file nor the manifest has is foreign: it is left alone, and told onl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, Literal
 
 from amqpq.provision import properties
 from amqpq.provision.carrying import Carried, carried
 from amqpq.provision.changes import Action, Change, Detail, worst
 from amqpq.provision.compiling import TAG, command
+from amqpq.provision.journal import Manifest
+from amqpq.provision.neighbours import kept, owners, shared, unread
 from amqpq.provision.observed import Observed, SeenQueue, address_of_binding, identity
 from amqpq.provision.policies import overruled, policies
 from amqpq.provision.removals import concerns, removals
@@ -23,6 +26,7 @@ from amqpq.provision.wanted import Wanted
 from amqpq.topology.effective import is_generated
 from amqpq.types import BindingSpec
 
+NOBODY: Final[Mapping[str, Manifest]] = MappingProxyType({})
 OUR_CONSUMERS: Final = "amqpq."
 """How the consumer tags of workers begin."""
 
@@ -36,7 +40,11 @@ _REMEDIES: Final = {
 
 
 def differences(
-    wanted: Wanted, observed: Observed, owned: frozenset[str] = frozenset(), by_policy: Carried | None = None
+    wanted: Wanted,
+    observed: Observed,
+    owned: frozenset[str] = frozenset(),
+    by_policy: Carried | None = None,
+    others: Mapping[str, Manifest] = NOBODY,
 ) -> tuple[Change, ...]:
     """Return every difference, in the order of a plan: what is made, what changes, what goes, what is only told.
 
@@ -45,16 +53,20 @@ def differences(
         observed: What was seen.
         owned: Addresses of what this project made.
         by_policy: What generated policies make hold; default: found out here.
+        others: The manifests of other projects, by project.
     """
     by_policy = carried(wanted, observed, owned) if by_policy is None else by_policy
     look = _Look(wanted, observed, owned, by_policy)
+    theirs = owners(others)
     found = [
         *_exchanges(look),
         *_queues(look),
         *policies(wanted, observed, by_policy),
         *_bindings(wanted, observed, owned),
-        *removals(wanted, observed, owned, frozenset(each.policy.name for each in by_policy.generated)),
-        *retired(wanted, observed, owned),
+        *removals(wanted, observed, owned - theirs.keys(), frozenset(each.policy.name for each in by_policy.generated)),
+        *(kept(change, theirs) for change in retired(wanted, observed, owned)),
+        *shared(wanted, observed, owned, theirs),
+        *unread(others),
         *overruled(wanted, observed, by_policy),
         *_consumers(wanted, observed),
         *_unseen(wanted, observed),

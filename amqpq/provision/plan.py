@@ -16,8 +16,9 @@ from typing import Final, Literal, TypeAlias
 from amqpq.provision.carrying import carried
 from amqpq.provision.changes import APPLIED, BLOCKED, Action, Change
 from amqpq.provision.compiling import Generated
-from amqpq.provision.differences import differences
+from amqpq.provision.differences import NOBODY, differences
 from amqpq.provision.journal import Manifest
+from amqpq.provision.neighbours import given_up, owners
 from amqpq.provision.observed import Level, Observed, SeenPolicy, address_of_binding, fingerprint, identity
 from amqpq.provision.rehearsal import rehearse
 from amqpq.provision.steps import Operation, Step
@@ -57,6 +58,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     generated: tuple[Generated, ...] = ()
     """The generated policies as they will be."""
+    given_up: frozenset[str] = frozenset()
+    """Addresses of what another project owns as well, and the file does not have any more."""
 
     @property
     def may_lose(self) -> int:
@@ -85,7 +88,13 @@ class Plan:
         return fingerprint([self.target, self.hashes, steps, written])
 
 
-def plan(topology: Topology, wanted: Wanted, observed: Observed, manifest: Manifest = _NOTHING) -> Plan:
+def plan(
+    topology: Topology,
+    wanted: Wanted,
+    observed: Observed,
+    manifest: Manifest = _NOTHING,
+    others: Mapping[str, Manifest] = NOBODY,
+) -> Plan:
     """Plan the way from what was seen to what is wanted.
 
     Args:
@@ -93,9 +102,10 @@ def plan(topology: Topology, wanted: Wanted, observed: Observed, manifest: Manif
         wanted: What the topology wants.
         observed: What was seen.
         manifest: What the project made.
+        others: What other projects made, by project.
     """
     by_policy = carried(wanted, observed, manifest.owned)
-    changes = differences(wanted, observed, manifest.owned, by_policy)
+    changes = differences(wanted, observed, manifest.owned, by_policy, others)
     if manifest.problem:
         because = f"what this project made is not known, so nothing is removed: {manifest.problem}"
         changes = (*changes, Change("broker", "manifest", Action.UNKNOWN, because=because))
@@ -122,6 +132,7 @@ def plan(topology: Topology, wanted: Wanted, observed: Observed, manifest: Manif
         problems=rehearsal.problems,
         warnings=rehearsal.warnings,
         generated=by_policy.generated,
+        given_up=given_up(wanted, manifest.owned, owners(others)),
     )
 
 

@@ -32,7 +32,7 @@ def removals(
         generated: Names of the generated policies that there have to be.
     """
     orphans = sorted(
-        owned - _addresses(wanted) - wanted.spared - wanted.decommissioned - {f"policy {name}" for name in generated}
+        owned - addresses(wanted) - wanted.spared - wanted.decommissioned - {f"policy {name}" for name in generated}
     )
     if not orphans:
         return
@@ -80,7 +80,8 @@ def concerns(address: str, binding: BindingSpec) -> bool:
     return binding.source == name or (binding.target == name and binding.to_exchange)
 
 
-def _addresses(wanted: Wanted) -> frozenset[str]:
+def addresses(wanted: Wanted) -> frozenset[str]:
+    """Return the addresses of all that the file has, what others manage included."""
     return frozenset(
         [
             *(f"exchange {name}" for name in (*wanted.exchanges, *wanted.expected_exchanges)),

@@ -73,6 +73,19 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
     ("exchange", ALTERNATE): "argument",
 }
 """By type and policy key: who wins."""
+FOR_LIFE: Final = frozenset(
+    {
+        "x-queue-type",
+        "x-max-priority",
+        "x-single-active-consumer",
+        "x-stream-max-segment-size-bytes",
+        "x-stream-filter-size-bytes",
+        "x-consumer-timeout",
+        "x-max-in-memory-length",
+        "x-max-in-memory-bytes",
+    }
+)
+"""Arguments that no policy changes on a queue that exists (the consumer timeout: not by any rule that was measured)."""
 NEWEST: Final[Version] = (4, 3, 0)
 TYPED_SINCE: Final[Version] = (3, 12, 0)
 """The first version whose policies tell types of queues apart (release notes of 3.12.0)."""
