@@ -192,7 +192,7 @@ def shown(node: yamlfile.Node) -> object:
 @example("k: [a?b]")
 @example("a: |#x\n")
 @example("k: {a: #\r\r}")
-@example("--- \ufeffa")
+@example("---\n\ufeff a")
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
 def test_both_parsers_read_the_same(text: str) -> None:
     """Where PyYAML came without its parser in C, a file means the same: values, places and faults."""
