@@ -413,7 +413,7 @@ def test_all_gates_together_keep_a_rate(bench: Callable[..., Bench], now: list[f
             return len(passed) == count
 
         until(more)
-        for _ in range(20):
+        for _ in range(4):
             turn()
         assert len(passed) == count, "nobody else begins before the permit is back"
         now[0] += 0.49
