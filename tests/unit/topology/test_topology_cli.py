@@ -254,7 +254,7 @@ def test_schema_prints_a_json_schema(amqpq: Amqpq) -> None:
 def test_the_garbage_collector_looks_rarely_while_a_command_runs(amqpq: Amqpq, monkeypatch: pytest.MonkeyPatch) -> None:
     """And as before when it has ended, with an error or without."""
     before, during = gc.get_threshold(), list[tuple[int, int, int]]()
-    monkeypatch.setattr(schema, "text", lambda: during.append(gc.get_threshold()) or "")
+    monkeypatch.setattr(schema, "text", lambda: str(during.append(gc.get_threshold())))
     assert amqpq("schema").exit_code == 0
     assert amqpq("show", "-t", "nowhere.yaml").exit_code == 1
     assert during[0][0] > 2 * before[0]
