@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 
-from amqpq.errors import ConnectionLost
 from amqpq.management import Management, PolicyInfo
 from amqpq.provision import journal
 from amqpq.transport import flow
-from amqpq.transport.channel import WireChannel
-from amqpq.transport.interface import Connection, Pending
-from amqpq.types import BindingSpec, Delivery, Properties, Publication, QueueSpec, QueueState
+from amqpq.transport.interface import Connection
+from amqpq.types import BindingSpec, Delivery, Properties, Publication, QueueSpec
 from tests.conftest import BrokerServer
-from tests.support.lab import allow, do, stranger, until_counted
+from tests.support.lab import allow, do, lose_connection_at, stranger, until_counted
 from tests.support.project import Project
 
 pytestmark = pytest.mark.integration
@@ -193,16 +191,9 @@ def test_a_queue_that_fills_after_the_plan_is_not_deleted(
 
 def test_what_was_made_before_the_connection_was_lost_is_told(amqpq: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some of the plan is done then, and the exit code says so."""
-    declare_queue = WireChannel.declare_queue
-
-    def cut(channel: WireChannel, spec: QueueSpec, *, passive: bool = False) -> Pending[QueueState]:
-        if spec.name == "mail" and not passive:
-            raise ConnectionLost("cut")
-        return declare_queue(channel, spec, passive=passive)
-
     assert amqpq("plan", "--out", "kept.plan").exit_code == 0
     with monkeypatch.context() as patch:
-        patch.setattr(WireChannel, "declare_queue", cut)
+        lose_connection_at("mail", patch)
         result = amqpq("apply", "kept.plan", "--json")
     assert result.exit_code == 3, result.output
     told = json.loads(result.stdout)

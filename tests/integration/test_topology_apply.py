@@ -20,7 +20,7 @@ from amqpq.transport.declare import Difference
 from amqpq.transport.interface import Connection, Flow
 from amqpq.transport.questions import CHANNELS
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
-from tests.support.lab import answer
+from tests.support.lab import answer, lose_connection_at
 
 pytestmark = pytest.mark.integration
 
@@ -248,6 +248,25 @@ def test_the_command_prints_each_object(amqpq: Amqpq) -> None:
     ]
     assert first.stderr == "3 objects: 2 created, 0 failed\n"
     assert second.stdout.splitlines()[:2] == ["= exchange web  already there", "= queue    high  already there"]
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_connection_that_is_lost_leaves_some_of_it_done(
+    amqpq: Amqpq, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code says so, and what is done is told; where nothing was done, that."""
+    with monkeypatch.context() as patch:
+        lose_connection_at("high", patch)
+        result, again = amqpq(*options), amqpq(*options)
+    assert (result.exit_code, again.exit_code) == (3, 1), result.output
+    told = result.stdout.splitlines()
+    if options:
+        (web,) = json.loads(result.stdout)["applied"]
+        assert (web["name"], web["result"], json.loads(result.stdout)["error"]) == ("web", "created", "cut")
+    else:
+        assert told == ["+ exchange web  created"]
+    assert "error: cut" in result.stderr
+    assert amqpq().exit_code == 0
 
 
 def test_the_command_explains_a_queue_that_differs(amqpq: Amqpq, connection: Connection) -> None:

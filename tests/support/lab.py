@@ -20,11 +20,14 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
+import pytest
+
 from amqpq import management
-from amqpq.errors import AmqpqError, ObjectNotFound
+from amqpq.errors import AmqpqError, ConnectionLost, ObjectNotFound
 from amqpq.transport import blocking, flow, url
+from amqpq.transport.channel import WireChannel
 from amqpq.transport.interface import Channel, Connection, Flow, Pending
-from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Properties, Publication, QueueSpec
+from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Properties, Publication, QueueSpec, QueueState
 
 T = TypeVar("T")
 Arguments: TypeAlias = Mapping[str, Any]
@@ -122,6 +125,18 @@ def ready(connection: Connection, queue: str) -> int | None:
         return None
     channel.close()
     return state.messages
+
+
+def lose_connection_at(queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have whoever declares this queue find that the connection is lost."""
+    declare_queue = WireChannel.declare_queue
+
+    def cut(channel: WireChannel, spec: QueueSpec, *, passive: bool = False) -> Pending[QueueState]:
+        if spec.name == queue and not passive:
+            raise ConnectionLost("cut")
+        return declare_queue(channel, spec, passive=passive)
+
+    monkeypatch.setattr(WireChannel, "declare_queue", cut)
 
 
 def until_counted(api: management.Management, vhost: str, queue: str, ready: int) -> None:
