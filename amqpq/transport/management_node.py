@@ -30,7 +30,7 @@ from amqpq.errors import (
     OperationTimeout,
     TransportError,
 )
-from amqpq.transport import amqp10, failures, tls
+from amqpq.transport import amqp10, attempts, failures, tls
 from amqpq.transport.amqp10 import Described, Frame, FrameParser, Symbol, UByte, UInt
 from amqpq.transport.frames import ProtocolViolation
 from amqpq.transport.url import Address
@@ -40,9 +40,9 @@ NODE: Final = "/management"
 OK, NOT_FOUND = 200, 404
 """Statuses of answers, as in HTTP."""
 
-CONNECT_SECONDS: Final = 5.0
-"""For one node to open a connection: whoever asks has another way, and must not wait for a proxy that swallows what it does
-not know."""
+CONNECT_SECONDS: Final = attempts.LONGEST_ATTEMPT_SECONDS
+"""For one node to open a connection: whoever asks has another way, and must not wait for ever for a proxy that swallows what it
+does not know. A broker that was busy let new connections wait for five seconds, over AMQP 0-9-1, too (measured)."""
 
 _PAIR: Final = "management-link-pair"
 _REQUESTS, _ANSWERS = UInt(0), UInt(1)
