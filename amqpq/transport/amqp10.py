@@ -59,9 +59,10 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame that carries something: the performative's number, its fields, and the bytes behind it."""
+    """A frame that carries something: its channel, the performative's number, its fields, and the bytes behind it."""
 
     kind: int
+    channel: int
     code: int
     fields: Sequence[Any]
     payload: bytes
@@ -118,10 +119,10 @@ def _compound(code: int, parts: Sequence[Any]) -> bytes:
     return _u32(code, len(body) + 4) + len(parts).to_bytes(4, "big") + body
 
 
-def frame(code: int, fields: Sequence[Any], payload: bytes = b"", *, kind: int = AMQP_FRAME) -> bytes:
-    """Encode a frame on channel 0."""
+def frame(code: int, fields: Sequence[Any], payload: bytes = b"", *, kind: int = AMQP_FRAME, channel: int = 0) -> bytes:
+    """Encode a frame."""
     body = encode(Described(code, fields)) + payload
-    return _head.pack(len(body) + HEAD_BYTES, HEAD_BYTES // 4, kind, 0) + body
+    return _head.pack(len(body) + HEAD_BYTES, HEAD_BYTES // 4, kind, channel) + body
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
@@ -252,7 +253,7 @@ class FrameParser:
             ProtocolViolation: These are no frames.
         """
         while len(self._held) >= HEAD_BYTES:
-            size, offset, kind, _ = _head.unpack_from(self._held)
+            size, offset, kind, channel = _head.unpack_from(self._held)
             start = offset * 4
             if not HEAD_BYTES <= start <= size <= FRAME_LIMIT_BYTES:
                 raise ProtocolViolation(f"a frame of {size} bytes that begins at {start}: no AMQP 1.0")
@@ -260,7 +261,7 @@ class FrameParser:
                 return
             body = self._cut(size)[start:]
             if body:
-                yield _frame(kind, body)
+                yield _frame(kind, channel, body)
 
     def _cut(self, count: int) -> bytes:
         data = bytes(self._held[:count])
@@ -268,9 +269,9 @@ class FrameParser:
         return data
 
 
-def _frame(kind: int, body: bytes) -> Frame:
+def _frame(kind: int, channel: int, body: bytes) -> Frame:
     reader = _Reader(body)
     first = reader.checked()
     if not isinstance(first, Described) or not isinstance(first.code, int) or not isinstance(first.value, list):
         raise ProtocolViolation(f"a frame without a performative: {first!r}")
-    return Frame(kind, first.code, first.value, body[reader.at :])
+    return Frame(kind, channel, first.code, first.value, body[reader.at :])

@@ -9,7 +9,7 @@ here.
 
 The node answers in the order in which it was asked, and takes a few requests at a time (its link's credit). Where the user
 lacks a permission, RabbitMQ answers nothing and ends the session: then the first question without an answer was the one that
-may not be asked, and another connection goes on behind it.
+may not be asked, and another session goes on behind it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from amqpq.errors import (
     OperationTimeout,
     TransportError,
 )
-from amqpq.transport import amqp10, failures, tls
+from amqpq.transport import amqp10, attempts, failures, tls
 from amqpq.transport.amqp10 import Described, Frame, FrameParser, Symbol, UByte, UInt
 from amqpq.transport.frames import ProtocolViolation
 from amqpq.transport.url import Address
@@ -40,9 +40,9 @@ NODE: Final = "/management"
 OK, NOT_FOUND = 200, 404
 """Statuses of answers, as in HTTP."""
 
-CONNECT_SECONDS: Final = 5.0
-"""For one node to open a connection: whoever asks has another way, and must not wait for a proxy that swallows what it does
-not know."""
+CONNECT_SECONDS: Final = attempts.LONGEST_ATTEMPT_SECONDS
+"""For one node to open a connection: whoever asks has another way, and must not wait for ever for a proxy that swallows what it
+does not know. A broker that was busy let new connections wait for five seconds, over AMQP 0-9-1, too (measured)."""
 
 _PAIR: Final = "management-link-pair"
 _REQUESTS, _ANSWERS = UInt(0), UInt(1)
@@ -139,8 +139,10 @@ class ManagementNode:
                 for answer in links.ask(paths[len(answers) :], deadline):
                     answers.append(answer)  # noqa: PERF402 - what came before an error counts
             except _Ended as ended:
-                self.close()
+                if ended.whole or links.spent:
+                    self.close()
                 if ended.condition != _UNAUTHORIZED:
+                    self.close()
                     raise TransportError(f"the management node at {self._address.place} gave up: {ended}") from ended
                 remedy = failures.permission_remedy(str(ended))
                 answers.append(AccessRefused(f"{ended}; {remedy}"))
@@ -185,9 +187,10 @@ class ManagementNode:
 
 
 class _Ended(Exception):
-    """The peer ended the session or the connection, or took a link away; `condition` is its symbol for why."""
+    """The peer ended the session or the connection (`whole`), or took a link away; `condition` is its symbol for why."""
 
-    def __init__(self, error: Any) -> None:
+    def __init__(self, error: Any, *, whole: bool = False) -> None:
+        self.whole = whole
         parts = list(error.value) if isinstance(error, Described) and isinstance(error.value, list) else []
         self.condition = str(parts[0]) if parts else ""
         said = str(parts[1]) if len(parts) > 1 and parts[1] else self.condition or "it gave no reason"
@@ -264,12 +267,19 @@ class _Wire:
 
 
 class _Links:
-    """A session with the two links: one for requests, one for answers."""
+    """A connection; on it one session at a time, each on a channel of its own; in that two links, for requests and answers."""
 
     def __init__(self, wire: _Wire) -> None:
         self._wire = wire
         self.server = ServerInfo("", "")
-        self._peer_handle: Any = None
+        self._channel_max = 0
+        self._channel = -1
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget the session that ended."""
+        self._begun = False
+        self._peer_handle: Any = None  # the peer's, of the link for requests
         self._may_send = 0  # so many requests in all since the links are there
         self._sent = 0
         self._first_frame = 0  # the peer's number of the first frame that it sent on this session
@@ -289,13 +299,30 @@ class _Links:
         wire.greet(amqp10.PROTOCOL)
         host = f"vhost:{address.vhost}"
         wire.send(amqp10.frame(amqp10.OPEN, [name, host, UInt(amqp10.FRAME_LIMIT_BYTES)]))
-        self.server = _server(self._wait_for(amqp10.OPEN))
-        wire.send(amqp10.frame(amqp10.BEGIN, [None, UInt(0), UInt(_WINDOW), UInt(_WINDOW)]))
+        welcome = self._wait_for(amqp10.OPEN)
+        self.server, self._channel_max = _server(welcome), _number(welcome.field(3))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin a session on the next channel, and take both links."""
+        self._forget()
+        self._channel += 1
+        self._say(amqp10.BEGIN, [None, UInt(0), UInt(_WINDOW), UInt(_WINDOW)])
         self._first_frame = _number(self._wait_for(amqp10.BEGIN).field(1))
-        wire.send(_attach(_REQUESTS, receiving=False) + _attach(_ANSWERS, receiving=True))
+        self._say(amqp10.ATTACH, _attach(_REQUESTS, receiving=False))
+        self._say(amqp10.ATTACH, _attach(_ANSWERS, receiving=True))
         while not self._may_send:
-            self._take(wire.receive())
+            self._take(self._wire.receive())
         self._grant()
+        self._begun = True
+
+    @property
+    def spent(self) -> bool:
+        """Whether there is no channel left for another session."""
+        return self._channel >= self._channel_max
+
+    def _say(self, code: int, fields: Sequence[Any]) -> None:
+        self._wire.send(amqp10.frame(code, fields, channel=self._channel))
 
     def _log_in(self, address: Address) -> None:
         offered = self._wait_for(amqp10.SASL_MECHANISMS).field(0)
@@ -322,12 +349,15 @@ class _Links:
     def ask(self, paths: Sequence[str], deadline: float) -> Iterator[Answer]:
         """Send the requests, as many at a time as the node takes; yield the answers as they come."""
         self._wire.deadline = deadline
+        if not self._begun:
+            self._begin()
         base = self._sent
         while self._answered - base < len(paths):
             room = min(self._may_send - self._sent, len(paths) - (self._sent - base))
             if room > 0:
                 waiting = paths[self._sent - base :][:room]
-                self._wire.send(b"".join(_request(self._sent + number, path) for number, path in enumerate(waiting)))
+                requests = (_request(self._channel, self._sent + number, path) for number, path in enumerate(waiting))
+                self._wire.send(b"".join(requests))
                 self._sent += room
             message = self._take(self._wire.receive())
             if message is not None:
@@ -344,9 +374,10 @@ class _Links:
             _Ended: It says goodbye.
         """
         if found.code in {amqp10.END, amqp10.CLOSE}:
-            raise _Ended(found.field(0))
+            self._begun = False
+            raise _Ended(found.field(0), whole=found.code == amqp10.CLOSE)
         if found.code == amqp10.DETACH:
-            raise _Ended(found.field(2))
+            raise _Ended(found.field(2), whole=True)
         if found.code == amqp10.ATTACH and found.field(2) is True:
             self._peer_handle = found.field(1)
         elif found.code == amqp10.FLOW and found.field(4) is not None and found.field(4) == self._peer_handle:
@@ -364,11 +395,11 @@ class _Links:
         self._granted = self._answered + _CREDIT
         next_frame = UInt((self._first_frame + self._frames) % 2**32)
         session = [next_frame, UInt(_WINDOW), UInt(self._sent), UInt(_WINDOW)]
-        self._wire.send(amqp10.frame(amqp10.FLOW, [*session, _ANSWERS, UInt(self._answered), UInt(_CREDIT)]))
+        self._say(amqp10.FLOW, [*session, _ANSWERS, UInt(self._answered), UInt(_CREDIT)])
 
     def close(self) -> None:
         """Say goodbye where there was a welcome, and hang up without waiting for an answer."""
-        if self._granted:
+        if self._channel >= 0:
             self._wire.deadline = time.monotonic() + _GOODBYE_SECONDS
             with suppress(OSError):
                 self._wire.send(amqp10.frame(amqp10.CLOSE, []))
@@ -378,22 +409,22 @@ class _Links:
 # ---------------------------------------------------------------------------------------------------------------- words
 
 
-def _attach(handle: UInt, *, receiving: bool) -> bytes:
+def _attach(handle: UInt, *, receiving: bool) -> list[Any]:
     """Return one half of the pair: the two have one name, and say of each other that they are a pair."""
     here, there = Described(amqp10.SOURCE, [f"{_PAIR}-here"]), Described(amqp10.TARGET, [NODE])
     if receiving:
         here, there = Described(amqp10.SOURCE, [NODE]), Described(amqp10.TARGET, [f"{_PAIR}-here"])
     first_delivery = None if receiving else UInt(0)
     rest = [None, None, first_delivery, None, None, None, {Symbol("paired"): True}]
-    return amqp10.frame(amqp10.ATTACH, [_PAIR, handle, receiving, _SETTLED, _FIRST, here, there, *rest])
+    return [_PAIR, handle, receiving, _SETTLED, _FIRST, here, there, *rest]
 
 
-def _request(number: int, path: str) -> bytes:
+def _request(channel: int, number: int, path: str) -> bytes:
     """Return a request; of its properties are set: id, address, subject, and that the answer comes on the paired link."""
     properties = [number, None, path, "GET", "$me"]
     message = amqp10.encode(Described(amqp10.PROPERTIES, properties)) + amqp10.encode(Described(amqp10.VALUE, None))
     fields = [_REQUESTS, UInt(number), number.to_bytes(8, "big"), UInt(0), True]
-    return amqp10.frame(amqp10.TRANSFER, fields, message)
+    return amqp10.frame(amqp10.TRANSFER, fields, message, channel=channel)
 
 
 def _answer(message: bytes, number: int) -> Answer:

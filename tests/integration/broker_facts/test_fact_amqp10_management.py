@@ -180,6 +180,18 @@ def test_after_a_refusal_the_other_questions_are_answered(lab4: Lab, stranger: s
     assert told == [200, may, 200, 200, may]
 
 
+def test_a_connection_outlives_the_sessions_that_were_ended(lab4: Lab, stranger: str) -> None:
+    """Each takes a channel; where there is none left, another connection goes on."""
+    permit(lab4, stranger, read="^mine$")
+    lab4.declare("mine")
+    lab4.declare("theirs")
+    with management(lab4, stranger) as node:
+        found = node.ask([queue_path("theirs" if number % 2 else "mine") for number in range(150)])
+    told = {isinstance(each, Answer) for each in found[1::2]}
+    assert told == {lab4.version < (4, 3, 0)}
+    assert all(isinstance(each, Answer) and each.status == 200 for each in found[::2])
+
+
 @pytest.mark.parametrize("granted", ["nothing", "configure", "write", "read"])
 def test_any_permission_lets_a_user_ask_for_a_queue(lab4: Lab, stranger: str, granted: str) -> None:
     """RabbitMQ 4.3 wants one of the three on the queue; 4.0 tells everybody who may enter the vhost."""

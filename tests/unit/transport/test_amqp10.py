@@ -119,7 +119,9 @@ SPOKEN: list[tuple[int, list[Any], bytes]] = [
 def test_any_cut_gives_the_same_frames(cuts: list[int]) -> None:
     """Empty frames, which only show life, are left out; fields at the end that are not there are null."""
     empty = bytes([0, 0, 0, 8, 2, 0, 0, 0])
-    data = amqp10.PROTOCOL + empty.join(amqp10.frame(code, fields, payload) for code, fields, payload in SPOKEN)
+    data = amqp10.PROTOCOL + empty.join(
+        amqp10.frame(code, fields, payload, channel=3) for code, fields, payload in SPOKEN
+    )
     parser, found, header = FrameParser(), [], None
     while data:
         size = cuts.pop(0) if cuts else len(data)
@@ -128,7 +130,7 @@ def test_any_cut_gives_the_same_frames(cuts: list[int]) -> None:
         header = header or parser.header()
         found += list(parser.frames()) if header else []
     assert header == amqp10.PROTOCOL
-    assert found == [Frame(amqp10.AMQP_FRAME, code, fields, payload) for code, fields, payload in SPOKEN]
+    assert found == [Frame(amqp10.AMQP_FRAME, 3, code, fields, payload) for code, fields, payload in SPOKEN]
     assert found[0].field(2) == 512
     assert found[0].field(9) is None
 

@@ -45,7 +45,9 @@ class Broker:
     numbered_from: int = 0
     frame_bytes: int = 1000
     silent: bool = False
+    channel_max: int = 63
     connections: int = 0
+    sessions: int = 0
     most: int = 0
     """Requests under way at most."""
 
@@ -58,8 +60,8 @@ class Broker:
         self._parser = FrameParser()
         self._greeted = 0
         self._requests: list[tuple[int, str]] = []
-        self._asked = self._granted = self._sent = 0
         self._ended = False
+        self._channel = -1
         return cast("socket.socket", self)
 
     # what of a socket is used
@@ -108,8 +110,23 @@ class Broker:
             self._say(amqp10.SASL_OUTCOME, [0 if right else 1], kind=amqp10.SASL_FRAME)
         elif frame.code == amqp10.OPEN:
             assert frame.field(1) == "vhost:v"
-            self._say(amqp10.OPEN, ["rabbit", *[None] * 8, {Symbol("cluster_name"): "c1", Symbol("version"): "4.3.6"}])
+            self._say(
+                amqp10.OPEN,
+                [
+                    "rabbit",
+                    None,
+                    None,
+                    self.channel_max,
+                    *[None] * 5,
+                    {Symbol("cluster_name"): "c1", Symbol("version"): "4.3.6"},
+                ],
+            )
         elif frame.code == amqp10.BEGIN:
+            assert self._channel < frame.channel <= self.channel_max
+            self._channel = frame.channel
+            self._asked = self._granted = self._sent = 0
+            self._closed = False
+            self.sessions += 1
             self._say(amqp10.BEGIN, [UInt(0), UInt(self.numbered_from), UInt(400), UInt(400)])
         elif frame.code == amqp10.ATTACH:
             self._say(amqp10.ATTACH, [frame.field(0), UInt(frame.field(1) + 5), not frame.field(2)])
@@ -121,7 +138,8 @@ class Broker:
         elif frame.code == amqp10.FLOW:
             assert frame.field(0) == (self.numbered_from + self._sent) % 2**32
             self._granted = frame.field(5) + frame.field(6)
-        elif frame.code == amqp10.TRANSFER:
+        elif frame.code == amqp10.TRANSFER and not self._closed:
+            assert frame.channel == self._channel
             properties, body = amqp10.decode(frame.payload)
             assert (properties.value[3], properties.value[4], body) == ("GET", "$me", Described(amqp10.VALUE, None))
             self._requests.append((properties.value[0], properties.value[2]))
@@ -136,7 +154,8 @@ class Broker:
         if path in self.forbidden:
             error = Described(amqp10.ERROR, [Symbol(self.condition), self.words])
             self._say(amqp10.END, [error])
-            self._ended = True
+            self._requests.clear()
+            self._closed = True
             return
         status, body = self.answers.get(path, (404, None))
         properties = [None, None, None, str(status), None, number]
@@ -150,7 +169,8 @@ class Broker:
             self._sent += 1
 
     def _say(self, code: int, fields: list[Any], payload: bytes = b"", kind: int = amqp10.AMQP_FRAME) -> None:
-        self._out += amqp10.frame(code, fields, payload, kind=kind)
+        channel = max(self._channel, 0)
+        self._out += amqp10.frame(code, fields, payload, kind=kind, channel=channel)
 
 
 def node(broker: Broker) -> ManagementNode:
@@ -181,9 +201,10 @@ def test_never_more_requests_are_under_way_than_the_node_takes(credit: int) -> N
     assert broker.most == credit
 
 
-def test_each_refusal_has_its_place_and_its_remedy() -> None:
-    """The broker ends the session with all that was asked behind it; that is asked again."""
-    broker = Broker({"/a": (200, 1), "/b": (200, 2)}, frozenset({"/no"}))
+@pytest.mark.parametrize(("channel_max", "connections"), [(63, 1), (1, 1), (0, 2)])
+def test_each_refusal_has_its_place_and_its_remedy(channel_max: int, connections: int) -> None:
+    """The broker ends the session with all that was asked behind it; that is asked again in another one."""
+    broker = Broker({"/a": (200, 1), "/b": (200, 2)}, frozenset({"/no"}), channel_max=channel_max)
     with node(broker) as asked:
         first, no, second, last = asked.ask(["/a", "/no", "/b", "/no"])
     assert (first, second) == (Answer(200, 1), Answer(200, 2))
@@ -191,7 +212,7 @@ def test_each_refusal_has_its_place_and_its_remedy() -> None:
     assert "read access to queue 'q'" in str(no)
     assert "rabbitmqctl set_permissions -p v ann" in str(no)
     assert isinstance(last, AccessRefused)
-    assert broker.connections == 2
+    assert (broker.connections, broker.sessions) == (connections, 2)
 
 
 def test_any_other_end_of_the_session_is_the_error_with_its_first_line() -> None:
