@@ -348,7 +348,7 @@ class Bench:
 
     def pass_(self, room: int = 10, before: int | None = None) -> list[int]:
         """Let the loop turn; return the numbers of works that have passed."""
-        self.reactor.turn(0.01)
+        self.reactor.turn(0.002)
         self.gate.let_through(room, before)
         numbers = [work.number for work in self.gate.passed]
         self.gate.passed.clear()
