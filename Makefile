@@ -3,7 +3,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help venv rabbitmq iproute lint format unit fuzz test test-matrix faults soak migrations demo bench schema pictures package clean
+.PHONY: help venv rabbitmq iproute librabbitmq lint format unit fuzz test test-matrix faults soak migrations demo bench schema pictures package clean
 
 BIN := .venv/bin
 PYTEST := CI=true $(BIN)/python -m pytest
@@ -62,7 +62,10 @@ migrations: venv rabbitmq ## Change queues under load, and kill the migrating pr
 demo: venv rabbitmq ## Run the inventory demo: producer, two workers, results, a forged message
 	@$(BIN)/python -m examples.inventory.run
 
-bench: venv rabbitmq ## Measure amqpq beside bare drivers, Celery and dramatiq
+librabbitmq: # the floor of the measurements is the C client, which they build
+	@[ -f /usr/include/amqp.h ] || scripts/apt-install.sh "the C client is measured too" gcc libc6-dev librabbitmq-dev
+
+bench: venv rabbitmq librabbitmq ## Measure amqpq beside bare drivers, Celery, dramatiq, taskiq and FastStream
 	@$(BIN)/python -m benchmarks
 
 schema: venv ## Write the JSON Schema of the topology format into topology/
