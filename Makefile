@@ -3,14 +3,14 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help venv rabbitmq iproute librabbitmq lint format unit test test-matrix faults soak migrations demo bench schema pictures package clean
+.PHONY: help venv rabbitmq iproute librabbitmq lint format unit fuzz test test-matrix faults soak migrations demo bench schema pictures package clean
 
 BIN := .venv/bin
 PYTEST := CI=true $(BIN)/python -m pytest
 RINGS := tests/conformance tests/integration tests/acceptance
 # Further pytest arguments: make unit ARGS="-k routing"
 ARGS ?=
-# Test processes side by side, each with a broker of its own; a file stays in one of them
+# Test processes side by side, each with a broker of its own; a file stays in one of them. 0: all in one, for a debugger
 LANES ?= 2
 
 help: ## Show this help
@@ -35,7 +35,10 @@ format: venv ## Format the code and apply safe fixes
 	$(BIN)/ruff format
 
 unit: venv ## Run the tests that need no broker
-	$(BIN)/python -m pytest tests/unit tests/test_*.py $(ARGS)
+	$(BIN)/python -m pytest -n $(LANES) tests/unit tests/test_*.py $(ARGS)
+
+fuzz: venv ## Try the properties of the unit tests on many examples: AMQPQ_EXAMPLES=1000 make fuzz
+	AMQPQ_EXAMPLES=$${AMQPQ_EXAMPLES:-300} $(BIN)/python -m pytest -m hypothesis tests/unit tests/fuzz $(ARGS)
 
 iproute: # examples/two_hosts, one of the tests, lives in network namespaces
 	@command -v ip >/dev/null || scripts/apt-install.sh "a test makes network namespaces with it" iproute2

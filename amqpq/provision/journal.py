@@ -35,7 +35,6 @@ OFFSET: Final = "x-stream-offset"
 PREFETCH: Final = 100
 WAIT_SECONDS: Final = 5.0
 """For the first entry of a stream that exists; one that is created and was never written to has none."""
-
 BACK_SECONDS: Final = 20.0
 """For a stream whose node, or whose leader, is not back yet."""
 PAUSE_SECONDS: Final = 0.25

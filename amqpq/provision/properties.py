@@ -160,8 +160,10 @@ def of_exchange(
             continue
         if name == ALTERNATE:
             by_policy = _says("exchange", seen.name, ALTERNATE, policies, None)
-            if before is None and _value(by_policy) == after:
-                details.append(Detail(name, before, after, Action.INFO, f"what holds is the same, by {by_policy}"))
+            if before is None and by_policy is not None and by_policy.value == after:
+                details.append(
+                    Detail(name, before, after, Action.INFO, f"what holds is the same, by {by_policy.source}")
+                )
             elif before is None:
                 note = f"a policy with {ALTERNATE}: {after} makes it hold"
                 details.append(Detail(name, before, after, Action.POLICY, note))

@@ -15,7 +15,6 @@ from amqpq.cli.main import main
 from amqpq.provision import journal
 from amqpq.transport.interface import Connection
 from amqpq.types import ExchangeSpec
-from tests.conftest import BrokerServer
 from tests.support.lab import answer
 
 pytestmark = pytest.mark.integration
@@ -26,16 +25,12 @@ SHARED = "exchange news"
 
 
 @pytest.fixture
-def amqpq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vhost_url: str, broker_server: BrokerServer) -> Amqpq:
+def amqpq(topology_folder: Path) -> Amqpq:
     """Run `amqpq topology ...` for a project; both are applied on a fresh virtual host."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("AMQPQ_TOPOLOGY", raising=False)
-    monkeypatch.setenv("AMQPQ_BROKER_URL", vhost_url)
-    monkeypatch.setenv("AMQPQ_MANAGEMENT_URL", broker_server.management_url)
     runner = CliRunner()
 
     def run(project: str, command: str, *arguments: str) -> Result:
-        return runner.invoke(main, ["topology", command, "-t", f"{project}.yaml", *arguments])
+        return runner.invoke(main, ["topology", command, "-t", str(topology_folder / f"{project}.yaml"), *arguments])
 
     for project in ("shop", "crm"):
         write(project, {"news": {"type": "fanout"}})
