@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -15,7 +15,7 @@ from amqpq.cli import locking, output
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
 from amqpq.provision import journal, text
 from amqpq.provision import plan as plans
-from amqpq.provision.look import Eyes, look
+from amqpq.provision.look import Choice, Eyes, look
 from amqpq.provision.plan import Plan
 from amqpq.provision.wanted import wanted_there
 from amqpq.topology.model import Topology
@@ -38,10 +38,10 @@ def looking_options(command: Command) -> Command:
     """Add `--observe` and `--timeout`: how a broker is looked at."""
     observe = click.option(
         "--observe",
-        type=click.Choice(["auto", "http", "amqp"]),
+        type=click.Choice(["auto", "http", "amqp1.0", "amqp"]),
         default="auto",
         show_default=True,
-        help="http: the management API, or fail; amqp: without it.",
+        help="http: the management API, or fail; amqp1.0: RabbitMQ 4 without it, or fail; amqp: any broker without it.",
     )
     timeout = click.option(
         "--timeout",
@@ -138,7 +138,8 @@ def eyes(loaded: Topology, observe: str, timeout: float) -> Iterator[Eyes]:
     )
     api = config.management(loaded, timeout_seconds=timeout)
     try:
-        yield Eyes(link.connection(timeout), addresses[0].vhost, api, observe, timeout)  # type: ignore[arg-type] # click's choices
+        choice = cast("Choice", observe)
+        yield Eyes(link.connection(timeout), addresses[0].vhost, api, choice, timeout, addresses)
     finally:
         link.close()
         if api is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,23 @@ from amqpq.topology import library, reach, render, schema
 from amqpq.topology.declarations import declarations
 
 
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """A large file is hundreds of thousands of objects that all stay; the collector would look at them again and again.
+
+    With Python's thresholds that is a third of the time that `lint` takes for 2,000 queues and 5,000 bindings.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 @click.group()
-def topology() -> None:
+@click.pass_context
+def topology(context: click.Context) -> None:
     """Lint, show, route, check and apply the topology file.
 
     \b
@@ -28,6 +46,7 @@ def topology() -> None:
       amqpq topology route --task web.resize         which queues a task reaches, and how
       amqpq topology apply                           create on the broker what the file declares
     """
+    context.with_resource(_rare_collections())
 
 
 topology.add_command(graph)

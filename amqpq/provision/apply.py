@@ -189,10 +189,11 @@ class Applier:
 
     def _verify(self, plan: Plan) -> None:
         """Look again before anything goes: all that was to be added must be there."""
-        if plan.level != "http":
+        if plan.level == "amqp":
             return
         seen = look(self._eyes, self._wanted).observed
         names = {address_of_binding(binding) for binding in seen.bindings or ()}
+        names |= {address.removeprefix("binding ") for address in seen.unreadable}
         missing = [
             step.address
             for step in plan.steps
@@ -220,7 +221,7 @@ class Applier:
         quorum queue is asked for a message instead, which its leader answers, and no statistics.
         """
         eyes = self._eyes
-        classic = eyes.api is None or eyes.choice == "amqp" or self._unused(eyes.api, name).type == "classic"
+        classic = eyes.statistics is None or self._unused(eyes.statistics, name).type == "classic"
         lost = self._flow(_delete_queue(eyes.connection.channel(), name, classic=classic))
         if lost:
             raise TransportError(

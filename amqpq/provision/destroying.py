@@ -133,8 +133,8 @@ class Destroyer:
         Raises:
             PreconditionFailed: Somebody does.
         """
-        api, waiting = self._eyes.api, set(names)
-        if api is None or self._eyes.choice == "amqp" or not waiting:
+        api, waiting = self._eyes.statistics, set(names)
+        if api is None or not waiting:
             return
         deadline = time.monotonic() + QUIET_SECONDS
         quiet = 0

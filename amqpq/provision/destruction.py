@@ -225,8 +225,8 @@ def _exists(observed: Observed, address: str) -> bool:
 
 
 def _bindings(ground: Ground) -> tuple[BindingSpec, ...]:
-    """Return all bindings that are there; where they cannot be seen, those of the file."""
-    if ground.observed.bindings is not None:
+    """Return all bindings that are there; where not all can be seen, those of the file."""
+    if ground.observed.complete and ground.observed.bindings is not None:
         return ground.observed.bindings
     return ground.wanted.declarations.bindings
 
@@ -268,7 +268,7 @@ def _refused_queues(
         elif seen.type == "stream":
             because = "it is a stream, which keeps what was read"
             yield Refusal(address, because, f"drop it by name: `--only {name} --with-messages`")
-        elif address in observed.unreadable or (seen.type != "classic" and observed.level == "amqp"):
+        elif address in observed.unreadable or (seen.type != "classic" and not observed.complete):
             because = "whether it is empty cannot be proven without the HTTP API"
             yield Refusal(address, because, "set broker.management", undecided=True)
 

@@ -95,14 +95,14 @@ def _exchanges(look: _Look) -> Iterator[Change]:
         if seen is None:
             yield Change("exchange", name, Action.CREATE, because=spec.type)
             continue
-        details = properties.of_exchange(spec, seen.spec, look.by_policy.others, whole=observed.level != "amqp")
+        details = properties.of_exchange(spec, seen.spec, look.by_policy.others, whole=observed.complete)
         if details:
             yield _differs("exchange", name, details, look)
     for name, spec in wanted.expected_exchanges.items():
         seen = observed.exchanges.get(name)
         if seen is None:
             yield _missing("exchange", name)
-        elif seen.spec.type != spec.type and observed.level != "amqp":
+        elif seen.spec.type != spec.type and observed.complete:
             detail = Detail("type", seen.spec.type, spec.type, Action.MISSING)
             because, remedy = "under `manage: verify`, and of another type", "ask its owner, or change the file"
             yield Change("exchange", name, Action.MISSING, (detail,), because, remedy)
@@ -111,7 +111,7 @@ def _exchanges(look: _Look) -> Iterator[Change]:
 def _queues(look: _Look) -> Iterator[Change]:
     wanted, observed = look.wanted, look.observed
     others, operators = look.by_policy.others, observed.operator_policies
-    whole, version = observed.level != "amqp", observed.version
+    whole, version = observed.tells_arguments, observed.version
     for name, spec in wanted.queues.items():
         seen = observed.queues.get(name)
         if seen is None:
@@ -197,7 +197,7 @@ def _bindings(wanted: Wanted, observed: Observed, owned: frozenset[str]) -> Iter
         return
     there = {identity(binding): binding for binding in observed.bindings}
     for key, binding in ours.items():
-        if key not in there:
+        if key not in there and f"binding {address_of_binding(binding)}" not in observed.unreadable:
             yield Change("binding", address_of_binding(binding), Action.CREATE)
     for key, binding in there.items():
         address = address_of_binding(binding)
@@ -237,17 +237,19 @@ def _consumers(wanted: Wanted, observed: Observed) -> Iterator[Change]:
 def _unseen(wanted: Wanted, observed: Observed) -> Iterator[Change]:
     for address, why in observed.unreadable.items():
         kind, _, name = address.partition(" ")
-        if kind == "queue" and name in wanted.queues:
+        if kind == "queue" and (name in wanted.queues or observed.tells_arguments):
             yield Change("queue", name, Action.UNKNOWN, because=why)
+        elif kind == "binding":
+            yield Change("binding", name, Action.UNKNOWN, because=f"{why}; an apply binds it")
         elif kind == "exchange" and name in wanted.exchanges:
             yield Change("exchange", name, Action.UNKNOWN, because=why)
         elif kind == "operator":
             yield Change("broker", address, Action.UNKNOWN, because=why)
-    if observed.level != "amqp":
+    if observed.complete:
         return
     remedy = "set broker.management (the tag management is enough)"
     existing: Sequence[BindingSpec] = [b for b in wanted.declarations.bindings if not _new_end(b, observed)]
-    if existing:
+    if existing and observed.bindings is None:
         because = f"{len(existing)} of the file may be there or not; an apply binds them, which changes nothing where they are"
         yield Change("broker", "bindings", Action.UNKNOWN, because=because, remedy=remedy)
     because = "AMQP tells neither policies, nor bindings, consumers and objects of others"

@@ -2,8 +2,8 @@
 
 With another number most keys belong to another partition (`amqpq.topology.partitions`), and messages of one key would
 overtake each other. Whether any wait, the statistics of the management API tell too late; so it takes an exchange without
-bindings, or none, to change the number. Over AMQP, which tells no bindings, it takes partitions that are empty and that nobody
-consumes.
+bindings, or none, to change the number. Over AMQP, which does not tell all bindings, it takes partitions that are empty and
+that nobody consumes.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def _held(wanted: Wanted, observed: Observed) -> Iterator[tuple[str, Change]]:
         if not there or (ours <= observed.queues.keys() and bound <= ours):
             continue
         seen = [observed.queues[each] for each in sorted(there) if each in observed.queues]
-        unused = observed.bindings is None and all(each.ready == 0 and each.consumers == 0 for each in seen)
-        if unused or (observed.bindings is not None and not bound):
+        unused = not observed.complete and all(each.ready == 0 and each.consumers == 0 for each in seen)
+        if unused or (observed.complete and not bound):
             continue
         queue = queue_of(name)
         because = f"the broker has {len(bound or there)} partitions of it, and the file {len(ours)}"

@@ -151,7 +151,8 @@ def _steps(
     bindings = [(address_of_binding(binding), binding) for binding in wanted.declarations.bindings]
     for name, binding in sorted(bindings, key=lambda pair: _binding_place(pair[1])):
         # Where bindings cannot be seen all are made: that changes nothing where one is.
-        if f"binding {name}" in made or (observed.bindings is None and binding.target not in held):
+        unseen = observed.bindings is None or f"binding {name}" in observed.unreadable
+        if f"binding {name}" in made or (unseen and binding.target not in held):
             yield Step("bind", name, binding)
     for binding in observed.bindings or ():
         if f"binding {address_of_binding(binding)}" in gone:
@@ -193,7 +194,7 @@ def seen_of(observed: Observed, address: str) -> str:
     if kind == "policy":
         policy: SeenPolicy | None = next((each for each in observed.policies or () if each.name == name), None)
         return ABSENT if policy is None else fingerprint(asdict(policy))
-    if observed.bindings is None:
+    if observed.bindings is None or address in observed.unreadable:
         return "unseen"
     found = [identity(binding) for binding in observed.bindings if address_of_binding(binding) == name]
     return fingerprint(repr(found)) if found else ABSENT

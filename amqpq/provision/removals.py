@@ -57,7 +57,7 @@ def removals(
             yield allowed(_exchange(name, wanted, observed, owned), wanted)
         elif kind == "queue" and name in observed.queues:
             yield allowed(queue_removal(name, observed.queues[name], observed), wanted)
-        elif observed.level == "amqp":
+        elif not observed.complete:
             kinds = {"exchange": "exchange", "queue": "queue", "policy": "policy"}
             because = "not in the file any more, made by this project; whether it is still there needs the HTTP API"
             yield Change(kinds.get(kind, "binding"), name, Action.UNKNOWN, because=because)  # type: ignore[arg-type]
@@ -145,7 +145,7 @@ def queue_removal(name: str, seen: SeenQueue, observed: Observed, why: str = GON
     if seen.type == "stream":
         because = f"{why}, and the broker deletes a stream without looking what is in it and who reads it"
         return replace(change, action=Action.FORBIDDEN, because=because, remedy="delete it by hand")
-    if seen.type != "classic" and (observed.level == "amqp" or seen.ready is None):
+    if seen.type != "classic" and (not observed.complete or seen.ready is None):
         because = f"{why}, and nothing here proves that it is empty"
         return replace(change, action=Action.FORBIDDEN, because=because, remedy="set broker.management")
     return change

@@ -27,7 +27,7 @@ def retired(wanted: Wanted, observed: Observed, owned: frozenset[str]) -> Iterat
     for address in sorted(wanted.decommissioned):
         word, _, name = address.partition(" ")
         kind: Kind = "queue" if word == "queue" else "exchange"
-        if observed.level == "amqp":
+        if not observed.complete:
             because = f"{WHY}; whether it is still there, and bound, needs the HTTP API"
             yield Change(kind, name, Action.UNKNOWN, because=because, remedy="set broker.management")
             continue

@@ -48,9 +48,11 @@ def test_a_kept_plan_is_carried_out_and_leaves_nothing(amqpq: Project, connectio
     assert {"queue orders", "exchange events", "binding lost -> lost"} <= manifest.owned
 
 
-@pytest.mark.parametrize("level", ["http", "amqp"])
+@pytest.mark.parametrize("level", ["http", "amqp1.0", "amqp"])
 def test_a_plan_is_refused_once_its_objects_have_changed(amqpq: Project, connection: Connection, level: str) -> None:
     """What appeared meanwhile is named, and nothing is done."""
+    if level == "amqp1.0" and connection.server.version_tuple < (4, 0, 0):
+        pytest.skip("AMQP 1.0 management came with RabbitMQ 4.0")
     assert amqpq("plan", "--out", "kept.plan", "--observe", level).exit_code == 0
     do(connection, lambda channel: channel.declare_queue(QueueSpec("mail", arguments={"x-max-length": 5})))
     result = amqpq("apply", "kept.plan")
@@ -60,6 +62,42 @@ def test_a_plan_is_refused_once_its_objects_have_changed(amqpq: Project, connect
     # Where policies can be seen, one would give that queue the dead letter that it has no argument for.
     assert changed == ["policy amqpq.shop.1", "queue mail"] if level == "http" else changed == ["queue mail"]
     assert ("create", "queue orders") in amqpq.changes()
+
+
+def test_a_plan_that_was_made_over_amqp_1_0_is_carried_out(
+    amqpq: Project, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves what it cannot see; a binding that was taken away is the only step of the next one."""
+    if connection.server.version_tuple < (4, 0, 0):
+        pytest.skip("AMQP 1.0 management came with RabbitMQ 4.0")
+    monkeypatch.delenv("AMQPQ_MANAGEMENT_URL")
+    told = amqpq.carried_out()
+    assert (len(told["done"]), told["error"]) == (told["steps"], None)
+    assert [change["address"] for change in told["left"]] == ["broker everything else"]
+    assert amqpq("drift").exit_code == 5
+    do(connection, lambda channel: channel.unbind(BindingSpec("events", "mail", "mail.*")))
+    assert amqpq.carried_out()["done"] == [{"operation": "bind", "name": "events[mail.*] -> mail"}]
+    assert "observed=amqp1.0" in amqpq("plan").stdout
+
+
+def test_a_binding_that_differs_in_headers_alone_is_taken_away_over_amqp_1_0(
+    amqpq: Project, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer about one of them tells of the other; what was to be added is looked for before anything goes."""
+    if connection.server.version_tuple < (4, 0, 0):
+        pytest.skip("AMQP 1.0 management came with RabbitMQ 4.0")
+    monkeypatch.delenv("AMQPQ_MANAGEMENT_URL")
+    one, two, three = ({"from": "h", "to": "mail", "headers": {"level": level}} for level in (1, 2, 3))
+    exchanges = {**FILE["exchanges"], "h": {"type": "headers"}}
+    amqpq.write(exchanges=exchanges, bindings=[*FILE["bindings"], one, two])
+    amqpq.carried_out()
+    amqpq.write(exchanges=exchanges, bindings=[*FILE["bindings"], one, three])
+    told = amqpq.carried_out()
+    assert [(step["operation"], step["name"]) for step in told["done"]] == [
+        ("bind", "h[x-match='all', level=3] -> mail"),
+        ("unbind", "h[x-match='all', level=2] -> mail"),
+    ]
+    assert [change["address"] for change in told["left"]] == ["broker everything else"]
 
 
 def test_a_plan_is_refused_once_the_file_has_changed(amqpq: Project) -> None:

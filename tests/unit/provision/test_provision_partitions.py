@@ -79,13 +79,16 @@ def test_without_bindings_the_number_is_free(see: Any) -> None:
     assert sum(step.operation == "bind" for step in found.steps) == 7
 
 
+@pytest.mark.parametrize("level", ["amqp", "amqp1.0"])
 @pytest.mark.parametrize(("ready", "consumers", "free"), [(0, 0, True), (1, 0, False), (0, 1, False)])
-def test_over_amqp_they_must_be_empty_and_unused(see: Any, ready: int, consumers: int, *, free: bool) -> None:
-    """Bindings cannot be seen there; the broker itself counts what is ready."""
+def test_over_amqp_they_must_be_empty_and_unused(
+    see: Any, ready: int, consumers: int, level: str, *, free: bool
+) -> None:
+    """Bindings, or those of others, cannot be seen there; the broker itself counts what is ready."""
     queues = {f"clicks.{n}": SeenQueue(QueueSpec(f"clicks.{n}"), ready=ready, consumers=consumers) for n in range(4)}
-    seen = see(
-        make(4), level="amqp", queues=queues, bindings=None, policies=None, operator_policies=None, consumers=None
-    )
+    bindings = None if level == "amqp" else ()
+    unseen = {"policies": None, "operator_policies": None, "consumers": None}
+    seen = see(make(4), level=level, queues=queues, bindings=bindings, **unseen)
     found = planned(make(6), seen)
     assert (found.of(Action.FORBIDDEN) == ()) is free
     assert any(step.name == "clicks.5" for step in found.steps) is free

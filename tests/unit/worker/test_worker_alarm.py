@@ -14,6 +14,8 @@ from amqpq.worker.pools.alarm import Alarm
 
 SOON = Limits(soft=0.01)
 
+pytestmark = pytest.mark.timeout(method="thread")  # the signal is what is tested
+
 
 @pytest.fixture
 def alarm() -> Iterator[Alarm]:

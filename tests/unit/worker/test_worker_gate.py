@@ -348,7 +348,7 @@ class Bench:
 
     def pass_(self, room: int = 10, before: int | None = None) -> list[int]:
         """Let the loop turn; return the numbers of works that have passed."""
-        self.reactor.turn(0.01)
+        self.reactor.turn(0.002)
         self.gate.let_through(room, before)
         numbers = [work.number for work in self.gate.passed]
         self.gate.passed.clear()
@@ -413,7 +413,7 @@ def test_all_gates_together_keep_a_rate(bench: Callable[..., Bench], now: list[f
             return len(passed) == count
 
         until(more)
-        for _ in range(20):
+        for _ in range(4):
             turn()
         assert len(passed) == count, "nobody else begins before the permit is back"
         now[0] += 0.49
