@@ -150,6 +150,10 @@ class Calls:
 
     def _answer(self, method: str, target: str, body: bytes | None) -> tuple[int, str, bytes]:
         """Send a call and read its answer; once more where a connection that was kept open turns out to be gone."""
+        if method != "GET":
+            # The broker closes a connection on which nothing is asked for a while (seen on 4.3.6), and a write is not made twice:
+            # it may have happened. So each goes over a fresh one.
+            self.close()
         for fresh in (self._connection is None, True):
             connection = self._connection or self._connect()
             self._connection = connection
@@ -159,8 +163,7 @@ class Calls:
                 return answer.status, answer.reason, answer.read()
             except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
                 self.close()
-                # Not after a fresh connection, and no second write: it may have happened.
-                if fresh or method != "GET":
+                if fresh:
                     raise self._unreachable(error) from error
             except TimeoutError as error:
                 self.close()

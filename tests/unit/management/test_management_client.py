@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -171,16 +172,30 @@ def test_a_connection_that_the_server_closed_meanwhile_is_opened_again(server: S
     assert api.overview().version == "4.0.5"
 
 
-def test_a_write_is_not_made_twice(server: Server, api: Management) -> None:
-    """It may have happened: whoever asked decides."""
-    server.answers = [(204, b"")]
-    api.delete_policy("v", "p")
+def test_a_write_does_not_rely_on_a_connection_that_was_kept(server: Server, api: Management) -> None:
+    """The server may have closed it while something else was done."""
+    server.answers = [(200, {"rabbitmq_version": "4.0.5"}), (204, b"")]
+    api.overview()
     assert api._connection is not None
     api._connection.sock.close()
     api._connection.sock = _Gone()
+    api.delete_policy("v", "p")
+    assert [method for method, _, _ in server.asked] == ["GET", "DELETE"]
+
+
+def test_a_write_is_not_made_twice(server: Server, api: Management, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have happened: whoever asked decides."""
+    made: list[http.client.HTTPConnection] = []
+
+    def connect() -> http.client.HTTPConnection:
+        made.append(http.client.HTTPConnection("127.0.0.1", server.port))
+        made[-1].sock = _Gone()
+        return made[-1]
+
+    monkeypatch.setattr(api, "_connect", connect)
     with pytest.raises(errors.BrokerUnreachable):
         api.delete_policy("v", "p")
-    assert len(server.asked) == 1
+    assert len(made) == 1
 
 
 class _Gone:
