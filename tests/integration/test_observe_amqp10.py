@@ -6,7 +6,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from uuid import uuid4
 
 import pytest
 
@@ -20,6 +19,7 @@ from amqpq.topology.declarations import declarations
 from amqpq.transport import blocking, declare, flow, url
 from amqpq.transport.interface import Connection
 from tests.conftest import BrokerServer
+from tests.support.lab import answer, stranger
 
 pytestmark = pytest.mark.integration
 
@@ -52,22 +52,15 @@ def broker4(connection: Connection) -> None:
 
 
 @contextmanager
-def looking_as(
-    server: BrokerServer, address: url.Address, **permissions: str
-) -> Iterator[tuple[Connection, url.Address]]:
-    """Log in as a user with these permissions."""
-    name = f"amqpq-test-{uuid4().hex[:12]}"
-    server.request("PUT", f"users/{name}", {"password": name, "tags": ""})
-    server.request(
-        "PUT", f"permissions/{address.vhost}/{name}", {"configure": "^$", "write": "^$", "read": "^$", **permissions}
-    )
-    address = replace(address, user=name, password=name)
-    opened = blocking.connect(address, heartbeat_seconds=0, timeout_seconds=SECONDS)
-    try:
-        yield opened, address
-    finally:
-        opened.close()
-        server.request("DELETE", f"users/{name}")
+def looking_as(server: BrokerServer, place: str, **permissions: str) -> Iterator[tuple[Connection, url.Address]]:
+    """Log in as a user with these permissions, and no others."""
+    with stranger(server, place, **{"configure": "^$", "write": "^$", "read": "^$", **permissions}) as theirs:
+        address = url.parse(theirs)
+        opened = blocking.connect(address, heartbeat_seconds=0, timeout_seconds=SECONDS)
+        try:
+            yield opened, address
+        finally:
+            answer(opened.close())
 
 
 def seen(topology: Topology, connection: Connection, address: url.Address, choice: Choice = "auto") -> Look:
@@ -103,7 +96,7 @@ def test_what_a_user_may_not_ask_for_is_unknown_and_the_rest_is_known(
 ) -> None:
     """RabbitMQ 4.3 wants a permission on a queue; and `read` on the source, `write` on the queue for a binding; 4.0 nothing."""
     may = {"configure": "^(events|other)$", "write": "^(orders|mail)$", "read": "^events$"}
-    with looking_as(broker_server, url.parse(vhost_url), **may) as (opened, address):
+    with looking_as(broker_server, vhost_url, **may) as (opened, address):
         found = seen(topology, opened, address)
     told = changes(topology, found)
     assert found.observed.level == "amqp1.0"
@@ -123,7 +116,7 @@ def test_a_user_without_any_permission_on_a_queue_does_not_hear_that_it_is_as_it
     if connection.server.version_tuple < (4, 3, 0):
         pytest.skip("before, RabbitMQ tells everybody who may enter the virtual host")
     may = {"configure": "^(events|other)$", "write": "^orders$", "read": "^(events|other)$"}
-    with looking_as(broker_server, url.parse(vhost_url), **may) as (opened, address):
+    with looking_as(broker_server, vhost_url, **may) as (opened, address):
         told = changes(topology, seen(topology, opened, address))
     assert told["queue mail"].action == "unknown"
     assert "access to queue 'mail'" in told["queue mail"].because
@@ -136,7 +129,7 @@ def test_a_user_who_may_configure_nothing_compares_his_queues(
 ) -> None:
     """Over AMQP 0-9-1 that takes the permission to declare them."""
     may = {"write": "^(orders|mail|shop.dead)$", "read": "^(events|other)$"}
-    with looking_as(broker_server, url.parse(vhost_url), **may) as (opened, address):
+    with looking_as(broker_server, vhost_url, **may) as (opened, address):
         ten = changes(topology, seen(topology, opened, address))
         nine = changes(topology, seen(topology, opened, address, "amqp"))
     assert [name for name in ten if name.startswith(("queue", "binding"))] == []
