@@ -20,12 +20,12 @@ from amqpq.security.keys import load_signer, load_trusted
 from amqpq.security.signing import Algorithm, Signer, TrustedKey, Verifier
 from amqpq.topology.model import Topology
 from amqpq.transport import url
-from amqpq.transport.aiolink import AsyncLink
 from amqpq.transport.interface import Connection
 from amqpq.transport.link import Link
 
 if TYPE_CHECKING:
     from amqpq.management import Management
+    from amqpq.transport.aiolink import AsyncLink
 
 TopologySource: TypeAlias = Topology | str | Path | Mapping[str, Any] | None
 
@@ -152,12 +152,15 @@ def _open(address: url.Address, *, heartbeat_seconds: int, timeout_seconds: floa
 
 def async_link(topology: Topology, *, name: str = "") -> AsyncLink:
     """Return an asyncio link to the topology's broker; it connects when it is used."""
-    return AsyncLink(
+    # asyncio is a fifth of the memory of a worker's child, and of its start.
+    aiolink = importlib.import_module("amqpq.transport.aiolink")
+    made: AsyncLink = aiolink.AsyncLink(
         addresses(topology),
         _open_async,
         name=name or topology.project,
         heartbeat_seconds=topology.broker.heartbeat_seconds,
     )
+    return made
 
 
 async def _open_async(

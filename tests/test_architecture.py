@@ -26,6 +26,8 @@ HIDDEN_IMPORTS = {
     ("amqpq/cli/options.py", "amqpq.topology"): "pydantic and yaml; --help needs neither",
     ("amqpq/cli/output.py", "rich.console"): "costs 60 ms, and most commands print plain text",
     ("amqpq/message/serializers.py", "yaml"): "few projects send YAML",
+    ("amqpq/worker/execute.py", "asyncio"): "a fifth of a child's memory, and most children run no `async def` task",
+    ("amqpq/worker/pools/alarm.py", "amqpq.worker.pools"): "asyncio, as above",
 }
 
 # importlib.import_module hides even more.
@@ -33,7 +35,7 @@ DYNAMIC_IMPORTS = {
     "amqpq/__init__.py": "the public names load when they are asked for",
     "amqpq/cli/main.py": "a command loads when it is called",
     "amqpq/cli/options.py": "-A names the user's module",
-    "amqpq/config.py": "pydantic and yaml load when a topology is",
+    "amqpq/config.py": "pydantic and yaml load when a topology is, a transport and asyncio when they are used",
     "amqpq/convert/settings.py": "the user's Celery settings are a module",
     "amqpq/topology/__init__.py": "pydantic and yaml load when a topology is",
     "amqpq/worker/host.py": "a child process imports the user's module",

@@ -49,11 +49,22 @@ except SystemExit:
     assert _third_party(statement) & HEAVY == {"click"}
 
 
+def test_a_child_loads_only_what_runs_tasks() -> None:
+    """A child of the prefork pool holds neither the worker's loop, nor a driver, nor an event loop, nor what reads topologies."""
+    program = "import sys, amqpq.worker.pools.child\nfrom amqpq import App\nprint(*sys.modules)"
+    loaded = set(_output(program).split())
+    unused = {"amqpq.worker.loop", "amqpq.provision", "amqpq.topology.document", "asyncio", "subprocess"}
+    assert loaded & (unused | HEAVY) == set()
+
+
 @cache
 def _third_party(statement: str) -> frozenset[str]:
-    program = f"{statement}\n{_PRINT_MODULES}"
+    # What begins with an underscore is the compiled part of a package that is named beside it.
+    packages = {name for name in json.loads(_output(f"{statement}\n{_PRINT_MODULES}")) if not name.startswith("_")}
+    return frozenset(packages - sys.stdlib_module_names - {"amqpq", "cython_runtime"})
+
+
+def _output(program: str) -> str:
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert answer.returncode == 0, answer.stderr
-    # What begins with an underscore is the compiled part of a package that is named beside it.
-    packages = {name for name in json.loads(answer.stdout) if not name.startswith("_")}
-    return frozenset(packages - sys.stdlib_module_names - {"amqpq", "cython_runtime"})
+    return answer.stdout

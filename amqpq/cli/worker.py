@@ -20,13 +20,14 @@ from amqpq.cli.output import fail
 from amqpq.endpoint import read_address
 from amqpq.errors import NotBuiltYet
 from amqpq.log import WORKER
-from amqpq.worker import WorkerPlan, logs, run
+from amqpq.worker import logs
 from amqpq.worker.banner import banner
 from amqpq.worker.files import PidFile, expand
 from amqpq.worker.plan import (
     LONGEST_SECONDS,
     POOLS,
     SHUTDOWN_TIMEOUT_SECONDS,
+    WorkerPlan,
     choose_concurrency,
     choose_limits,
     choose_pool,
@@ -37,6 +38,7 @@ from amqpq.worker.plan import (
     worker_name,
 )
 from amqpq.worker.pools.hubpool import HUB_POOLS
+from amqpq.worker.run import run
 
 _LATER = {
     "-B": "beat",

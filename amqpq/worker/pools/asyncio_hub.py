@@ -18,7 +18,7 @@ from amqpq.worker.execute import Executor
 from amqpq.worker.host import Host
 from amqpq.worker.limits import Limits, Timing
 from amqpq.worker.pools import child, wire
-from amqpq.worker.pools.alarm import Driven
+from amqpq.worker.pools.driven import Driven
 from amqpq.worker.pools.hub import HubChild
 
 logger = logging.getLogger(WORKER)
