@@ -112,7 +112,7 @@ def _measures(_: click.Context, __: click.Parameter, text: str | None) -> tuple[
     help=f"Of {', '.join(MEASURES)}.  [default: all]",
 )
 @json_option
-def bench(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
+def bench(
     broker_url: str | None,
     app_reference: str | None,
     topology_file: Path | None,
@@ -181,7 +181,7 @@ def _topology(
             raise click.UsageError("-e goes with a topology, and --broker does without")
         for each in broker_url.split():
             url.parse(each)  # its words are about a URL, not about a file that there is not
-        return _bare(broker_url, {}), False
+        return _bare({BROKER_VARIABLE: broker_url}), False
     if app_reference is not None:
         if environment is not None:
             raise click.UsageError("-e goes with -t; an application has chosen its environment itself")
@@ -193,14 +193,13 @@ def _topology(
             raise click.UsageError(message)
         for each in from_environment.split():
             url.parse(each)
-        return _bare(from_environment, os.environ), False
+        return _bare(os.environ), False
     return load_topology(topology_file, environment), True
 
 
-def _bare(urls: str, environ: Mapping[str, str]) -> Topology:
-    """Return a topology that says where the broker is and nothing else."""
-    bare = {"amqpq": 1, "project": "bench", "broker": {"url": urls.split()}, "security": {"signing": "off"}}
-    return load(bare, environ=environ)
+def _bare(environ: Mapping[str, str]) -> Topology:
+    """Return a topology that says where the broker is and nothing else: by the variable, since it may hold a password."""
+    return load({"amqpq": 1, "project": "bench", "security": {"signing": "off"}}, environ=environ)
 
 
 @contextmanager
@@ -223,7 +222,6 @@ def _setting(plan: Plan, server: ServerInfo, seen: Surroundings, topology: Topol
         frame_max=server.frame_max,
         local=seen.local,
         load_per_cpu=seen.load_per_cpu,
-        confirm=None if topology is None else topology.messages.confirm,
         signing=None if signing is None else signing.algorithm,
         reply_mode=None if topology is None else topology.replies.mode,
     )

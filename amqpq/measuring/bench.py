@@ -21,7 +21,7 @@ from amqpq import log
 from amqpq.errors import AccessRefused, AmqpqError, Blocked, OperationTimeout, TransportError
 from amqpq.lifecycle import DIRECT_REPLY_QUEUE
 from amqpq.measuring import probes, signing
-from amqpq.measuring.figures import Clocks, CodecCost, Figures, Latency, Publishing, Rate, Replies, latency, rate
+from amqpq.measuring.figures import Clocks, CodecCost, Figures, Latency, Mark, Publishing, Rate, Replies, latency, rate
 from amqpq.transport import flow
 from amqpq.transport.interface import Connection, Flow, caught_up
 from amqpq.transport.link import Link
@@ -42,8 +42,11 @@ PATIENCE_SECONDS: Final = 30.0
 """A measure that has not ended so long after its time never will."""
 FIRST_SECONDS: Final = 5.0
 """A broker that does not confirm one message in this time is blocked, or as good as that."""
-CONNECT_SECONDS: Final = 10.0
-CLEAR_SECONDS: Final = 10.0
+NETWORK_SECONDS: Final = 2.0
+"""More questions do not make the answer better."""
+CONNECT_SECONDS: Final = 5.0
+"""Nobody measures a broker that is harder to reach; a mistyped address is to be said soon."""
+CLEAR_SECONDS: Final = 5.0
 EXPIRES_AFTER_SECONDS: Final = 120.0
 """Queues that could not be deleted are gone so long after the last of a run's time."""
 _ENVELOPE_BYTES: Final = 4096
@@ -163,7 +166,8 @@ class Bench:
     def _network(self, connection: Connection) -> Latency:
         channel = connection.channel()
         once = partial(probes.asked, partial(caught_up, channel))
-        return latency(self._run(probes.repeated(once, self._clocks, self.plan.share("network")), "the network"))
+        seconds = min(self.plan.share("network"), NETWORK_SECONDS)
+        return latency(self._run(probes.repeated(once, self._clocks, seconds), "the network"))
 
     def _see_it_taken(self) -> None:
         """Publish one message: a broker under an alarm says so only to those who publish, and answers them nothing."""
@@ -215,7 +219,7 @@ class Bench:
         intake = probes.Intake(consumer, connection, acknowledge=True)
         batch = self._batch(queue)
 
-        def both() -> Flow[Sequence[probes.Mark]]:
+        def both() -> Flow[Sequence[Mark]]:
             yield intake.consume(queue, self.plan.prefetch)
             publisher = self._publishing.channel(CONNECT_SECONDS)
             seconds = self.plan.share("throughput")
@@ -259,7 +263,7 @@ class Bench:
         with self._served() as queue:
             batch = self._batch(queue, reply_to=DIRECT_REPLY_QUEUE)
 
-            def calls() -> Flow[Sequence[probes.Mark]]:
+            def calls() -> Flow[Sequence[Mark]]:
                 channel, intake = yield from probes.listen(connection)
                 seconds = self.plan.share("direct")
                 try:
@@ -351,11 +355,11 @@ class Bench:
             raise OperationTimeout(f"{what}: not within {deadline_seconds:g} s, the broker does not answer") from error
 
     def _clear(self) -> None:
-        """Delete what is left; on a connection of its own where the first one is gone."""
+        """Delete what is left, on the connection that consumes: under an alarm the broker reads nothing of one that published."""
         if not self._queues:
             return
         try:
-            channel = self._publishing.connection(CLEAR_SECONDS).channel()
+            channel = self._consuming.connection(CLEAR_SECONDS).channel()
             flow.run(probes.delete(channel, self._queues), CLEAR_SECONDS)
         except AmqpqError as error:
             seconds = self._expiry["x-expires"] / 1000

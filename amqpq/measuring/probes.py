@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
-from amqpq.errors import AmqpqError, ChannelClosed, Nacked, OutcomeUnknown, PublishError, Unroutable
+from amqpq.errors import AccessRefused, AmqpqError, ChannelClosed, Nacked, OutcomeUnknown, PublishError, Unroutable
 from amqpq.lifecycle import DIRECT_REPLY_QUEUE
 from amqpq.measuring.figures import Clocks, Mark
 from amqpq.replies.mailbox import Mailbox, ignore
@@ -89,14 +89,16 @@ def confirmed(pending: Pending[list[Outcome]]) -> Flow[None]:
     """Wait for confirms.
 
     Raises:
+        AccessRefused: We may not write to the exchange; the outcome of a publish says that in the broker's words only.
         PublishError: The broker did not take one of the messages.
     """
     outcomes = yield pending
     for outcome in outcomes:
         if not outcome.confirmed:
-            raise _REFUSALS.get(outcome.fate, PublishError)(
-                f"a message of the measure was {outcome.fate}: {outcome.reason}"
-            )
+            if "ACCESS_REFUSED" in outcome.reason:
+                raise AccessRefused(outcome.reason)
+            kind = _REFUSALS.get(outcome.fate, PublishError)
+            raise kind(f"a message of the measure was {outcome.fate}: {outcome.reason}")
 
 
 _REFUSALS: Mapping[Fate, type[PublishError]] = {

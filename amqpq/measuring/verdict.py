@@ -65,8 +65,8 @@ class Limit(StrEnum):
 class Setting:
     """What was known beside the figures.
 
-    `load_per_cpu` is the machine's load average per processor before the first measure; None where it has none. `confirm`,
-    `signing` and `reply_mode` are the topology's; None where no topology is about.
+    `load_per_cpu` is the machine's load average per processor before the first measure; None where it has none. `signing` and
+    `reply_mode` are the topology's; None where no topology is about, and `signing` where nothing is signed.
     """
 
     payload_bytes: int
@@ -74,7 +74,6 @@ class Setting:
     frame_max: int
     local: bool
     load_per_cpu: float | None = None
-    confirm: bool | None = None
     signing: str | None = None
     reply_mode: str | None = None
 
@@ -104,7 +103,7 @@ def _findings(figures: Figures, setting: Setting) -> Iterator[Finding]:
         yield from _uneven(figures)
         yield from _rates(figures, setting)
     yield from _one_at_a_time(figures)
-    yield from _unwise(figures, setting)
+    yield from _small_frames(setting)
     yield from _far(figures, setting)
     yield from _replies(figures, setting)
     yield from _signing(figures, setting)
@@ -275,7 +274,7 @@ def _one_at_a_time(figures: Figures) -> Iterator[Finding]:
 # ------------------------------------------------------------------------------------------------------------- settings
 
 
-def _unwise(figures: Figures, setting: Setting) -> Iterator[Finding]:
+def _small_frames(setting: Setting) -> Iterator[Finding]:
     content = setting.frame_max - FRAME_OVERHEAD_BYTES
     if 0 < setting.frame_max < FULL_FRAME_BYTES and setting.payload_bytes > content:
         yield Finding(
@@ -283,13 +282,6 @@ def _unwise(figures: Figures, setting: Setting) -> Iterator[Finding]:
             f"Frames are {setting.frame_max} bytes at most, so each message of {setting.payload_bytes} bytes is cut into "
             f"{-(-setting.payload_bytes // content)}.",
             f"`frame_max = {FULL_FRAME_BYTES}` in rabbitmq.conf is RabbitMQ's own default.",
-        )
-    if setting.confirm is False and figures.publish:
-        best = max(each.batch.per_second for each in figures.publish.values())
-        yield Finding(
-            Limit.SETTINGS,
-            "`messages.confirm: false` stands in the topology: a message that the broker does not take is lost without a word.",
-            f"With confirms, batches reached {_count(best)}/s here; is that too little?",
         )
 
 
@@ -360,7 +352,7 @@ def _needed(per_second: float, network: Latency) -> int:
 
 def _count(per_second: float) -> str:
     """Return a rate with as many digits as can be meant."""
-    if per_second < 100:  # noqa: PLR2004 - below, the third digit says something
+    if per_second < 100:
         return f"{per_second:.3g}"
     digits = 10 ** max(len(str(round(per_second))) - 3, 0)
     return f"{round(per_second / digits) * digits:,}"
