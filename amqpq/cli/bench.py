@@ -112,7 +112,7 @@ def _measures(_: click.Context, __: click.Parameter, text: str | None) -> tuple[
     help=f"Of {', '.join(MEASURES)}.  [default: all]",
 )
 @json_option
-def bench(
+def bench(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     broker_url: str | None,
     app_reference: str | None,
     topology_file: Path | None,
@@ -221,7 +221,7 @@ def _setting(plan: Plan, server: ServerInfo, seen: Surroundings, topology: Topol
         prefetch=plan.prefetch,
         frame_max=server.frame_max,
         local=seen.local,
-        load_per_cpu=seen.load_per_cpu,
+        machine_busy=seen.busy,
         signing=None if signing is None else signing.algorithm,
         reply_mode=None if topology is None else topology.replies.mode,
     )

@@ -81,7 +81,7 @@ def asked(ask: Callable[[], Pending[Any]]) -> Flow[None]:
 
 def answered(asked_at_once: Iterable[Pending[Any]]) -> Flow[None]:
     """Wait for the answers to what was asked in one go."""
-    for pending in asked_at_once:
+    for pending in asked_at_once:  # noqa: UP028 - a flow is sent results, which a list does not take
         yield pending
 
 

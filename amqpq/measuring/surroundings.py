@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from amqpq.errors import TransportError
 from amqpq.management import Management
 from amqpq.transport.url import Address
 
+LOOK_SECONDS: Final = 0.25
+"""Between two readings; the kernel counts in hundredths of a second."""
 OTHERS_PER_SECOND: Final = 100.0
 """Messages that others publish before it is worth a word."""
 _ALARMS: Final[Mapping[str, str]] = {"mem_alarm": "memory", "disk_free_alarm": "disk space"}
@@ -22,34 +26,47 @@ _ALARMS: Final[Mapping[str, str]] = {"mem_alarm": "memory", "disk_free_alarm": "
 class Surroundings:
     """What was seen before the first measure.
 
-    `load` is the machine's load average of the last minute, None where it has none. `others_per_second` and `alarms` (one text
-    per node and alarm) come from the management API; None where nobody could be asked.
+    `busy` is the share of all processors in use, 0 to 1, None where the machine does not tell. `others_per_second` and `alarms`
+    (one text per node and alarm) come from the management API; None where nobody could be asked.
     """
 
     local: bool
     cpus: int
-    load: float | None = None
+    busy: float | None = None
     others_per_second: float | None = None
     alarms: tuple[str, ...] | None = None
-
-    @property
-    def load_per_cpu(self) -> float | None:
-        """The load average per processor."""
-        return None if self.load is None else self.load / self.cpus
 
 
 def look(addresses: Iterable[Address], management: Management | None) -> Surroundings:
     """Look around; what cannot be seen is None, and that is no error."""
-    load = None
-    with suppress(OSError, AttributeError):  # Windows has none
-        load = os.getloadavg()[0]
     others, alarms = None, None
     if management is not None:
         with suppress(TransportError):  # it takes a tag that not everybody has
             others = publish_rate(management.request("GET", "overview"))
         with suppress(TransportError):
             alarms = raised(management.request("GET", "nodes"))
-    return Surroundings(all(map(is_local, addresses)), os.cpu_count() or 1, load, others, alarms)
+    return Surroundings(all(map(is_local, addresses)), os.cpu_count() or 1, machine_busy(), others, alarms)
+
+
+def machine_busy(stat: Path = Path("/proc/stat"), pause_seconds: float = LOOK_SECONDS) -> float | None:
+    """Return the share of the processors that is in use just now, 0 to 1; None where there is no such file (not Linux).
+
+    The load average would not do: for a minute it holds what ended long ago, the last run of the same command for one.
+    """
+    try:
+        before = stat.read_text(encoding="ascii")
+        threading.Event().wait(pause_seconds)
+        after = stat.read_text(encoding="ascii")
+    except OSError:
+        return None
+    return share_in_use(before, after)
+
+
+def share_in_use(before: str, after: str) -> float | None:
+    """Return the share between two readings of `/proc/stat` (proc(5)): all but idle and waiting for a disk."""
+    first, last = (list(map(int, text.split("\n", 1)[0].split()[1:9])) for text in (before, after))
+    spent = [later - earlier for earlier, later in zip(first, last, strict=True)]
+    return 1 - sum(spent[3:5]) / sum(spent) if sum(spent) else None
 
 
 def is_local(address: Address) -> bool:
@@ -92,7 +109,7 @@ def remarks(seen: Surroundings) -> Sequence[str]:
         )
     if seen.local:
         found.append(
-            f"the broker runs on this machine: both share its {seen.cpus} CPUs, and the network is none; measure from where "
-            "the producers and workers are to be"
+            f"the broker runs on this machine: both share its {seen.cpus} CPUs, and there is no network between them; measure "
+            "from where the producers and workers are to be"
         )
     return found

@@ -40,8 +40,8 @@ FULL_LINK: Final = 0.8
 CHEAPER_DIRECT: Final = 3.0
 """From so many times the calls on, direct replies are worth a word."""
 FRAME_OVERHEAD_BYTES: Final = 8
-CROWDED: Final = 0.75
-"""Load per processor before the first measure, from which on this process and a local broker wait for a turn."""
+CROWDED: Final = 0.5
+"""Of the machine's processors in use before the first measure; from here on this process and a local broker wait for a turn."""
 SLOWEST_SHARE: Final = 0.5
 """A slowest fifth below this share of the fastest: something else goes on."""
 FULL_FRAME_BYTES: Final = 131072
@@ -65,15 +65,15 @@ class Limit(StrEnum):
 class Setting:
     """What was known beside the figures.
 
-    `load_per_cpu` is the machine's load average per processor before the first measure; None where it has none. `signing` and
-    `reply_mode` are the topology's; None where no topology is about, and `signing` where nothing is signed.
+    `machine_busy` is the share of the processors in use before the first measure, None where the machine does not tell. `signing`
+    and `reply_mode` are the topology's; None where no topology is about, and `signing` where nothing is signed.
     """
 
     payload_bytes: int
     prefetch: int
     frame_max: int
     local: bool
-    load_per_cpu: float | None = None
+    machine_busy: float | None = None
     signing: str | None = None
     reply_mode: str | None = None
 
@@ -133,14 +133,14 @@ def _named_rates(figures: Figures) -> list[_Named]:
 
 
 def _crowded(setting: Setting) -> bool:
-    return setting.load_per_cpu is not None and setting.load_per_cpu >= CROWDED
+    return setting.machine_busy is not None and setting.machine_busy >= CROWDED
 
 
 def _crowd(setting: Setting) -> Finding:
     both = "this process and the broker had" if setting.local else "this process had"
     return Finding(
         Limit.LOAD,
-        f"This machine was busy before it began (load {setting.load_per_cpu:.1f} per CPU): {both} only what others left, and "
+        f"This machine was busy before it began ({setting.machine_busy:.0%} of its CPUs): {both} only what others left, and "
         "the rates say no more than that.",
         "Measure again when it is quiet.",
     )
@@ -245,8 +245,9 @@ def _one_at_a_time(figures: Figures) -> Iterator[Finding]:
     """The slowest confirm says it for all: types differ in what the disk costs and in nothing else."""
     if not figures.publish:
         return
-    kind, single = max(((kind, each.single) for kind, each in figures.publish.items()), key=lambda pair: pair[1].p50_ms)
-    network = figures.network.p50_ms
+    kind, publishing = max(figures.publish.items(), key=lambda item: item[1].single.p50_ms)
+    single, network = publishing.single, figures.network.p50_ms
+    carried = 1e3 / publishing.batch.per_second  # what one message takes when nobody waits for it
     at_most = 1e3 / single.p50_ms
     if DELAYED_ACK_MS[0] <= single.p50_ms - network <= DELAYED_ACK_MS[1]:
         yield Finding(
@@ -262,7 +263,7 @@ def _one_at_a_time(figures: Figures) -> Iterator[Finding]:
             f"and back, so it is {_count(at_most)}/s at most.",
             "Publish inside `with app.batch():`, from several threads, or nearer to the broker.",
         )
-    elif single.p50_ms - network >= SLOW_DISK_MS:
+    elif single.p50_ms - network - carried >= SLOW_DISK_MS:
         yield Finding(
             Limit.BROKER,
             f"One publish at a time waits for the broker: its confirm on a {kind} queue takes {single.p50_ms:.1f} ms, "
@@ -352,7 +353,7 @@ def _needed(per_second: float, network: Latency) -> int:
 
 def _count(per_second: float) -> str:
     """Return a rate with as many digits as can be meant."""
-    if per_second < 100:
+    if per_second < 100:  # noqa: PLR2004 - below, the third digit says something
         return f"{per_second:.3g}"
     digits = 10 ** max(len(str(round(per_second))) - 3, 0)
     return f"{round(per_second / digits) * digits:,}"

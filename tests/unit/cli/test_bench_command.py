@@ -11,6 +11,7 @@ from amqpq import config
 from amqpq.cli.main import main
 from amqpq.errors import ConfigurationError
 from amqpq.measuring import bench as benches
+from amqpq.measuring import surroundings
 from amqpq.testing.memory import MemoryBroker, memory_link
 from amqpq.topology import Topology
 from amqpq.transport.link import Link
@@ -45,6 +46,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.delenv("AMQPQ_TOPOLOGY", raising=False)
     monkeypatch.setattr(config, "link", link)
     monkeypatch.setattr(benches, "BATCH_MESSAGES", 20)
+    monkeypatch.setattr(surroundings, "machine_busy", lambda: 0.1)
     yield lambda *options: CliRunner().invoke(main, ["bench", *options])
     assert broker.queues() == {}
     for each in links:

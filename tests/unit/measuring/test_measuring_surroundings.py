@@ -1,8 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from amqpq.measuring.surroundings import Surroundings, is_local, publish_rate, raised, remarks
+from amqpq.measuring.surroundings import (
+    Surroundings,
+    is_local,
+    machine_busy,
+    publish_rate,
+    raised,
+    remarks,
+    share_in_use,
+)
 from amqpq.transport.url import Address
 
 
@@ -44,3 +54,16 @@ def test_what_the_management_api_says_is_read() -> None:
 def test_a_broker_that_gathers_no_statistics_has_no_rate(answer: object) -> None:
     """It is not known then, and no error."""
     assert publish_rate(answer) is None
+
+
+def test_the_machine_says_how_busy_it_is() -> None:
+    """Idle and waiting for a disk is not busy; user, nice, system, interrupts and stolen time are."""
+    before = "cpu  100 10 50 1000 20 0 5 5 0 0\ncpu0 ..."
+    after = "cpu  130 20 60 1040 30 0 5 5 0 0\ncpu0 ..."
+    assert share_in_use(before, after) == pytest.approx(0.5)
+    assert share_in_use(before, before) is None
+
+
+def test_a_machine_that_does_not_tell_is_not_said_to_be_busy(tmp_path: Path) -> None:
+    """There is no such file outside Linux."""
+    assert machine_busy(tmp_path / "stat", 0) is None

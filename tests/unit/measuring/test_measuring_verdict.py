@@ -10,7 +10,7 @@ import pytest
 from amqpq.measuring.figures import CodecCost, Figures, Latency, Publishing, Rate, Replies
 from amqpq.measuring.verdict import MOST_FINDINGS, Limit, Setting, judge
 
-QUIET = Setting(payload_bytes=200, prefetch=100, frame_max=131072, local=False, load_per_cpu=0.1)
+QUIET = Setting(payload_bytes=200, prefetch=100, frame_max=131072, local=False, machine_busy=0.1)
 
 
 def latency(p50_ms: float) -> Latency:
@@ -51,8 +51,8 @@ TABLE = {
         QUIET,
         Limit.BROKER,
         (
-            "The broker limits publishing (quorum 9,000/s): this process was busy for 30% of a core at most, and the network answers "
-            "in 0.20 ms."
+            "The broker limits publishing (quorum 9,000/s): this process was busy for 30% of a core at most, and the network "
+            "answers in 0.20 ms."
         ),
         "A quorum queue has each message on the disks of most of its nodes",
     ),
@@ -68,8 +68,8 @@ TABLE = {
         replace(QUIET, prefetch=10),
         Limit.SETTINGS,
         (
-            "The prefetch limits publishing and consuming (quorum 900/s): 10 messages in 10.0 ms, which is the way to the broker and "
-            "back, are all that can come."
+            "The prefetch limits publishing and consuming (quorum 900/s): 10 messages in 10.0 ms, which is the way to the broker "
+            "and back, are all that can come."
         ),
         "Give more: 18 would do here",
     ),
@@ -98,8 +98,8 @@ TABLE = {
         QUIET,
         Limit.SETTINGS,
         (
-            "A publish and its confirm on a classic queue take 41 ms, 0.2 ms of them network: the rest looks like TCP holding its "
-            "acknowledgement back for 40 ms."
+            "A publish and its confirm on a classic queue take 41 ms, 0.2 ms of them network: the rest looks like TCP holding "
+            "its acknowledgement back for 40 ms."
         ),
         "nodelay",
     ),
@@ -140,10 +140,10 @@ TABLE = {
     ),
     "a busy machine": (
         published(steady(9_000)),
-        replace(QUIET, load_per_cpu=2.5, local=True),
+        replace(QUIET, machine_busy=0.8, local=True),
         Limit.LOAD,
         (
-            "This machine was busy before it began (load 2.5 per CPU): this process and the broker had only what others left, "
+            "This machine was busy before it began (80% of its CPUs): this process and the broker had only what others left, "
             "and the rates say no more than that."
         ),
         "Measure again",
@@ -171,7 +171,7 @@ def test_each_finding_needs_its_cause(case: str) -> None:
 
 def test_on_a_busy_machine_nobody_is_blamed_for_the_rates() -> None:
     """Who waited for whom cannot be told there, so neither the broker nor this process is said to limit."""
-    busy = replace(QUIET, load_per_cpu=3.0)
+    busy = replace(QUIET, machine_busy=0.6)
     assert [finding.limit for finding in judge(published(steady(9_000)), busy)] == [Limit.LOAD]
 
 
@@ -193,6 +193,12 @@ def test_a_local_broker_has_no_link() -> None:
     """What looks like a full gigabit on loopback is a coincidence."""
     local = replace(QUIET, payload_bytes=65_536, local=True)
     assert [finding.limit for finding in judge(published(steady(1_700)), local)] == [Limit.BROKER]
+
+
+def test_a_large_message_is_not_the_disk() -> None:
+    """What a megabyte takes on its way is no wait for the disk."""
+    large = published(steady(300), 4.2)
+    assert not any("on disk" in finding.found for finding in judge(large, QUIET))
 
 
 def test_direct_replies_are_not_recommended_to_who_has_them() -> None:
