@@ -198,13 +198,9 @@ class Bench:
             batch = rate(
                 self._run(probes.publish_batches(channel, queue, self._batch(queue), clocks, share("publish")), what)
             )
-            one = self._message(queue, 0)
-
-            def once() -> Flow[None]:
-                return probes.confirmed(channel.publish([one]))
-
             self._on_progress(f"{what}, one at a time")
-            single = latency(self._run(probes.repeated(once, clocks, share("single")), what))
+            one = self._message(queue, 0)
+            single = latency(self._run(probes.publish_singly(channel, queue, one, clocks, share("single")), what))
         return Publishing(batch, single)
 
     def _throughput(self, kind: str) -> Rate:
@@ -321,7 +317,8 @@ class Bench:
         return [self._message(queue, number, reply_to=reply_to) for number in range(count)]
 
     def _ahead(self, batch: Sequence[Publication]) -> int:
-        return max(2 * len(batch), 4 * self.plan.prefetch)
+        """Return how many messages may wait on the broker: enough to keep both sides busy, and no more bytes than it can bear."""
+        return min(max(2 * len(batch), 4 * self.plan.prefetch), probes.most_held(batch))
 
     def _message(self, queue: str, number: int, *, reply_to: str | None = None) -> Publication:
         """Return a message with the properties and headers that a task has."""

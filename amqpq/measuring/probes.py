@@ -61,8 +61,17 @@ class Stopwatch:
         self._cpu += self._clocks.cpu() - self._paused[1]
 
 
-def repeated(once: Callable[[], Flow[None]], clocks: Clocks, seconds: float) -> Flow[list[float]]:
-    """Do something again and again, one at a time, and return how long each took, in seconds."""
+def repeated(
+    once: Callable[[], Flow[None]], clocks: Clocks, seconds: float, tidy: Callable[[int], Flow[None]] | None = None
+) -> Flow[list[float]]:
+    """Do something again and again, one at a time, and return how long each took, in seconds.
+
+    Args:
+        once: What is timed.
+        clocks: The time.
+        seconds: How long.
+        tidy: Called with the number of times so far, between two of them; not timed.
+    """
     for _ in range(WARM_UP):
         yield from once()
     times: list[float] = []
@@ -71,7 +80,25 @@ def repeated(once: Callable[[], Flow[None]], clocks: Clocks, seconds: float) -> 
         began = clocks.wall()
         yield from once()
         times.append(clocks.wall() - began)
+        if tidy is not None:
+            yield from tidy(len(times))
     return times
+
+
+def publish_singly(
+    channel: Channel, queue: str, message: Publication, clocks: Clocks, seconds: float
+) -> Flow[list[float]]:
+    """Publish one message at a time to a queue that nobody consumes; it is emptied on the way, which is not timed."""
+    most = most_held([message])
+
+    def once() -> Flow[None]:
+        return confirmed(channel.publish([message]))
+
+    def empty(times: int) -> Flow[None]:
+        if times % most == 0:
+            yield channel.purge_queue(queue)
+
+    return (yield from repeated(once, clocks, seconds, empty))
 
 
 def asked(ask: Callable[[], Pending[Any]]) -> Flow[None]:
@@ -113,7 +140,7 @@ def publish_batches(
 ) -> Flow[list[Mark]]:
     """Publish a batch again and again to a queue that nobody consumes; it is emptied on the way, which is not counted."""
     yield from confirmed(channel.publish(batch))
-    most = _most_held(batch)
+    most = most_held(batch)
     watch = Stopwatch(clocks)
     published = passed = held = 0
     under_way: deque[Pending[list[Outcome]]] = deque()
@@ -134,9 +161,10 @@ def publish_batches(
     return watch.marks
 
 
-def _most_held(batch: Sequence[Publication]) -> int:
-    size = sum(len(publication.body) for publication in batch) / len(batch)
-    return max(min(int(HELD_BYTES / max(size, 1)), HELD_MESSAGES), len(batch))
+def most_held(messages: Sequence[Publication]) -> int:
+    """Return how many messages like these may be on the broker at a time."""
+    size = sum(len(message.body) for message in messages) / len(messages)
+    return max(min(int(HELD_BYTES / max(size, 1)), HELD_MESSAGES), len(messages))
 
 
 class Intake:
@@ -150,13 +178,13 @@ class Intake:
 
     def __init__(self, channel: Channel, connection: Connection, *, acknowledge: bool) -> None:
         self.count = 0
-        self.watch: Stopwatch | None = None
         self._channel = channel
         self._connection = connection
         self._acknowledge = acknowledge
         self._waiting: tuple[int, Pending[None]] | None = None
         self._lost: AmqpqError | None = None
         self._lock = threading.Lock()
+        self._watch: Stopwatch | None = None
         self._offset = 0
         channel.closed.add_done_callback(self._closed)
 
@@ -168,8 +196,17 @@ class Intake:
 
     def start(self, watch: Stopwatch) -> None:
         """Mark on this stopwatch from here on."""
-        self._offset = self.count
-        self.watch = watch
+        with self._lock:
+            self._offset = self.count
+            self._watch = watch
+
+    def stop(self) -> None:
+        """Mark no more; the last delivery is marked in any case."""
+        with self._lock:
+            watch, self._watch = self._watch, None
+            passed = self.count - self._offset
+            if watch is not None and watch.marks[-1].messages < passed:
+                watch.mark(passed)
 
     def reached(self, count: int) -> Flow[None]:
         """Wait until so many deliveries have come in all.
@@ -192,9 +229,9 @@ class Intake:
             arrived: Pending[None] | None = None
             if self._waiting is not None and self.count >= self._waiting[0]:
                 arrived, self._waiting = self._waiting[1], None
-        passed = self.count - self._offset
-        if self.watch is not None and (arrived is not None or passed % MARK_EACH == 0):
-            self.watch.mark(passed)
+            passed = self.count - self._offset
+            if self._watch is not None and (arrived is not None or passed % MARK_EACH == 0):
+                self._watch.mark(passed)
         if self._acknowledge:
             self._channel.ack(delivery.tag)
         if arrived is not None:
@@ -234,7 +271,7 @@ def through(
     while under_way:
         yield from confirmed(under_way.popleft())
     yield from intake.reached(base + published)
-    intake.watch = None
+    intake.stop()
     return watch.marks
 
 
@@ -286,8 +323,9 @@ def queue_lives(
     yield from _one_life_each(connection, channels[:1], specs(1), body)
     watch = Stopwatch(clocks)
     passed = 0
+    at_once = min(len(channels) * QUEUES_PER_CHANNEL, most_held([body]))
     while passed == 0 or watch.seconds < seconds:
-        queues = specs(len(channels) * QUEUES_PER_CHANNEL)
+        queues = specs(at_once)
         yield from _one_life_each(connection, channels, queues, body)
         passed += len(queues)
         watch.mark(passed)

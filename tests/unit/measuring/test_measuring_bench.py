@@ -15,7 +15,8 @@ from amqpq.measuring.bench import MEASURES, PREFIX, Bench, Plan
 from amqpq.measuring.figures import Clocks
 from amqpq.testing.memory import MemoryBroker, memory_link
 from amqpq.transport import flow
-from amqpq.types import Fate, Outcome, QueueSpec
+from amqpq.transport.interface import Flow, caught_up
+from amqpq.types import Fate, Outcome, Properties, Publication, QueueSpec
 
 SHORT = Plan(seconds=1.0, payload_bytes=20, prefetch=10)
 
@@ -221,6 +222,45 @@ def test_a_measure_without_a_consumer_does_not_fill_the_broker(
         link.close()
 
 
+@pytest.mark.parametrize("measure", ["publish", "throughput", "replies"])
+def test_large_messages_do_not_fill_the_broker(measure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many may be under way, they are no more bytes than the broker can bear; it would block its publishers here."""
+    monkeypatch.setattr(probes, "HELD_BYTES", 100_000)
+    monkeypatch.setattr(benches, "BATCH_BYTES", 40_000)
+    small = MemoryBroker(memory_limit_bytes=400_000)
+    links = memory_link(small), memory_link(small)
+    figures = Bench(*links, Plan(1.0, 20_000, 100, (measure,)), clocks=ticking()).run()
+    assert figures.publish or figures.throughput or figures.replies
+    for link in links:
+        link.close()
+
+
+def test_one_message_at_a_time_does_not_fill_the_broker_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes of it would be gigabytes; the queue is emptied on the way, untimed."""
+    monkeypatch.setattr(probes, "HELD_BYTES", 100_000)
+    small = MemoryBroker(memory_limit_bytes=400_000)
+    connection = small.connect()
+    channel = connection.channel()
+    message = Publication("", "amqpq.bench.x", bytes(20_000), Properties())
+
+    def measure() -> Flow[list[float]]:
+        yield channel.declare_queue(QueueSpec("amqpq.bench.x"))
+        return (yield from probes.publish_singly(channel, "amqpq.bench.x", message, ticking(), 3.0))
+
+    assert len(flow.run(measure(), 5.0)) >= 40
+    assert small.queues()["amqpq.bench.x"].messages <= 5 + probes.WARM_UP
+
+
+@pytest.mark.parametrize(("payload_bytes", "ahead"), [(200, 1000), (10_000, 400), (2**20, 32), (16 * 2**20, 2)])
+def test_the_backlog_is_bounded_in_bytes(
+    payload_bytes: int, ahead: int, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches or four times the prefetch may wait, but no more than 32 MiB."""
+    monkeypatch.setattr(benches, "BATCH_MESSAGES", 500)
+    run = make(Plan(10.0, payload_bytes))
+    assert run._ahead(run._batch("amqpq.bench.x")) == ahead
+
+
 @pytest.mark.parametrize(
     ("fate", "reason", "kind"),
     [
@@ -240,13 +280,39 @@ def test_a_message_that_was_not_taken_ends_the_measure(
         flow.run(probes.confirmed(pending), 5.0)
 
 
+def test_the_last_delivery_is_marked_also_when_nobody_waited_for_it(broker: MemoryBroker) -> None:
+    """A consumer that is quicker than the flow that asks for it has a rate, too."""
+    connection = broker.connect()
+    channel = connection.channel()
+    intake = probes.Intake(channel, connection, acknowledge=True)
+    watch = probes.Stopwatch(ticking())
+    message = Publication("", "amqpq.bench.x", b"", Properties())
+
+    def three() -> Flow[None]:
+        yield channel.declare_queue(QueueSpec("amqpq.bench.x"))
+        yield intake.consume("amqpq.bench.x", 10)
+        intake.start(watch)
+        for expected in (1, 2, 3):
+            yield from probes.confirmed(channel.publish([message]))
+            while intake.count < expected:
+                yield from probes.asked(lambda: caught_up(channel))
+
+    flow.run(three(), 5.0)
+    assert [mark.messages for mark in watch.marks] == [0]
+    intake.stop()
+    assert [mark.messages for mark in watch.marks] == [0, 3]
+    flow.run(intake.reached(3), 5.0)
+    intake.stop()
+    assert len(watch.marks) == 2
+
+
 def test_a_queue_that_somebody_deletes_ends_the_measure(broker: MemoryBroker) -> None:
     """Whoever waits for deliveries is told, and does not wait for ever."""
     connection = broker.connect()
     channel = connection.channel()
     intake = probes.Intake(channel, connection, acknowledge=True)
 
-    def waiting() -> Any:
+    def waiting() -> Flow[None]:
         yield channel.declare_queue(QueueSpec("amqpq.bench.x"))
         yield intake.consume("amqpq.bench.x", 10)
         yield connection.channel().delete_queue("amqpq.bench.x")
