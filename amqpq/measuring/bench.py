@@ -27,7 +27,7 @@ from amqpq.transport.interface import Connection, Flow, caught_up
 from amqpq.transport.link import Link
 from amqpq.types import PERSISTENT, Properties, Publication, QueueSpec
 
-logger = logging.getLogger(log.TRANSPORT)
+logger = logging.getLogger(log.MEASURING)
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ The rules, and the numbers they go by:
 
 * On a machine that was busy before it began nothing is said about rates but that: who waited for whom cannot be told.
 * A rate at which this process keeps nearly a core busy (`BUSY`) is this process's own limit: Python runs on one core at a time.
-* One that a short prefetch explains (`prefetch` messages per network round trip) is a setting's.
+* One that a short prefetch explains (`prefetch` messages per network round trip, or fewer than `LOW_PREFETCH`) is a setting's.
 * One that fills a usual link (80 to 100 % of 0.1, 1, 10 or 25 Gbit/s) is the network's.
 * Every other rate is the broker's.
 * What one message at a time takes is the network's where that is half of it and more, else the broker's, which for a persistent
@@ -26,6 +26,8 @@ BUSY: Final = 0.85
 """Of a core. What is left goes to waiting for the interpreter lock and the kernel."""
 FAR_MS: Final = 1.0
 """A network round trip above this is not the same machine or rack."""
+LOW_PREFETCH: Final = 10
+"""A consumer that holds fewer waits for the broker after nearly every message, however near it is."""
 SLOW_DISK_MS: Final = 2.0
 """What a confirm may take beyond the network before the disk is worth a word; 0.3 to 0.8 ms where it is good."""
 DELAYED_ACK_MS: Final = (38.0, 46.0)
@@ -180,8 +182,7 @@ def _rates(figures: Figures, setting: Setting) -> Iterator[Finding]:
 def _limit(named: _Named, network: Latency, setting: Setting) -> Limit:
     if named.rate.busy >= BUSY:
         return Limit.CLIENT
-    prefetched = setting.prefetch / (network.p50_ms / 1e3)
-    if named.work != _PUBLISHING and network.p50_ms >= FAR_MS and named.rate.per_second * 1.5 >= prefetched:
+    if named.work != _PUBLISHING and _short(named.rate, network, setting):
         return Limit.SETTINGS
     if _full_link(named.rate, setting):
         return Limit.NETWORK
@@ -199,7 +200,21 @@ def _client(rates: Sequence[_Named]) -> Finding:
     )
 
 
+def _short(rate: Rate, network: Latency, setting: Setting) -> bool:
+    """Whether the prefetch explains the rate."""
+    if setting.prefetch < LOW_PREFETCH:
+        return True
+    return network.p50_ms >= FAR_MS and rate.per_second * 1.5 >= setting.prefetch / (network.p50_ms / 1e3)
+
+
 def _prefetch(rates: Sequence[_Named], network: Latency, setting: Setting) -> Finding:
+    if network.p50_ms < FAR_MS:
+        return Finding(
+            Limit.SETTINGS,
+            f"The prefetch of {setting.prefetch} limits {_listed(rates)}: a consumer that holds so few waits for the broker "
+            "after nearly every message.",
+            "Long tasks want few; for short ones try `amqpq bench --prefetch 100`, and `amqpq worker --prefetch`.",
+        )
     fastest = max(named.rate.per_second for named in rates)
     return Finding(
         Limit.SETTINGS,

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from amqpq import config
+from amqpq.cli import bench as bench_command
 from amqpq.cli.main import main
 from amqpq.errors import ConfigurationError
 from amqpq.measuring import bench as benches
@@ -126,3 +127,28 @@ def test_what_cannot_be_measured_is_refused(options: tuple[str, ...], words: str
     answer = run(*options)
     assert answer.exit_code == 1
     assert words in answer.stderr
+
+
+def test_the_broker_comes_from_an_application(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-A` names a module; its topology says where and with which settings."""
+    (tmp_path / "topology.yaml").write_text(TOPOLOGY)
+    (tmp_path / "benched_tasks.py").write_text("from amqpq import App\n\napp = App('topology.yaml')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    data = json.loads(run("-A", "benched_tasks", "--seconds", "0.1", "--only", "signing", "--json").stdout)
+    assert data["broker"]["addresses"] == ["amqp://guest:***@mq.example:5672/"]
+    assert data["setting"]["signing"] == "ed25519"
+
+
+def test_a_terminal_is_told_what_is_measured_now(capsys: pytest.CaptureFixture[str]) -> None:
+    """On one line of standard error, which is empty again at the end, also of a run that fails."""
+
+    def interrupted() -> None:
+        with bench_command._progress(shown=True) as say:
+            say("direct replies")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    said = capsys.readouterr()
+    assert said.err == "\rmeasuring: direct replies\r"  # click takes the colours and erasures away where no terminal is
+    assert said.out == ""

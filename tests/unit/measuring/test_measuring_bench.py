@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from amqpq.errors import AccessRefused, Blocked, ChannelClosed, Nacked, PreconditionFailed, Unroutable
+from amqpq import log
+from amqpq.errors import AccessRefused, Blocked, ChannelClosed, Nacked, PreconditionFailed, TransportError, Unroutable
 from amqpq.measuring import bench as benches
 from amqpq.measuring import probes
 from amqpq.measuring.bench import MEASURES, PREFIX, Bench, Plan
@@ -144,6 +145,24 @@ def test_queues_expire_where_nobody_can_delete_them(make: Make, broker: MemoryBr
         assert len(broker.queues()) == 1
         broker.advance(SHORT.seconds + benches.EXPIRES_AFTER_SECONDS + 1)
         assert broker.queues() == {}
+
+
+def test_what_cannot_be_deleted_is_said(
+    make: Make, broker: MemoryBroker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the broker goes away in the middle, the log says what is left and for how long."""
+
+    def stop(what: str) -> None:
+        if what.startswith("publishing"):
+            broker.stop()
+
+    monkeypatch.setattr(benches, "CLEAR_SECONDS", 0.05)
+    monkeypatch.setattr(benches, "CONNECT_SECONDS", 0.05)
+    run = make(on_progress=stop)
+    with pytest.raises(TransportError):
+        run.run()
+    (said,) = [record.getMessage() for record in caplog.records if record.name == log.MEASURING]
+    assert said.startswith(f"queues named {run.name}* could not be deleted, they expire in 121 s: ")
 
 
 def test_a_broker_under_an_alarm_is_named_and_not_waited_for(

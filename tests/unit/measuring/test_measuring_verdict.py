@@ -73,6 +73,16 @@ TABLE = {
         ),
         "Give more: 18 would do here",
     ),
+    "a short prefetch, near": (
+        consumed(steady(2_090)),
+        replace(QUIET, prefetch=1),
+        Limit.SETTINGS,
+        (
+            "The prefetch of 1 limits publishing and consuming (quorum 2,090/s): a consumer that holds so few waits for the "
+            "broker after nearly every message."
+        ),
+        "--prefetch 100",
+    ),
     "one message at a time, far away": (
         published(steady(9_000), 13.0, network_ms=12.4),
         QUIET,
