@@ -3,14 +3,14 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help venv rabbitmq iproute lint format unit test test-matrix faults soak migrations demo bench schema pictures package clean
+.PHONY: help venv rabbitmq iproute librabbitmq lint format unit fuzz test test-matrix faults soak migrations demo bench schema pictures package clean
 
 BIN := .venv/bin
 PYTEST := CI=true $(BIN)/python -m pytest
 RINGS := tests/conformance tests/integration tests/acceptance
 # Further pytest arguments: make unit ARGS="-k routing"
 ARGS ?=
-# Test processes side by side, each with a broker of its own; a file stays in one of them
+# Test processes side by side, each with a broker of its own; a file stays in one of them. 0: all in one, for a debugger
 LANES ?= 2
 
 help: ## Show this help
@@ -35,7 +35,10 @@ format: venv ## Format the code and apply safe fixes
 	$(BIN)/ruff format
 
 unit: venv ## Run the tests that need no broker
-	$(BIN)/python -m pytest tests/unit tests/test_*.py $(ARGS)
+	$(BIN)/python -m pytest -n $(LANES) tests/unit tests/test_*.py $(ARGS)
+
+fuzz: venv ## Try the properties of the unit tests on many examples: AMQPQ_EXAMPLES=1000 make fuzz
+	AMQPQ_EXAMPLES=$${AMQPQ_EXAMPLES:-300} $(BIN)/python -m pytest -m hypothesis tests/unit tests/fuzz $(ARGS)
 
 iproute: # examples/two_hosts, one of the tests, lives in network namespaces
 	@command -v ip >/dev/null || scripts/apt-install.sh "a test makes network namespaces with it" iproute2
@@ -59,7 +62,10 @@ migrations: venv rabbitmq ## Change queues under load, and kill the migrating pr
 demo: venv rabbitmq ## Run the inventory demo: producer, two workers, results, a forged message
 	@$(BIN)/python -m examples.inventory.run
 
-bench: venv rabbitmq ## Measure amqpq beside bare drivers, Celery and dramatiq
+librabbitmq: # the floor of the measurements is the C client, which they build
+	@[ -f /usr/include/amqp.h ] || scripts/apt-install.sh "the C client is measured too" gcc libc6-dev librabbitmq-dev
+
+bench: venv rabbitmq librabbitmq ## Measure amqpq beside bare drivers, Celery, dramatiq, taskiq and FastStream
 	@$(BIN)/python -m benchmarks
 
 schema: venv ## Write the JSON Schema of the topology format into topology/

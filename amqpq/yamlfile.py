@@ -20,10 +20,13 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, TypeAlias, cast
 
 import yaml
+from yaml.composer import Composer
 
 Scalar: TypeAlias = "None | bool | int | float | str"
 
@@ -48,8 +51,15 @@ _ODD_NUMBER = re.compile(
              | \.(inf|Inf|INF) ) | \.(nan|NaN|NAN)""",
     re.VERBOSE,
 )
+_NUMBERS_BEGIN: Final = frozenset("+-.0123456789")
 _STANDARD: Final = "tag:yaml.org,2002:"
+_TEXT: Final = f"{_STANDARD}str"
+_SCALARS: Final = frozenset(
+    _STANDARD + tag for tag in ("str", "null", "bool", "int", "float", "timestamp", "merge", "value")
+)
 _MERGE_KEY: Final = "<<"
+_PARSERS_DIFFER: Final = re.compile(r"[\t!?\x85\u2028\u2029\ufeff]|[|>]#|\r(?!\n)")
+"""What PyYAML's two parsers do not agree about in some place or other; the one in C does not get to see it."""
 _STAND_INS: Final = {"*": "\ue000", "#": "\ue001"}  # of the private use area: no text of a person's has them
 _MEANT: Final = {ord(letter): character for character, letter in _STAND_INS.items()}
 
@@ -166,7 +176,7 @@ def read(text: str, file: str) -> Document:
     while unread is not None:
         text, unread = unread, None
         try:
-            composed = yaml.compose(text, Loader=yaml.SafeLoader)
+            composed = _composed(text)
         except yaml.YAMLError as error:
             fault = _syntax_fault(error, text, file)
             faults.append(fault)
@@ -178,8 +188,7 @@ def read(text: str, file: str) -> Document:
             return Document(Node({}, start), [Fault(start, "syntax", "the document is nested too deep")])
     if composed is None:
         return Document(Node({}, start), faults)
-    reader = _Reader(file, text.split("\n"))
-    reader.faults = faults
+    reader = _Reader(file, text.splitlines(), faults)
     try:
         root = reader.node(composed)
     except RecursionError:
@@ -189,6 +198,35 @@ def read(text: str, file: str) -> Document:
         message = f"the document unfolds to more than {NODE_LIMIT} values"
         return Document(Node({}, start), [*reader.faults, Fault(start, "syntax", message, "use fewer aliases")])
     return Document(root, reader.faults)
+
+
+def _composed(text: str) -> yaml.Node | None:
+    """Parse in C where PyYAML comes with that: several times as fast, and the same nodes.
+
+    What the parser in C stumbles over is read again by the one in Python, whose words and places the faults are made of.
+
+    Raises:
+        yaml.YAMLError: It is not YAML.
+        RecursionError: It is nested too deep.
+    """
+    if yaml.__with_libyaml__ and not _PARSERS_DIFFER.search(text):
+        with suppress(yaml.YAMLError, UnicodeError):
+            return yaml.compose(text, Loader=_fast_loader())
+    return yaml.compose(text, Loader=yaml.SafeLoader)
+
+
+@cache
+def _fast_loader() -> Any:
+    """Return a loader that parses in C and composes in Python: the composer in C ends the process where nesting is deep."""
+
+    class Loader(Composer, yaml.CSafeLoader):
+        def __init__(self, text: str) -> None:
+            yaml.CSafeLoader.__init__(self, text)
+            Composer.__init__(self)
+            # A text that gets here has no tags, and what a scalar without one is, the reader below decides.
+            self.yaml_implicit_resolvers = {}
+
+    return Loader
 
 
 def wrap(value: object, file: str) -> Node:
@@ -226,11 +264,12 @@ class _TooManyNodes(Exception):
 class _Reader:
     """Turns PyYAML's nodes into ours and collects what is wrong on the way."""
 
-    def __init__(self, file: str, lines: list[str]) -> None:
+    def __init__(self, file: str, lines: list[str], faults: list[Fault]) -> None:
         self._file = file
         self._lines = lines
         self._count = 0
-        self.faults: list[Fault] = []
+        self._mended = bool(faults)
+        self.faults = faults
 
     def node(self, node: yaml.Node) -> Node:
         self._count += 1
@@ -261,7 +300,7 @@ class _Reader:
             if not isinstance(key_node, yaml.ScalarNode):
                 self.faults.append(Fault(place, "syntax", "a key must be text"))
                 continue
-            if key_node.style is None and key_node.value == _MERGE_KEY:
+            if not key_node.style and key_node.value == _MERGE_KEY:
                 merged.update(self._merge(value))
                 continue
             name = self._key(key_node, place)
@@ -274,7 +313,7 @@ class _Reader:
         return {**{name: entry for name, entry in merged.items() if name not in entries}, **entries}
 
     def _key(self, node: yaml.ScalarNode, place: Place) -> str:
-        text = str(node.value).translate(_MEANT)
+        text = self._text(node)
         key = self._scalar(node, place)
         if not isinstance(key.value, str) and not key.swallowed:
             shown = "empty" if key.value is None else _reading(key.value)
@@ -295,30 +334,30 @@ class _Reader:
         return {}
 
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> Node:
-        text = str(node.value).translate(_MEANT)
-        tag = node.tag.removeprefix(_STANDARD)
-        source = self._source(node)
-        if not node.tag.startswith(_STANDARD) or tag not in {
-            "str",
-            "null",
-            "bool",
-            "int",
-            "float",
-            "timestamp",
-            "merge",
-            "value",
-        }:
-            return self._swallowed(place, "!", f"'{_word(source)[:40]}' begins with '!', which YAML takes as a tag")
-        if node.style is not None or (tag == "str" and source.startswith("!!str")):
+        text = self._text(node)
+        if node.tag not in _SCALARS:
+            word = _word(self._source(node))[:40]
+            return self._swallowed(place, "!", f"'{word}' begins with '!', which YAML takes as a tag")
+        if node.style or (node.tag == _TEXT and self._source(node).startswith("!!str")):
             return Node(text, place)
-        if text == "" and source.startswith("&"):
-            return self._swallowed(place, "&", f"'{_word(source)[:40]}' begins with '&', which YAML takes as an anchor")
+        if text == "":
+            return self._empty(node, place)
         if text in _NULL:
-            # `key: # text` is how a comment is written, too; so only who needs a value there calls it an error.
-            swallowed = "#" if text == "" and "#" in source else ""
-            return Node(None, place, text, swallowed)
+            return Node(None, place, text)
         if text in _BOOLEAN:
             return Node(_BOOLEAN[text], place, text)
+        return self._number(text, place) or Node(text, place, text, "#" if self._comment_follows(node) else "")
+
+    def _empty(self, node: yaml.ScalarNode, place: Place) -> Node:
+        source = self._source(node)
+        if source.startswith("&"):
+            return self._swallowed(place, "&", f"'{_word(source)[:40]}' begins with '&', which YAML takes as an anchor")
+        # `key: # text` is how a comment is written, too; so only who needs a value there calls it an error.
+        return Node(None, place, "", "#" if "#" in source else "")
+
+    def _number(self, text: str, place: Place) -> Node | None:
+        if text[0] not in _NUMBERS_BEGIN:
+            return None
         if _INTEGER.fullmatch(text):
             return Node(int(text), place, text)
         if _FLOAT.fullmatch(text):
@@ -328,7 +367,10 @@ class _Reader:
             self.faults.append(
                 Fault(place, "ambiguous", message, f'quote it if it is text: "{text}"; else write plain digits')
             )
-        return Node(text, place, text, "#" if self._comment_follows(node) else "")
+        return None
+
+    def _text(self, node: yaml.ScalarNode) -> str:
+        return str(node.value).translate(_MEANT) if self._mended else str(node.value)
 
     def _swallowed(self, place: Place, character: str, message: str) -> Node:
         rest = _word(self._lines[place.line - 1][place.column - 1 :]) if place.line <= len(self._lines) else ""
@@ -357,7 +399,7 @@ def _syntax_fault(error: yaml.YAMLError, text: str, file: str) -> Fault:
     mark = error.problem_mark or error.context_mark
     place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 1, 1)
     about = " ".join(part for part in (error.context, error.problem) if part)
-    lines = text.split("\n")
+    lines = text.splitlines()
     line = lines[place.line - 1] if place.line <= len(lines) else ""
     if "alias" in about:
         start = max(line.rfind("*", 0, place.column), 0)
@@ -392,12 +434,12 @@ def _mended(text: str, place: Place) -> str | None:
 
     A `#` is mended where it swallowed a closing bracket; elsewhere it may well begin a comment, and something else is wrong.
     """
-    lines = text.split("\n")
-    line, column = lines[place.line - 1], place.column - 1
+    lines = text.splitlines(keepends=True)
+    line, column = (lines[place.line - 1] if place.line <= len(lines) else ""), place.column - 1
     character, rest = line[column : column + 1], line[column + 1 :]
     if character == "*" or (character == "#" and re.search(r"[\]}]", rest)):
         lines[place.line - 1] = f"{line[:column]}{_STAND_INS[character]}{rest}"
-        return "\n".join(lines)
+        return "".join(lines)
     return None
 
 

@@ -1,14 +1,14 @@
-"""`python -m benchmarks`: all contenders, in turn, on one broker; prints two tables and writes two CSV files.
+"""`python -m benchmarks`: all contenders, in turn, on one broker; prints three tables, writes CSV files and a chart.
 
 Rounds alternate their order (forward, backward, forward), so that neither a warming broker nor a tiring machine favours
-whoever comes first. A contender that fails is reported, and the exit code is 1.
+whoever comes first. A contender that fails is reported, and the exit code is 1. One that lacks something on this machine is
+skipped, with the command that installs it; with `--strict` that is a failure too.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -19,37 +19,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import drive, measures
+from benchmarks import chart, drive, measures, needs, targets
 from benchmarks.broker import broker
 from benchmarks.catalogue import ENTRIES
 from benchmarks.contender import PAYLOAD, PREFETCH, Entry
+from benchmarks.contenders import librabbitmq
 from benchmarks.contenders.bare_amqp import connect
 from benchmarks.measures import Sample
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 
-FULL = drive.Counts(publish=1000, collect=400, round_trips=150)
+FULL = drive.Counts(publish=1000, collect=400, round_trips=300)
 QUICK = drive.Counts(publish=200, collect=100, round_trips=50)
 FULL_ROUNDS = 3
-RUN_TIMEOUT_SECONDS = 300.0
-LIBRARIES = ("amqpq", "amqp", "pika", "celery", "kombu", "dramatiq")
-
-
-def measured(entry: Entry, url: str, counts: drive.Counts) -> dict[str, float]:
-    """Measure one contender once, in a process of its own.
-
-    Raises:
-        RuntimeError: It failed; carries what it said.
-    """
-    scaled = drive.Counts(counts.publish * entry.scale, counts.collect * entry.scale, counts.round_trips)
-    command = drive.command(entry.module, url, dict(entry.options), scaled, results=entry.results)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_TIMEOUT_SECONDS, check=False)
-    if done.returncode != 0:
-        message = f"{entry.name} failed:\n{done.stderr[-4000:]}"
-        raise RuntimeError(message)
-    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return figures
+LIBRARIES = (
+    *("amqpq", "amqp", "pika", "celery", "kombu", "dramatiq"),
+    *("taskiq", "taskiq-aio-pika", "faststream", "aio-pika", "aiormq"),
+)
 
 
 def run(
@@ -62,7 +48,7 @@ def run(
         for entry in entries if number % 2 else reversed(entries):
             started = time.monotonic()
             try:
-                figures = measured(entry, url, counts)
+                figures = drive.measured(entry, url, counts)
             except (RuntimeError, subprocess.TimeoutExpired) as error:
                 failures.append(f"round {number}: {error}")
                 console.print(f"round {number}/{rounds}  {entry.name}: failed", style="red", highlight=False)
@@ -76,14 +62,15 @@ def run(
     return samples, failures
 
 
-def chosen(only: str | None, *, quick: bool) -> list[Entry]:
-    """Return the rows to run.
+def chosen(only: str | None, *, quick: bool, check: bool = False) -> list[Entry]:
+    """Return the rows to run: those named, or `quick` ones, or those that the targets need, or all.
 
     Raises:
         SystemExit: `only` names a row that does not exist.
     """
     if only is None:
-        return [entry for entry in ENTRIES if entry.quick or not quick]
+        wanted = targets.needed() if check else {entry.name for entry in ENTRIES}
+        return [entry for entry in ENTRIES if (entry.quick or not quick) and entry.name in wanted]
     words = [word.strip() for word in only.split(";")]
     by_name = {entry.name: entry for entry in ENTRIES}
     unknown = [word for word in words if word not in by_name]
@@ -98,7 +85,7 @@ def machine(url: str) -> str:
     connection = connect(url, confirm=False)
     broker_version = connection.server_properties["version"]
     connection.close()
-    libraries = " ".join(f"{name} {_version(name)}" for name in LIBRARIES)
+    libraries = ", ".join((*(f"{name} {_version(name)}" for name in LIBRARIES), f"librabbitmq {librabbitmq.version()}"))
     cores = len(os.sched_getaffinity(0))
     return (
         f"{platform.system()} {platform.release()}, {cores} cores, Python {platform.python_version()}, "
@@ -114,34 +101,64 @@ def _version(library: str) -> str:
         return "(this checkout)" if library == "amqpq" else "(absent)"
 
 
-def main() -> int:
-    """Run what the command line asks for; return the exit code."""
+def able(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """Return the rows that can run on this machine, and a sentence for each that cannot."""
+    lacks = {module: needs.missing(module) for module in {entry.module for entry in entries}}
+    skipped = [f"SKIPPED: {entry.name}. {lack}" for entry in entries if (lack := lacks[entry.module]) is not None]
+    return [entry for entry in entries if lacks[entry.module] is None], skipped
+
+
+def write(folder: Path, about: str, entries: Sequence[Entry], samples: Sequence[Sample]) -> str:
+    """Write the files of a run into `folder`; return what their names begin with."""
+    found = measures.summaries(samples)
+    stamp = time.strftime("%Y-%m-%d-%H%M")
+    folder.mkdir(parents=True, exist_ok=True)
+    measures.write_rounds(folder / f"{stamp}-rounds.csv", samples)
+    measures.write_summary(folder / f"{stamp}-summary.csv", entries, found)
+    targets.write_verdicts(folder / f"{stamp}-targets.csv", targets.verdicts(found))
+    (folder / f"{stamp}-machine.txt").write_text(about + "\n")
+    (folder / f"{stamp}-chart.svg").write_text(chart.svg(entries, found, about.splitlines()[0]))
+    return stamp
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round, one row per library, under a minute")
     parser.add_argument("--rounds", type=int, help=f"how often each contender is measured (default: {FULL_ROUNDS})")
     parser.add_argument("--only", metavar="NAMES", help="these rows, separated by ';'")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the CSV files (default: %(default)s)")
-    options = parser.parse_args()
-    entries = chosen(options.only, quick=options.quick)
+    parser.add_argument(
+        "--check", action="store_true", help="the rows that the targets need; exit code 1 if one is missed"
+    )
+    parser.add_argument("--strict", action="store_true", help="exit code 1 if a row had to be skipped")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the files (default: %(default)s)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run what the command line asks for; return the exit code."""
+    options = arguments()
+    entries, skipped = able(chosen(options.only, quick=options.quick, check=options.check))
     rounds = options.rounds or (1 if options.quick else FULL_ROUNDS)
-    console = Console(width=None if sys.stdout.isatty() else 180)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for sentence in skipped:
+        console.print(sentence, style="yellow", highlight=False, markup=False)
     started = time.monotonic()
     with broker() as url:
         about = machine(url)
         console.print(about, highlight=False)
         samples, failures = run(console, entries, url, QUICK if options.quick else FULL, rounds)
     found = measures.summaries(samples)
+    verdicts = targets.verdicts(found)
     measures.print_facts(console, entries)
     measures.print_figures(console, entries, found)
-    stamp = time.strftime("%Y-%m-%d-%H%M")
-    options.output.mkdir(parents=True, exist_ok=True)
-    measures.write_rounds(options.output / f"{stamp}-rounds.csv", samples)
-    measures.write_summary(options.output / f"{stamp}-summary.csv", entries, found)
-    (options.output / f"{stamp}-machine.txt").write_text(about + "\n")
+    targets.print_verdicts(console, verdicts)
+    stamp = write(options.output, about, entries, samples)
     console.print(f"{time.monotonic() - started:.0f} s; written to {options.output}/{stamp}-*", highlight=False)
-    for failure in failures:
-        console.print(failure, style="red", highlight=False, markup=False)
-    return 1 if failures else 0
+    for sentence in (*skipped, *failures):
+        console.print(sentence, style="red", highlight=False, markup=False)
+    missed = options.check and not all(verdict.holds for verdict in verdicts)
+    return int(bool(failures) or missed or (options.strict and bool(skipped)))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 Everybody publishes persistent messages to a durable classic queue and acknowledges after the task ran. What a library
 does not do, or not by default, is said in words; where its default is the weaker one, the stronger has its own row.
+No worker writes a line per task, but for the row "logged", which has amqpq's default log.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from __future__ import annotations
 from benchmarks.contender import Entry, Facts
 
 BARE_SCALE = 10
-"""Bare drivers publish 15,000 to 40,000 a second: ten times the messages keep the measured time above 0.2 s."""
+"""Bare drivers and batches publish 10,000 to 40,000 a second: ten times the messages keep the measured time above 0.2 s."""
+
+C_SCALE = 30
 
 
-def _bare(confirm: str) -> Facts:
+def _bare(confirm: str, replies: str = "1 exclusive queue per client", persistent: str = "tasks, results") -> Facts:
     return Facts(
         confirm=confirm,
         late_ack="yes",
         signing="no",
-        persistent="tasks, results",
-        replies="1 exclusive queue per client",
+        persistent=persistent,
+        replies=replies,
         worker="1 process",
     )
 
@@ -56,11 +59,57 @@ def _ours(signing: str, replies: str = "1 durable queue per task", confirm: str 
     )
 
 
-ENTRIES: tuple[Entry, ...] = (
-    Entry("py-amqp", "bare_amqp", _bare("none"), {"confirm": "no"}, scale=BARE_SCALE),
-    Entry("py-amqp, confirms", "bare_amqp", _bare("each"), {"confirm": "yes"}, scale=2, quick=True),
-    Entry("pika", "bare_pika", _bare("none"), {"confirm": "no"}, scale=BARE_SCALE, quick=True),
-    Entry("pika, confirms", "bare_pika", _bare("each"), {"confirm": "yes"}, scale=2),
+def _asyncio(replies: str) -> Facts:
+    return Facts(
+        confirm="each (default)",
+        late_ack="yes (default)",
+        signing="no",
+        persistent="tasks",
+        replies=replies,
+        worker="2 processes",
+    )
+
+
+FLOORS: tuple[Entry, ...] = (
+    Entry(
+        "librabbitmq (C)",
+        "librabbitmq",
+        _bare("none", "direct reply-to", "tasks"),
+        {"confirm": "no"},
+        scale=C_SCALE,
+        calls=BARE_SCALE,
+    ),
+    Entry(
+        "librabbitmq (C), confirms",
+        "librabbitmq",
+        _bare("each, gathered", "direct reply-to", "tasks"),
+        {"confirm": "yes"},
+        scale=C_SCALE,
+        calls=BARE_SCALE,
+    ),
+    Entry("py-amqp", "bare_amqp", _bare("none"), {"confirm": "no"}, scale=BARE_SCALE, calls=BARE_SCALE),
+    Entry("py-amqp, confirms", "bare_amqp", _bare("each"), {"confirm": "yes"}, scale=2, calls=2, quick=True),
+    Entry(
+        "py-amqp, direct",
+        "bare_replies",
+        _bare("each, gathered", "direct reply-to", "tasks"),
+        {"reply": "direct"},
+        scale=BARE_SCALE,
+        calls=BARE_SCALE,
+    ),
+    Entry(
+        "py-amqp, queue per task",
+        "bare_replies",
+        _bare("each, gathered", "1 durable queue per task"),
+        {"reply": "task"},
+        scale=BARE_SCALE,
+        calls=2,
+    ),
+    Entry("pika", "bare_pika", _bare("none"), {"confirm": "no"}, scale=BARE_SCALE, calls=BARE_SCALE, quick=True),
+    Entry("pika, confirms", "bare_pika", _bare("each"), {"confirm": "yes"}, scale=2, calls=2),
+)
+
+OURS: tuple[Entry, ...] = (
     Entry("amqpq, Ed25519", "ours", _ours("Ed25519"), {"signing": "ed25519"}, quick=True),
     Entry("amqpq, HMAC", "ours", _ours("HMAC-SHA256"), {"signing": "hmac-sha256"}),
     Entry("amqpq, unsigned", "ours", _ours("no"), {"signing": "off"}),
@@ -75,8 +124,37 @@ ENTRIES: tuple[Entry, ...] = (
         "ours",
         _ours("HMAC-SHA256", confirm="each, gathered"),
         {"signing": "hmac-sha256", "batch": "yes"},
+        scale=BARE_SCALE,
+        calls=2,
         quick=True,
     ),
+    Entry(
+        "amqpq, HMAC, batch, logged",
+        "ours",
+        _ours("HMAC-SHA256", confirm="each, gathered"),
+        {"signing": "hmac-sha256", "batch": "yes", "log": "info"},
+        scale=BARE_SCALE,
+        calls=2,
+    ),
+    Entry(
+        "amqpq, Ed25519, batch",
+        "ours",
+        _ours("Ed25519", confirm="each, gathered"),
+        {"signing": "ed25519", "batch": "yes"},
+        scale=BARE_SCALE,
+        calls=2,
+    ),
+    Entry(
+        "amqpq, HMAC, direct, batch",
+        "ours",
+        _ours("HMAC-SHA256", "direct reply-to", confirm="each, gathered"),
+        {"signing": "hmac-sha256", "reply": "direct", "batch": "yes"},
+        scale=BARE_SCALE,
+        calls=BARE_SCALE,
+    ),
+)
+
+RIVALS: tuple[Entry, ...] = (
     Entry(
         "Celery prefork", "celery", _celery("none (default)", "prefork, 2 processes"), {"pool": "prefork"}, quick=True
     ),
@@ -87,6 +165,10 @@ ENTRIES: tuple[Entry, ...] = (
         {"pool": "prefork", "confirm": "yes"},
     ),
     Entry("Celery solo", "celery", _celery("none (default)", "solo, 1 process"), {"pool": "solo"}),
-    Entry("dramatiq", "dramatiq", _dramatiq("none (default)"), {"confirm": "no"}, results=False, quick=True),
+    Entry("dramatiq", "dramatiq", _dramatiq("none (default)"), {"confirm": "no"}, scale=5, results=False, quick=True),
     Entry("dramatiq, confirms", "dramatiq", _dramatiq("each"), {"confirm": "yes"}, results=False),
+    Entry("taskiq", "taskiq", _asyncio("none on RabbitMQ"), results=False),
+    Entry("FastStream", "faststream", _asyncio("direct reply-to, one at a time")),
 )
+
+ENTRIES: tuple[Entry, ...] = (*FLOORS, *OURS, *RIVALS)

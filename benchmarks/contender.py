@@ -14,8 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-PAYLOAD = "x" * 200
-"""The one argument of every task, 200 bytes: what `reference` figures for small messages are usually given for."""
+SMALL_BYTES = 200
+"""What figures for small messages are usually given for."""
+
+
+def payload(size: int) -> str:
+    """Return the one argument of every task: a row of letters, or, above `SMALL_BYTES`, text that packs as text does."""
+    if size <= SMALL_BYTES:
+        return "x" * size
+    return " ".join(str(number * number) for number in range(size // 4))[:size]
+
+
+PAYLOAD = payload(int(os.environ.get("BENCH_PAYLOAD_BYTES", str(SMALL_BYTES))))
 
 PREFETCH = 100
 """Unacknowledged messages per worker, for everybody: the defaults differ twentyfold and would decide the result."""
@@ -45,9 +55,9 @@ class Facts:
 class Entry:
     """One row of the benchmark: a module with its options, and how many messages it is worth.
 
-    `scale` multiplies the message counts, so that a bare driver that is twenty times faster is still measured over a
-    time that means something. `results` is False where the library has none on RabbitMQ. `--quick` takes the rows
-    marked `quick`.
+    `scale` multiplies the count of messages without result, `calls` that of calls with one, so that a driver that is
+    twenty times faster is still measured over a time that means something. `results` is False where the library has none
+    on RabbitMQ. `--quick` takes the rows marked `quick`.
     """
 
     name: str
@@ -55,6 +65,7 @@ class Entry:
     facts: Facts
     options: Options = field(default_factory=dict)
     scale: int = 1
+    calls: int = 1
     results: bool = True
     quick: bool = False
 

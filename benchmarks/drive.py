@@ -4,6 +4,7 @@ The phases, for everybody:
 
 1. declare, empty the queue;
 2. publish N tasks while no worker runs (what the broker does with a consumer is not in this figure), empty the queue;
+   then one at a time, each until the library holds it for sent;
 3. start the worker; wait until the queue has a consumer; run the same warm-up;
 4. end to end: publish N tasks, until the last one has run;
 5. with results: call N times, until the last result is there;
@@ -30,9 +31,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cpu
-from benchmarks.contender import Contender, Setting
+from benchmarks.contender import SMALL_BYTES, Contender, Entry, Setting
 from benchmarks.contenders.bare_amqp import connect
 from benchmarks.counting import Board
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN_TIMEOUT_SECONDS = 300.0
 
 WARM_UP = 50
 """Tasks before the first measured one, for everybody: enough for every worker process to have run some."""
@@ -126,6 +130,7 @@ def measure(contender: Contender, queue: Queue, setting: Setting, counts: Counts
     contender.prepare()
     queue.purge()
     figures = publish_alone(contender, queue, counts.publish)
+    figures |= publish_singly(contender, queue, counts.round_trips)
     board = Board(setting.counter)
     with running_worker(contender, queue, setting.folder / "worker.log") as pid:
         contender.publish(WARM_UP)
@@ -150,6 +155,14 @@ def publish_alone(contender: Contender, queue: Queue, count: int) -> dict[str, f
     until(lambda: queue.ready() == count, f"{count} messages in the queue")
     queue.purge()
     return {"publish_per_s": count / seconds, "publish_cpu_us": processor / count * 1e6}
+
+
+def publish_singly(contender: Contender, queue: Queue, count: int) -> dict[str, float]:
+    """Publish one at a time with nobody consuming; the median, in milliseconds."""
+    times = timed(lambda: contender.publish(1), count)
+    until(lambda: queue.ready() == count, f"{count} messages in the queue")
+    queue.purge()
+    return {"publish_p50_ms": times[len(times) // 2]}
 
 
 def end_to_end(contender: Contender, board: Board, pid: int, count: int) -> dict[str, float]:
@@ -180,13 +193,36 @@ def with_results(contender: Contender, pid: int, count: int) -> dict[str, float]
 
 def round_trips(contender: Contender, count: int) -> dict[str, float]:
     """Call one at a time; the median and the 99th percentile, in milliseconds."""
+    times = timed(contender.round_trip, count)
+    return {"round_trip_p50_ms": times[len(times) // 2], "round_trip_p99_ms": times[int(len(times) * 0.99)]}
+
+
+def timed(action: Callable[[], None], count: int) -> list[float]:
+    """Do it `count` times; return how long each took, in milliseconds, the shortest first."""
     times = []
     for _ in range(count):
         started = time.perf_counter()
-        contender.round_trip()
+        action()
         times.append((time.perf_counter() - started) * 1e3)
-    times.sort()
-    return {"round_trip_p50_ms": times[len(times) // 2], "round_trip_p99_ms": times[int(len(times) * 0.99)]}
+    return sorted(times)
+
+
+def measured(entry: Entry, url: str, counts: Counts, *, payload_bytes: int = SMALL_BYTES) -> dict[str, float]:
+    """Measure one contender once, in a process of its own.
+
+    Raises:
+        RuntimeError: It failed; carries what it said.
+    """
+    scaled = Counts(counts.publish * entry.scale, counts.collect * entry.calls, counts.round_trips)
+    words = command(entry.module, url, dict(entry.options), scaled, results=entry.results)
+    environment = {**os.environ, "BENCH_PAYLOAD_BYTES": str(payload_bytes)}
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=RUN_TIMEOUT_SECONDS, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{entry.name} failed:\n{done.stderr[-4000:]}")
+    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return figures
 
 
 def command(module: str, url: str, options: dict[str, str], counts: Counts, *, results: bool) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -48,10 +49,11 @@ except SystemExit:
     assert _third_party(statement) & HEAVY == {"click"}
 
 
-def _third_party(statement: str) -> set[str]:
+@cache
+def _third_party(statement: str) -> frozenset[str]:
     program = f"{statement}\n{_PRINT_MODULES}"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert answer.returncode == 0, answer.stderr
     # What begins with an underscore is the compiled part of a package that is named beside it.
     packages = {name for name in json.loads(answer.stdout) if not name.startswith("_")}
-    return packages - sys.stdlib_module_names - {"amqpq", "cython_runtime"}
+    return frozenset(packages - sys.stdlib_module_names - {"amqpq", "cython_runtime"})

@@ -37,7 +37,8 @@ def apply_plan(loaded: Topology, file: Path, *, as_json: bool, timeout: float) -
         flow.run(journal.lock(seeing.connection.channel(), loaded.project), timeout)
         target = wanted_there(loaded, register.look_now(seeing.connection, loaded.project))
         seen = look(seeing, target)
-        now = plans.plan(loaded, target, seen.observed, seen.manifest)
+        others = journal.others(seeing.connection, seen.observed.queues, loaded.project)
+        now = plans.plan(loaded, target, seen.observed, seen.manifest, others)
         _refuse_stale(kept, now)
         on_step = _say_nothing if as_json else _print_step
         outcome = Applier(seeing, target, seen.manifest, on_step).run(now)
@@ -128,7 +129,8 @@ def _left(loaded: Topology, seeing: Eyes) -> Plan:
     """Look once more: what is different after all steps."""
     target = wanted_there(loaded, register.look_now(seeing.connection, loaded.project))
     seen = look(seeing, target)
-    return plans.plan(loaded, target, seen.observed, seen.manifest)
+    others = journal.others(seeing.connection, seen.observed.queues, loaded.project)
+    return plans.plan(loaded, target, seen.observed, seen.manifest, others)
 
 
 def _print_step(step: Step) -> None:

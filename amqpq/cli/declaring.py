@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
 from amqpq import config
 from amqpq.cli import output
 from amqpq.cli.applying import create_policies
-from amqpq.errors import AmqpqError, ResourceLocked
+from amqpq.errors import AmqpqError, ResourceLocked, TransportError
 from amqpq.provision import held, observe_http
 from amqpq.provision.ownership import Tenure, holder, owned
 from amqpq.topology.declarations import Declarations, declarations
@@ -20,7 +20,11 @@ from amqpq.topology.model import Topology
 from amqpq.transport import blocking, declare, flow, register
 from amqpq.transport.interface import Connection
 from amqpq.transport.link import Link
+from amqpq.transport.questions import CHANNELS
 from amqpq.types import ExchangeSpec, QueueSpec
+
+There: TypeAlias = Callable[[ExchangeSpec | QueueSpec], bool]
+"""Tells whether an object exists."""
 
 _MARKS = {"created": "+", "present": "=", "bound": "=", "failed": "!"}
 
@@ -45,9 +49,8 @@ def apply_file(loaded: Topology, *, as_json: bool, timeout: float) -> None:
         wanted = resolve(declarations(loaded), generations)
         for name in [name for name, home in generations.homes.items() if home.moving]:
             click.echo(f"queue {name} is being migrated, and left as it is", err=True)
-        on_step = (lambda _: None) if as_json else _print_done
         there = _existing(loaded, wanted, connection, timeout)
-        applied = flow.run(declare.apply(connection.channel, wanted, there=there, on_step=on_step), timeout)
+        applied = _declared(connection, wanted, there, as_json=as_json, timeout=timeout)
         told = {(step.kind, step.name) for step in applied if step.error is None}
         applied = held.settled(applied, wanted, connection, loaded.project)
         for step in () if as_json else applied:
@@ -65,11 +68,30 @@ def apply_file(loaded: Topology, *, as_json: bool, timeout: float) -> None:
     _report((*applied, *policies), as_json=as_json)
 
 
-def _existing(
-    loaded: Topology, wanted: Declarations, connection: Connection, timeout: float
-) -> Callable[[ExchangeSpec | QueueSpec], bool] | None:
+def _declared(
+    connection: Connection, wanted: Declarations, there: There | None, *, as_json: bool, timeout: float
+) -> tuple[declare.Applied, ...]:
+    """Declare; what is done is printed at once. Where the connection is lost the exit code says whether anything is."""
+    done: list[declare.Applied] = []
+
+    def settled(step: declare.Applied) -> None:
+        done.append(step)
+        if not as_json:
+            _print_done(step)
+
+    try:
+        return flow.run(declare.apply(connection.channel, wanted, there=there, on_step=settled), timeout)
+    except TransportError as error:
+        if all(step.result not in {"created", "bound"} for step in done):
+            raise
+        if as_json:
+            output.print_json({"applied": [_facts(step) for step in done], "error": str(error)})
+        output.fail(error, output.ExitCode.PARTLY)
+
+
+def _existing(loaded: Topology, wanted: Declarations, connection: Connection, timeout: float) -> There | None:
     """Ask the management API what exists, where there is one; a few objects are sooner looked for over AMQP."""
-    if len(wanted.queues) + len(wanted.exchanges) <= declare.CHANNELS:
+    if len(wanted.queues) + len(wanted.exchanges) <= CHANNELS:
         return None
     with suppress(AmqpqError):
         api = config.management(loaded, timeout_seconds=timeout)

@@ -85,21 +85,14 @@ def _look(loaded: Topology, seeing: Eyes, choice: Choice) -> tuple[Destruction, 
         output.fail(text, output.ExitCode.UNDECIDABLE)
     if seen.remark:
         click.echo(seen.remark, err=True)
-    others = {}
-    for project in _other_projects(seen.observed.queues, loaded.project):
-        theirs = journal.read(seeing.connection, project)
+    others = journal.others(seeing.connection, seen.observed.queues, loaded.project)
+    for project, theirs in others.items():
         if theirs.problem:
             click.echo(f"what project {project} owns cannot be read: {theirs.problem}", err=True)
-        others[project] = theirs.owned
-    ground = Ground(target, seen.observed, seen.manifest.owned, others)
+    ground = Ground(
+        target, seen.observed, seen.manifest.owned, {project: theirs.owned for project, theirs in others.items()}
+    )
     return destruction.destruction(ground, choice), seen.manifest
-
-
-def _other_projects(queues: Any, project: str) -> Iterator[str]:
-    stem = journal.stream_name("")
-    for name in queues:
-        if name.startswith(stem) and name != journal.stream_name(project):
-            yield name.removeprefix(stem)
 
 
 def _on_terminal() -> bool:

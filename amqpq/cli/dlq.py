@@ -387,7 +387,7 @@ def _dead_letter_queues(topology: Topology) -> list[str]:
 
 
 def _targets(topology: Topology) -> frozenset[str]:
-    return frozenset(queue.name for queue in physical_queues(topology) if not topology.is_dead_letter(queue.name))
+    return frozenset(queue.name for queue in physical_queues(topology)) - topology.dead_letter_queues()
 
 
 def _codec(topology: Topology) -> tuple[Codec | None, str]:

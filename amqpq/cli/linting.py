@@ -54,14 +54,24 @@ def lint(topology_file: Path | None, environment: str | None, as_json: bool, **o
     elif options["explain"] is not None:
         _explain(options["explain"], as_json=as_json)
     else:
-        inspection = _inspect(topology_file, environment, options["rabbitmq"])
+        inspection = inspected(topology_file, environment, options["rabbitmq"])
         _print(inspection, as_json=as_json, as_sarif=options["as_sarif"], infos=options["infos"])
         failing = {"error", "warning"} if options["strict"] or inspection.fail_on == "warning" else {"error"}
         if any(problem.severity in failing for problem in inspection.problems):
             raise click.exceptions.Exit(output.ExitCode.ERROR)
 
 
-def _inspect(file: Path | None, environment: str | None, rabbitmq: str | None) -> Inspection:
+def inspected(file: Path | None, environment: str | None, rabbitmq: str | None = None) -> Inspection:
+    """Look at the topology a command is about, with all its findings.
+
+    Args:
+        file: What `-t` named; None for `./topology.yaml`.
+        environment: What `-e` named.
+        rabbitmq: A version to look at it for.
+
+    Raises:
+        ConfigurationError: There is no such file.
+    """
     path = file or Path(DEFAULT_TOPOLOGY)
     if not path.is_file():
         remedy = "" if file else "; name one with -t FILE or $AMQPQ_TOPOLOGY"
@@ -152,6 +162,8 @@ def _explain(text: str, *, as_json: bool) -> None:
     click.echo(f"{click.style(rule.id, bold=True)} ({rule.severity}): {rule.finds}\n\n{click.wrap_text(rule.why, 100)}")
     click.echo(f"\nThis is found:\n\n{_indented(rule.bad)}\n{click.wrap_text(rule.says, 100, '  -> ', '     ')}")
     click.echo(f"\nThis is not:\n\n{_indented(rule.good)}")
+    if rule.lock:
+        click.echo(f"Beside both is this amqpq.lock:\n\n{_indented(rule.lock)}")
 
 
 def _indented(text: str) -> str:

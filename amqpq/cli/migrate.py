@@ -43,6 +43,11 @@ WORDS = {
     Step.UNDO: "let go of the new queue",
 }
 
+ABSENCE = """\
+  the name: {queue} is deleted and declared anew. In between the broker returns what is published to it by name, or drops it where
+    it is not mandatory; whoever does so has to publish again what is returned, and to pause while the queue is proven empty"""
+"""What a swap asks of those who publish to a queue by its name."""
+
 
 class _Migrate(click.Group):
     """A group whose first word is a subcommand or the name of a queue."""
@@ -101,8 +106,9 @@ def _waiting(command: Any) -> Any:
 @json_option
 @click.option("--to", type=click.Choice(["classic", "quorum"]), help="A queue type that counts before the file's.")
 @click.option(
-    "--strategy", type=click.Choice(["drain", "move"]), default="drain", show_default=True,
-    help="drain: workers empty the old queue. move: it has none, and amqpq moves what it holds.",
+    "--strategy", type=click.Choice(["drain", "move", "swap"]), default="drain", show_default=True,
+    help="drain: workers empty the old queue. move: it has none, and amqpq moves what it holds. swap: drain, and once more, so "
+    "that the queue keeps its name.",
 )  # fmt: skip
 @click.option("--adopt", is_flag=True, help="Take bindings along that the file does not have.")
 @click.option("--trust-file", is_flag=True, help="Without the management API: there are no bindings but the file's.")
@@ -123,6 +129,7 @@ def start(queue: str, topology_file: Path | None, environment: str | None, as_js
       amqpq topology migrate orders
       amqpq topology migrate orders --to quorum --dry
       amqpq topology migrate archive --strategy move --finish      a queue that nobody consumes
+      amqpq topology migrate orders --strategy swap --dry          others publish to it by its name
     """
     loaded = load_topology(topology_file, environment)
     wish = Wish(queue, given["to"], given["strategy"], given["adopt"], given["trust_file"])
@@ -156,7 +163,8 @@ def resume(queue: str | None, topology_file: Path | None, environment: str | Non
     with _at_work(loaded, given, as_json=as_json) as (migrator, _):
         migration = _under_way(migrator, queue)
         past = migration.step in {Step.LEAVE, Step.PROVE, Step.DELETE, Step.DONE}
-        _advance(migrator, migration, loaded, as_json=as_json, through=past or migration.back)
+        through = past or migration.back or migration.returning
+        _advance(migrator, migration, loaded, as_json=as_json, through=through)
 
 
 @migrate.command()
@@ -221,6 +229,8 @@ def status(topology_file: Path | None, environment: str | None, as_json: bool) -
         if migration is not None:
             way = "back" if migration.back or migration.aborting else "on its way"
             line += f"  {way}: {migration.old} -> {migration.new}, step {migration.step} ({WORDS[migration.step]})"
+            if migration.returns:
+                line += f", and then back to the name {name}"
         click.echo(line)
 
 
@@ -301,10 +311,11 @@ def _advance(migrator: Migrator, migration: Migration, loaded: Topology, *, as_j
     last = migrator.go(migration, None if through else Step.DRAIN)
     facts = {"queue": last.queue, "step": str(last.step), "old": last.old, "new": last.new, "moved": migrator.moved}
     if last.step is not Step.DONE:
+        then = f"deletes it, and brings {last.queue} back under its name" if last.returns else "deletes it"
         _print(
             as_json, facts,
             f"{last.queue}: every message reaches {last.new}, and {last.old} is drained. `amqpq topology migrate finish "
-            f"{last.queue}` deletes it, `abort` goes back",
+            f"{last.queue}` {then}, `abort` goes back",
         )  # fmt: skip
         return
     words = f"{last.queue} lives in {last.new}"
@@ -349,11 +360,15 @@ def _print_dry(findings: Findings, *, as_json: bool) -> None:
     migration = cast("Migration", findings.migration)
     if as_json:
         facts = {"queue": migration.queue, "migration": migration, "differences": findings.differences}
-        output.print_json({**facts, "code": _code(findings)})
+        output.print_json({**facts, "name_absent": migration.returns, "code": _code(findings)})
         return
-    click.echo(f"{migration.queue}: {migration.old} -> {migration.new}")
+    click.echo(
+        f"{migration.queue}: {migration.old} -> {migration.new}{f' -> {migration.queue}' if migration.returns else ''}"
+    )
     for difference in findings.differences:
         click.echo(f"  {difference.key}: {difference.broker} -> {difference.file}")
     for binding in migration.bindings:
         click.echo(f"  binding of {binding.source}[{binding.key}] goes over to the ingress")
+    if migration.returns:
+        click.echo(ABSENCE.format(queue=migration.old))
     click.echo(f"  reviewed: --reviewed {_code(findings)}")

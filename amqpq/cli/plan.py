@@ -6,16 +6,16 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from amqpq import config
-from amqpq.cli import output
+from amqpq.cli import locking, output
 from amqpq.cli.options import duration, json_option, load_topology, topology_option
+from amqpq.provision import journal, text
 from amqpq.provision import plan as plans
-from amqpq.provision import text
-from amqpq.provision.look import Eyes, look
+from amqpq.provision.look import Choice, Eyes, look
 from amqpq.provision.plan import Plan
 from amqpq.provision.wanted import wanted_there
 from amqpq.topology.model import Topology
@@ -38,10 +38,10 @@ def looking_options(command: Command) -> Command:
     """Add `--observe` and `--timeout`: how a broker is looked at."""
     observe = click.option(
         "--observe",
-        type=click.Choice(["auto", "http", "amqp"]),
+        type=click.Choice(["auto", "http", "amqp1.0", "amqp"]),
         default="auto",
         show_default=True,
-        help="http: the management API, or fail; amqp: without it.",
+        help="http: the management API, or fail; amqp1.0: RabbitMQ 4 without it, or fail; amqp: any broker without it.",
     )
     timeout = click.option(
         "--timeout",
@@ -79,7 +79,7 @@ def plan(
 
     \b
     + is made, ~ changed in place (or could be, by a policy), > needs a migration, - is removed, ! is blocked,
-    * was made by somebody else, ? cannot be seen.
+    * is (also) somebody else's, ? cannot be seen.
 
     \b
     Examples:
@@ -88,6 +88,7 @@ def plan(
       amqpq topology plan --json | jq '.changes[] | select(.action == "migrate")'
     """
     loaded = load_topology(topology_file, environment)
+    locking.remark(loaded)
     with eyes(loaded, observe, timeout) as seeing:
         made = planned(loaded, seeing)
     if out is not None:
@@ -112,6 +113,7 @@ def drift(topology_file: Path | None, environment: str | None, as_json: bool, ob
       amqpq topology drift -e prod --observe http --json
     """
     loaded = load_topology(topology_file, environment)
+    locking.remark(loaded)
     with eyes(loaded, observe, timeout) as seeing:
         made = planned(loaded, seeing)
     print_plan(made, as_json=as_json, infos=True)
@@ -136,7 +138,8 @@ def eyes(loaded: Topology, observe: str, timeout: float) -> Iterator[Eyes]:
     )
     api = config.management(loaded, timeout_seconds=timeout)
     try:
-        yield Eyes(link.connection(timeout), addresses[0].vhost, api, observe, timeout)  # type: ignore[arg-type] # click's choices
+        choice = cast("Choice", observe)
+        yield Eyes(link.connection(timeout), addresses[0].vhost, api, choice, timeout, addresses)
     finally:
         link.close()
         if api is not None:
@@ -149,7 +152,8 @@ def planned(loaded: Topology, seeing: Eyes) -> Plan:
     seen = look(seeing, target)
     if seen.remark:
         click.echo(seen.remark, err=True)
-    return plans.plan(loaded, target, seen.observed, seen.manifest)
+    others = journal.others(seeing.connection, seen.observed.queues, loaded.project)
+    return plans.plan(loaded, target, seen.observed, seen.manifest, others)
 
 
 def print_plan(made: Plan, *, as_json: bool, infos: bool) -> None:

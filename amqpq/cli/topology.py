@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from amqpq.cli import applying, convert, declaring, diff, linting, output, plan
+from amqpq.cli import applying, convert, declaring, diff, linting, locking, output, plan
 from amqpq.cli.addressing import address, pairs
 from amqpq.cli.checks import check
 from amqpq.cli.destroy import destroy
@@ -18,8 +21,23 @@ from amqpq.topology import library, reach, render, schema
 from amqpq.topology.declarations import declarations
 
 
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """A large file is hundreds of thousands of objects that all stay; the collector would look at them again and again.
+
+    With Python's thresholds that is a third of the time that `lint` takes for 2,000 queues and 5,000 bindings.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 @click.group()
-def topology() -> None:
+@click.pass_context
+def topology(context: click.Context) -> None:
     """Lint, show, route, check and apply the topology file.
 
     \b
@@ -28,10 +46,12 @@ def topology() -> None:
       amqpq topology route --task web.resize         which queues a task reaches, and how
       amqpq topology apply                           create on the broker what the file declares
     """
+    context.with_resource(_rare_collections())
 
 
 topology.add_command(graph)
 topology.add_command(linting.lint)
+topology.add_command(locking.lock)
 topology.add_command(check)
 topology.add_command(plan.plan)
 topology.add_command(plan.drift)
@@ -167,6 +187,7 @@ def apply(
       AMQPQ_BROKER_URL=amqp://... amqpq topology apply --json
     """
     loaded = load_topology(topology_file, environment)
+    locking.remark(loaded)
     if plan_file is not None:
         if dry:
             raise click.UsageError("--dry goes without PLAN; a plan is what would be done")

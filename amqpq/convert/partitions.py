@@ -12,7 +12,7 @@ from typing import Any
 
 from amqpq.convert import generated
 from amqpq.convert.objects import Objects
-from amqpq.topology.partitions import EXCHANGE_TYPE, WEIGHT, exchange_name
+from amqpq.topology.partitions import EXCHANGE_TYPE, WEIGHT, exchange_name, queue_of
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 
 _KEYS = {"hash-header": "header", "hash-property": "property"}
@@ -23,7 +23,7 @@ def fold(found: Objects) -> tuple[Objects, Mapping[str, dict[str, Any]]]:
     """Return the objects with each partitioned queue as one, and what the file says of its partitions, by its name."""
     parts: dict[str, dict[str, Any]] = {}
     for exchange in found.exchanges:
-        stem = exchange.name.removesuffix(".hash")
+        stem = queue_of(exchange.name)
         queues = _partitions(found, exchange, stem)
         if not queues:
             continue

@@ -29,7 +29,7 @@ DRAWN_DELAYS: Final = 6
 def graph(topology: Topology, *, generated: bool = False) -> Graph:
     """Return the graph of a topology; `generated` adds what the file does not write out."""
     rungs = ladder(topology) if generated else Ladder()
-    builder = _Builder(topology, rungs, _dead(topology), generated=generated)
+    builder = _Builder(topology, rungs, topology.dead_letter_queues(), generated=generated)
     edges = tuple(builder.edges())
     nodes = [*builder.nodes()]
     known = {node.name for node in nodes}
@@ -243,18 +243,12 @@ def _delays(topology: Topology) -> Node:
 
 def _delayed(topology: Topology) -> list[Queue]:
     """Return the queues that tasks wait for: not dead letters, streams or what nobody wrote."""
-    dead = _dead(topology)
+    dead = topology.dead_letter_queues()
     return [
         queue
         for queue in topology.queues.values()
         if reachable(queue) and queue.type != "stream" and not queue.generated and queue.name not in dead
     ]
-
-
-def _dead(topology: Topology) -> frozenset[str]:
-    """Return the names of all queues that take dead letters, as `Topology.is_dead_letter` says for one."""
-    lost = set() if topology.delays is None else {topology.delays.lost}
-    return frozenset(lost | {queue.dead_letter for queue in topology.queues.values() if queue.dead_letter is not None})
 
 
 def _unknown(name: str) -> Node:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amqpq.errors import BrokerSetupError
+from amqpq.topology.partitions import PLUGIN
 
 LOOPBACK = "127.0.0.1"
 
@@ -117,7 +118,7 @@ def render_config(options: NodeOptions, ports: Ports, user: str, password: str) 
 
 def render_plugins(options: NodeOptions) -> str:
     """Return the node's enabled_plugins file, an Erlang term."""
-    plugins = ["rabbitmq_management", "rabbitmq_consistent_hash_exchange", *options.plugins]
+    plugins = ["rabbitmq_management", PLUGIN, *options.plugins]
     return f"[{','.join(dict.fromkeys(plugins))}].\n"
 
 

@@ -29,7 +29,7 @@ from amqpq.message.envelope import TaskEnvelope
 from amqpq.producer.delaying import Destinations, check_reply_queue, due_of
 from amqpq.producer.options import PLAIN, CallOptions, check_priority, compression_word, moment_of
 from amqpq.task import Request, TaskOptions, check_reply_mode, did_you_mean
-from amqpq.topology.partitions import exchange_name
+from amqpq.topology.partitions import exchange_name, physical_queues
 from amqpq.types import Publication, QueueSpec
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class Planner:
         self._clock = clock
         self._new_id = new_id
         self._destinations = Destinations(topology)
+        self._queues = frozenset([*topology.queues, *(queue.name for queue in physical_queues(topology))])
         self._partitioned = {queue.name for queue in topology.queues.values() if queue.partitions}
         self._hash_headers = {
             exchange_name(queue.name): queue.hash_header
@@ -241,8 +242,8 @@ class Planner:
             return None
 
     def _queue(self, name: str) -> str:
-        queues = self._topology.queues
-        if self._topology.queue(name) is None:
+        if name not in self._queues:
+            queues = self._topology.queues
             hint = did_you_mean(name, tuple(queues)) or f"; it has {', '.join(sorted(queues)) or 'none'}"
             message = f"queue={name!r}: the topology of project {self._topology.project!r} has no such queue{hint}"
             raise LocalError(message)

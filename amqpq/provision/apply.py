@@ -148,13 +148,13 @@ class Applier:
             kind = "exchange" if isinstance(spec, ExchangeSpec) else "queue"
             return f"{kind} {spec.name}" not in absent
 
-        answers = self._flow(declare.apply(self._eyes.connection.channel, subset, there=there))
-        for answer in answers:
-            name = answer.name
-            found = waiting.get(f"{answer.kind} {name}") or _binding_named(waiting, name)
+        def settled(answer: declare.Applied) -> None:
+            found = waiting.get(f"{answer.kind} {answer.name}") or _binding_named(waiting, answer.name)
             if answer.error is None and found is not None:
                 self._finish(found)
-        declare.demand(answers)
+
+        channels = self._eyes.connection.channel
+        declare.demand(self._flow(declare.apply(channels, subset, there=there, on_step=settled)))
 
     def _put(self, step: Step) -> None:
         policy = cast("SeenPolicy", step.spec)
@@ -189,10 +189,11 @@ class Applier:
 
     def _verify(self, plan: Plan) -> None:
         """Look again before anything goes: all that was to be added must be there."""
-        if plan.level != "http":
+        if plan.level == "amqp":
             return
         seen = look(self._eyes, self._wanted).observed
         names = {address_of_binding(binding) for binding in seen.bindings or ()}
+        names |= {address.removeprefix("binding ") for address in seen.unreadable}
         missing = [
             step.address
             for step in plan.steps
@@ -220,7 +221,7 @@ class Applier:
         quorum queue is asked for a message instead, which its leader answers, and no statistics.
         """
         eyes = self._eyes
-        classic = eyes.api is None or eyes.choice == "amqp" or self._unused(eyes.api, name).type == "classic"
+        classic = eyes.statistics is None or self._unused(eyes.statistics, name).type == "classic"
         lost = self._flow(_delete_queue(eyes.connection.channel(), name, classic=classic))
         if lost:
             raise TransportError(
@@ -260,7 +261,7 @@ class Applier:
             *(f"policy {name}" for name in wanted.policies),
             *(f"binding {address_of_binding(binding)}" for binding in wanted.declarations.bindings),
         ]
-        return (self._manifest.owned - removed - wanted.spared) | frozenset(declared)
+        return (self._manifest.owned - removed - wanted.spared - plan.given_up) | frozenset(declared)
 
     def _note(self, stage: Stage, told: dict[str, Any]) -> None:
         self._manifest = replace(self._manifest, stage=stage)

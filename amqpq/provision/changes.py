@@ -33,7 +33,7 @@ class Action(StrEnum):
     ADMIN = "admin"
     """Only an administrator of the broker changes it."""
     FOREIGN = "foreign"
-    """Neither in the file nor made by this project, and it acts on what is ours."""
+    """Neither in the file nor made by this project, and it acts on what is ours; or ours, and another project's as well."""
     UNKNOWN = "unknown"
     """Cannot be seen at this level."""
     INFO = "info"

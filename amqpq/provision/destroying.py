@@ -107,11 +107,11 @@ class Destroyer:
         self._on_step(step)
 
     def _do(self, step: Step, plan: Destruction) -> None:
-        channel = self._eyes.connection.channel()
+        connection = self._eyes.connection
         if step.operation == "unbind":
-            self._flow(_unbound(channel, cast("BindingSpec", step.spec)))
+            self._flow(_unbound(connection.channel(), cast("BindingSpec", step.spec)))
         elif step.operation == "delete exchange":
-            self._flow(_without_exchange(channel, step.name))
+            self._flow(_without_exchange(connection.channel(), step.name))
         elif step.operation == "delete policy":
             self._delete_policy(step.name)
         else:
@@ -133,8 +133,8 @@ class Destroyer:
         Raises:
             PreconditionFailed: Somebody does.
         """
-        api, waiting = self._eyes.api, set(names)
-        if api is None or self._eyes.choice == "amqp" or not waiting:
+        api, waiting = self._eyes.statistics, set(names)
+        if api is None or not waiting:
             return
         deadline = time.monotonic() + QUIET_SECONDS
         quiet = 0

@@ -10,17 +10,19 @@ One refusal and nothing is done at all: half a topology loses messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from amqpq.errors import LocalError
 from amqpq.provision import journal
 from amqpq.provision.observed import Observed, address_of_binding
+from amqpq.provision.removals import concerns
 from amqpq.provision.steps import Step
 from amqpq.provision.wanted import Wanted
 from amqpq.topology import generations
+from amqpq.topology.effective import ALTERNATE
 from amqpq.topology.model import did_you_mean
+from amqpq.topology.partitions import binds_partition, exchange_name, queue_of
 from amqpq.topology.permits import prefix
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 
@@ -188,19 +190,29 @@ def _chosen(ground: Ground, owned: frozenset[str], only: Sequence[str]) -> froze
         else:
             kinds, name = ("queue", "exchange", "policy"), word
         home = ground.wanted.generations.homes.get(name) if "queue" in kinds else None
-        there = [f"{kind} {name}" for kind in kinds if f"{kind} {name}" in owned]
+        named = [f"{kind} {name}" for kind in kinds if f"{kind} {name}" in owned]
+        parts = [address for address in _partitioned(ground, name) if address in owned] if "queue" in kinds else []
+        meant = [address.replace(" ", ".") for address in named] + ([f"queue.{name}"] if parts else [])
+        there = named + parts
         if home is not None and f"queue {home.current}" in owned:
             there = [f"queue {each}" for each in home.consumed]
             there += [f"exchange {each}" for each in (generations.ingress_name(name), generations.alternate_name(name))]
-        elif len(there) > 1:
-            both = " and ".join(f"`{address.replace(' ', '.')}`" for address in there)
-            raise LocalError(f"--only {word}: there are {both}; say which")
+        elif len(meant) > 1:
+            raise LocalError(f"--only {word}: there are {' and '.join(f'`{each}`' for each in meant)}; say which")
         if not there:
             raise LocalError(
                 f"--only {word}: project {ground.wanted.project!r} owns nothing of this name{did_you_mean(name, known)}"
             )
         found |= set(there)
     return frozenset(found)
+
+
+def _partitioned(ground: Ground, name: str) -> list[str]:
+    """Return what the broker has of a queue of the file that has partitions; nothing for another one."""
+    ring = [
+        each for each in ground.wanted.declarations.bindings if binds_partition(each) and queue_of(each.source) == name
+    ]
+    return [f"exchange {exchange_name(name)}", *(f"queue {each.target}" for each in ring)] if ring else []
 
 
 def _exists(observed: Observed, address: str) -> bool:
@@ -213,8 +225,8 @@ def _exists(observed: Observed, address: str) -> bool:
 
 
 def _bindings(ground: Ground) -> tuple[BindingSpec, ...]:
-    """Return all bindings that are there; where they cannot be seen, those of the file."""
-    if ground.observed.bindings is not None:
+    """Return all bindings that are there; where not all can be seen, those of the file."""
+    if ground.observed.complete and ground.observed.bindings is not None:
         return ground.observed.bindings
     return ground.wanted.declarations.bindings
 
@@ -242,7 +254,7 @@ def _refused_queues(
         consumers = max(seen.consumers or 0, sum(each.queue == name for each in observed.consumers or ()))
         permits = name.startswith(prefix(project))
         held = (seen.unacknowledged or 0) + (0 if permits else seen.ready or 0)
-        foreign = _foreign(ground, bindings, partial(_reaches_queue, name))
+        foreign = _foreign(ground, bindings, address)
         if consumers:
             yield Refusal(address, f"it has {consumers} consumers", "stop the workers that consume it")
         if foreign:
@@ -256,39 +268,30 @@ def _refused_queues(
         elif seen.type == "stream":
             because = "it is a stream, which keeps what was read"
             yield Refusal(address, because, f"drop it by name: `--only {name} --with-messages`")
-        elif address in observed.unreadable or (seen.type != "classic" and observed.level == "amqp"):
+        elif address in observed.unreadable or (seen.type != "classic" and not observed.complete):
             because = "whether it is empty cannot be proven without the HTTP API"
             yield Refusal(address, because, "set broker.management", undecided=True)
 
 
 def _refused_exchanges(ground: Ground, going: frozenset[str], bindings: Sequence[BindingSpec]) -> Iterator[Refusal]:
     for address in sorted(going):
-        kind, _, name = address.partition(" ")
-        if kind != "exchange":
+        if not address.startswith("exchange "):
             continue
-        foreign = _foreign(ground, bindings, partial(_touches_exchange, name))
+        foreign = _foreign(ground, bindings, address)
         if foreign:
             yield Refusal(address, f"it is still bound: {foreign}", "have whoever made these bindings remove them")
 
 
-def _reaches_queue(name: str, binding: BindingSpec) -> bool:
-    return not binding.to_exchange and binding.target == name
-
-
-def _touches_exchange(name: str, binding: BindingSpec) -> bool:
-    return binding.source == name or (binding.to_exchange and binding.target == name)
-
-
-def _foreign(ground: Ground, going: Sequence[BindingSpec], concerns: Callable[[BindingSpec], bool]) -> str:
+def _foreign(ground: Ground, going: Sequence[BindingSpec], address: str) -> str:
     """Name the bindings of an object that do not go before it."""
-    staying = [each for each in ground.observed.bindings or () if concerns(each) and each not in going]
+    staying = [each for each in ground.observed.bindings or () if concerns(address, each) and each not in going]
     return ", ".join(address_of_binding(each) for each in staying)
 
 
 def _needed(ground: Ground, going: frozenset[str]) -> Iterator[Refusal]:
     """Find what an object of the file that stays sends its messages to."""
     for spec in ground.wanted.exchanges.values():
-        target = f"exchange {spec.arguments.get('alternate-exchange')}"
+        target = f"exchange {spec.arguments.get(ALTERNATE)}"
         if target in going and f"exchange {spec.name}" not in going and spec.name in ground.observed.exchanges:
             remedy = f"name {spec.name} too, or take `unrouted` out of the file first"
             yield Refusal(target, f"it is the alternate exchange of {spec.name}", remedy)

@@ -6,23 +6,27 @@ neither the file nor the manifest has is foreign: it is left alone, and told onl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, Literal
 
 from amqpq.provision import properties
 from amqpq.provision.carrying import Carried, carried
 from amqpq.provision.changes import Action, Change, Detail, worst
 from amqpq.provision.compiling import TAG, command
+from amqpq.provision.journal import Manifest
+from amqpq.provision.neighbours import kept, owners, shared, unread
 from amqpq.provision.observed import Observed, SeenQueue, address_of_binding, identity
+from amqpq.provision.partitions import guarded
 from amqpq.provision.policies import overruled, policies
 from amqpq.provision.removals import concerns, removals
 from amqpq.provision.retiring import retired
-from amqpq.provision.slices import guarded
 from amqpq.provision.wanted import Wanted
 from amqpq.topology.effective import is_generated
 from amqpq.types import BindingSpec
 
+NOBODY: Final[Mapping[str, Manifest]] = MappingProxyType({})
 OUR_CONSUMERS: Final = "amqpq."
 """How the consumer tags of workers begin."""
 
@@ -36,7 +40,11 @@ _REMEDIES: Final = {
 
 
 def differences(
-    wanted: Wanted, observed: Observed, owned: frozenset[str] = frozenset(), by_policy: Carried | None = None
+    wanted: Wanted,
+    observed: Observed,
+    owned: frozenset[str] = frozenset(),
+    by_policy: Carried | None = None,
+    others: Mapping[str, Manifest] = NOBODY,
 ) -> tuple[Change, ...]:
     """Return every difference, in the order of a plan: what is made, what changes, what goes, what is only told.
 
@@ -45,16 +53,20 @@ def differences(
         observed: What was seen.
         owned: Addresses of what this project made.
         by_policy: What generated policies make hold; default: found out here.
+        others: The manifests of other projects, by project.
     """
     by_policy = carried(wanted, observed, owned) if by_policy is None else by_policy
     look = _Look(wanted, observed, owned, by_policy)
+    theirs = owners(others)
     found = [
         *_exchanges(look),
         *_queues(look),
         *policies(wanted, observed, by_policy),
         *_bindings(wanted, observed, owned),
-        *removals(wanted, observed, owned, frozenset(each.policy.name for each in by_policy.generated)),
-        *retired(wanted, observed, owned),
+        *removals(wanted, observed, owned - theirs.keys(), frozenset(each.policy.name for each in by_policy.generated)),
+        *(kept(change, theirs) for change in retired(wanted, observed, owned)),
+        *shared(wanted, observed, owned, theirs),
+        *unread(others),
         *overruled(wanted, observed, by_policy),
         *_consumers(wanted, observed),
         *_unseen(wanted, observed),
@@ -83,14 +95,14 @@ def _exchanges(look: _Look) -> Iterator[Change]:
         if seen is None:
             yield Change("exchange", name, Action.CREATE, because=spec.type)
             continue
-        details = properties.of_exchange(spec, seen.spec, look.by_policy.others, whole=observed.level != "amqp")
+        details = properties.of_exchange(spec, seen.spec, look.by_policy.others, whole=observed.complete)
         if details:
             yield _differs("exchange", name, details, look)
     for name, spec in wanted.expected_exchanges.items():
         seen = observed.exchanges.get(name)
         if seen is None:
             yield _missing("exchange", name)
-        elif seen.spec.type != spec.type and observed.level != "amqp":
+        elif seen.spec.type != spec.type and observed.complete:
             detail = Detail("type", seen.spec.type, spec.type, Action.MISSING)
             because, remedy = "under `manage: verify`, and of another type", "ask its owner, or change the file"
             yield Change("exchange", name, Action.MISSING, (detail,), because, remedy)
@@ -99,7 +111,7 @@ def _exchanges(look: _Look) -> Iterator[Change]:
 def _queues(look: _Look) -> Iterator[Change]:
     wanted, observed = look.wanted, look.observed
     others, operators = look.by_policy.others, observed.operator_policies
-    whole, version = observed.level != "amqp", observed.version
+    whole, version = observed.tells_arguments, observed.version
     for name, spec in wanted.queues.items():
         seen = observed.queues.get(name)
         if seen is None:
@@ -185,7 +197,7 @@ def _bindings(wanted: Wanted, observed: Observed, owned: frozenset[str]) -> Iter
         return
     there = {identity(binding): binding for binding in observed.bindings}
     for key, binding in ours.items():
-        if key not in there:
+        if key not in there and f"binding {address_of_binding(binding)}" not in observed.unreadable:
             yield Change("binding", address_of_binding(binding), Action.CREATE)
     for key, binding in there.items():
         address = address_of_binding(binding)
@@ -225,17 +237,19 @@ def _consumers(wanted: Wanted, observed: Observed) -> Iterator[Change]:
 def _unseen(wanted: Wanted, observed: Observed) -> Iterator[Change]:
     for address, why in observed.unreadable.items():
         kind, _, name = address.partition(" ")
-        if kind == "queue" and name in wanted.queues:
+        if kind == "queue" and (name in wanted.queues or observed.tells_arguments):
             yield Change("queue", name, Action.UNKNOWN, because=why)
+        elif kind == "binding":
+            yield Change("binding", name, Action.UNKNOWN, because=f"{why}; an apply binds it")
         elif kind == "exchange" and name in wanted.exchanges:
             yield Change("exchange", name, Action.UNKNOWN, because=why)
         elif kind == "operator":
             yield Change("broker", address, Action.UNKNOWN, because=why)
-    if observed.level != "amqp":
+    if observed.complete:
         return
     remedy = "set broker.management (the tag management is enough)"
     existing: Sequence[BindingSpec] = [b for b in wanted.declarations.bindings if not _new_end(b, observed)]
-    if existing:
+    if existing and observed.bindings is None:
         because = f"{len(existing)} of the file may be there or not; an apply binds them, which changes nothing where they are"
         yield Change("broker", "bindings", Action.UNKNOWN, because=because, remedy=remedy)
     because = "AMQP tells neither policies, nor bindings, consumers and objects of others"

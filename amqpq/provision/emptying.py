@@ -172,8 +172,8 @@ def until_unheld(
             return
         if time.monotonic() > deadline:
             raise TransportError(
-                f"queue {queue!r} has {count} messages that are held by a consumer which has gone on working after it left; when "
-                "its tasks are done, `resume`"
+                f"queue {queue!r} has {count} messages that are held by a consumer which has gone on working after it left, or "
+                "that somebody goes on publishing to it by name; when that is over, `resume`"
             )
         time.sleep(sample_seconds)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
@@ -35,7 +35,6 @@ OFFSET: Final = "x-stream-offset"
 PREFETCH: Final = 100
 WAIT_SECONDS: Final = 5.0
 """For the first entry of a stream that exists; one that is created and was never written to has none."""
-
 BACK_SECONDS: Final = 20.0
 """For a stream whose node, or whose leader, is not back yet."""
 PAUSE_SECONDS: Final = 0.25
@@ -125,6 +124,19 @@ def read(
                 return Manifest(problem=str(error))
             time.sleep(PAUSE_SECONDS)
             begun = None
+
+
+def others(connection: Connection, queues: Iterable[str], project: str) -> dict[str, Manifest]:
+    """Read the manifests of other projects, by project. Blocking.
+
+    Args:
+        connection: To ask through.
+        queues: The names of all queues of the virtual host: which of them are journals tells which projects there are.
+        project: The one that is left out.
+    """
+    stem, own = stream_name(""), stream_name(project)
+    names = sorted(name for name in queues if name.startswith(stem) and name != own)
+    return {name.removeprefix(stem): read(connection, name.removeprefix(stem)) for name in names}
 
 
 def _read_now(connection: Connection, project: str, timeout_seconds: float, begun: Reading | None) -> Manifest:

@@ -31,6 +31,8 @@ ANSWER_SECONDS: Final = 30.0
 """For one answer of the broker."""
 UNLOADED_LOOKS: Final = 3
 """How often in a row a queue has to look empty before its drain is believed to be over."""
+DELETIONS: Final = 3
+"""How often a queue is tried to be deleted that was proven empty and is in use again."""
 HEARD_SECONDS: Final = 75.0
 """After which every producer has asked again whether there is an ingress: twice `transport.ways.LOOK_SECONDS`, and slack."""
 
@@ -154,6 +156,8 @@ class Migrator:
             Undecided: Nobody can say whether a queue may be deleted.
         """
         current = migration
+        if current.step is Step.DELETE:  # whoever proved it was cut off, maybe long ago
+            self._prove_again(current)
         while True:
             self._report(current)
             self._record(current)
@@ -167,8 +171,14 @@ class Migrator:
 
     def perform(self, migration: Migration) -> None:
         """Do what the step is."""
-        for action in actions(migration):
-            self.write(action)
+        try:
+            for action in actions(migration):
+                self.write(action)
+        except PreconditionFailed as error:
+            self._channel = None
+            if migration.step is not Step.CREATE:
+                raise
+            raise PreconditionFailed(_not_made(migration, error)) from error
         match migration.step:
             case Step.FOLLOW:
                 self._until_followed(migration)
@@ -190,16 +200,7 @@ class Migrator:
         elif isinstance(action.spec, ExchangeSpec):
             self._ask(self._writing.declare_exchange(action.spec))
         else:
-            self._create(action.spec)
-
-    def _create(self, spec: QueueSpec) -> None:
-        try:
-            self._ask(self._writing.declare_queue(spec))
-        except PreconditionFailed as error:
-            self._channel = None
-            raise PreconditionFailed(
-                f"queue {spec.name!r} cannot be made like this: {error}; abort, correct the file, and migrate anew"
-            ) from error
+            self._ask(self._writing.declare_queue(action.spec))
 
     def _record(self, migration: Migration) -> None:
         self.generations = self.generations.with_home(migration.queue, home(migration))
@@ -243,13 +244,14 @@ class Migrator:
         if migration.strategy == "move":
             self._move(migration, proof=False)
             return
-        empty = 0
+        looks = 0
 
         def filled() -> str | None:
-            nonlocal empty
-            count = self._count(migration.old)
-            empty = empty + 1 if count == 0 else 0
-            return None if empty >= UNLOADED_LOOKS else f"{count} messages"
+            nonlocal looks
+            # To a queue that is swapped messages go on coming by its name; what is left in the end is moved.
+            count = self._ready(migration.old) if migration.returns else self._count(migration.old)
+            looks = looks + 1 if count <= (emptying.WINDOW if migration.returns else 0) else 0
+            return None if looks >= UNLOADED_LOOKS else f"{count} messages"
 
         self._until(
             filled,
@@ -289,8 +291,19 @@ class Migrator:
                 f"queue {migration.old!r} is still bound to {', '.join(sorted({each.source for each in left}))}, by somebody "
                 "else: unbind it there, then `migrate resume`"
             )
-        patience = self._patience
-        emptying.until_unheld(self._facts.unsettled, migration.old, patience.workers, patience.sample)
+        facts, patience = self._facts, self._patience
+
+        def unsettled(queue: str) -> int | None:
+            if self._ready(queue):  # somebody has published to it since
+                self._move(migration, proof=True)
+            return facts.unsettled(queue)
+
+        emptying.until_unheld(unsettled, migration.old, patience.workers, patience.sample)
+
+    def _prove_again(self, migration: Migration) -> None:
+        """Prove it where somebody may have used the queue since."""
+        self._until_left(migration)
+        self._prove(migration)
 
     def _move(self, migration: Migration, *, proof: bool) -> None:
         patience = self._patience
@@ -308,19 +321,29 @@ class Migrator:
             raise LocalError(f"{migration.old!r} is no generation of {migration.queue!r}; it is not deleted")
         if self.state(migration.old) is None:
             return
-        classic = migration.old_type == "classic"  # other types answer 540 to the conditions
-        try:
-            lost = self._ask(self._writing.delete_queue(migration.old, if_unused=classic, if_empty=classic))
-        except PreconditionFailed as error:
-            self._channel = None
-            raise NotYet(
-                f"queue {migration.old!r} was empty and is in use again ({error}): `resume` goes on from the deletion"
-            ) from error
+        lost = self._deleted(migration)
         if lost:
             raise LocalError(
                 f"queue {migration.old!r} was proven empty and held {lost} messages when it was deleted: somebody published to "
                 "it by its physical name in that moment; those messages are gone"
             )
+
+    def _deleted(self, migration: Migration) -> int:
+        """Delete the old queue; return how many messages it held."""
+        classic = migration.old_type == "classic"  # other types answer 540 to the conditions
+        refused: PreconditionFailed | None = None
+        for _ in range(DELETIONS):
+            try:
+                lost: int = self._ask(self._writing.delete_queue(migration.old, if_unused=classic, if_empty=classic))
+            except PreconditionFailed as error:
+                self._channel = None
+                refused = error
+                self._prove_again(migration)
+            else:
+                return lost
+        raise NotYet(
+            f"queue {migration.old!r} was empty and is in use again ({refused}): `resume` proves it once more, and goes on"
+        ) from refused
 
     # ------------------------------------------------------------------------------------------------------------- asking
 
@@ -335,11 +358,12 @@ class Migrator:
         return 0 if state is None else state.consumers
 
     def _count(self, queue: str) -> int:
+        ready = self._ready(queue)
+        return ready if self._facts is None else max(ready, self._facts.unsettled(queue) or 0)
+
+    def _ready(self, queue: str) -> int:
         state = self.state(queue)
-        ready = 0 if state is None else state.messages
-        if self._facts is None or state is None:
-            return ready
-        return max(ready, self._facts.unsettled(queue) or 0)
+        return 0 if state is None else state.messages
 
     def state(self, queue: str) -> QueueState | None:
         """Return what a queue says of itself; None where there is none."""
@@ -360,6 +384,17 @@ class Migrator:
 
     def _run(self, work: Flow[T], seconds: float) -> T:
         return flow.run(work, seconds)
+
+
+def _not_made(migration: Migration, error: PreconditionFailed) -> str:
+    """Return why the new queue is not there, and what to do."""
+    remedy = "abort, correct the file, and migrate anew"
+    if migration.returning:
+        remedy = (
+            "while the name was free, somebody else has declared a queue of that name. `abort` takes along what that one holds, "
+            f"and the queue stays in {migration.old!r}; when nobody declares it any more, migrate anew, and it goes on from there"
+        )
+    return f"queue {migration.new!r} cannot be made like this: {error}; {remedy}"
 
 
 def lock_name(project: str) -> str:

@@ -33,6 +33,11 @@ does that step again, and goes on.
 *Back*: before the switch the new queue is let go of, and adopted ingresses stay. From the switch on there is only the same
 machine in the other direction: the steps to DISARM are finished, then the two queues change their parts. Once a queue is to be
 deleted, there is only forward.
+
+*Swap* keeps the queue's own name for those who publish to it by that name and cannot follow: the way is gone twice, from
+`orders` to `orders.g2`, and from there to a new `orders`. The second half begins with CREATE, right behind the first one's
+DELETE, and in between the broker has no queue of that name: it returns what is published to it. Given up in the second half,
+the queue stays in `orders.g2`, as without swap: what it was before does not exist any more.
 """
 
 from __future__ import annotations
@@ -41,14 +46,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from amqpq.errors import LocalError
 from amqpq.topology.generations import Home, alternate_name, ingress_name, ingress_specs, redirected
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 
-Strategy: TypeAlias = Literal["drain", "move"]
-"""drain: workers empty the old queue. move: it has no consumers, and what it holds is moved."""
+Strategy: TypeAlias = Literal["drain", "move", "swap"]
+"""drain: workers empty the old queue. move: it has no consumers, and what it holds is moved. swap: drain, and then once more,
+to a queue of the first name."""
 
 
 class Step(StrEnum):
@@ -132,6 +138,16 @@ class Migration:
         return str(self.spec.arguments.get("x-queue-type", "classic"))
 
     @property
+    def returning(self) -> bool:
+        """Whether this is the second half of a swap: to a queue of the logical name."""
+        return self.strategy == "swap" and self.new == self.queue and not self.back
+
+    @property
+    def returns(self) -> bool:
+        """Whether the second half of a swap is still to come."""
+        return self.strategy == "swap" and not (self.returning or self.back or self.aborting)
+
+    @property
     def adopted(self) -> bool:
         """Whether everything for the queue goes through its ingress."""
         return self.step not in ADOPTING
@@ -204,14 +220,28 @@ def following(migration: Migration) -> Migration | None:
             return _turned(migration, Step.LEAVE)
         if step is Step.DISARM:
             return _turned(migration, Step.FOLLOW)
+    if step is Step.DELETE and migration.returns:
+        return _returning(migration)
     following_step = FOLLOWING.get(step)
     if following_step is Step.FOLLOW and migration.ordered:
         following_step = Step.ARM
     return None if following_step is None else replace(migration, step=following_step)
 
 
+def _returning(migration: Migration) -> Migration:
+    """Begin the second half of a swap: the same properties under the logical name."""
+    return replace(
+        migration,
+        old=migration.new,
+        old_type=migration.new_type,
+        spec=replace(migration.spec, name=migration.queue),
+        step=Step.CREATE,
+        bindings=(),
+    )
+
+
 def abort(migration: Migration) -> Migration:
-    """Return the migration on its way back.
+    """Return the migration on its way back; from the second half of a swap, that is to the queue between the halves.
 
     Raises:
         LocalError: It is on that way already, or the old queue may be gone.
@@ -297,6 +327,8 @@ def restored(found: Mapping[str, Any]) -> Migration:
         LocalError: It is none that this version can go on with.
     """
     try:
+        if found["strategy"] not in get_args(Strategy):
+            raise ValueError(f"strategy {found['strategy']!r} is of a later version")  # noqa: TRY301 - one error for all
         return Migration(
             queue=found["queue"],
             old=found["old"],

@@ -1,8 +1,10 @@
 """What was seen of a broker: each object with what is known of it, and the reason where something is not. Pure values.
 
-Two levels can see. `http` is the management API: everything in the virtual host, all arguments, bindings, policies. `amqp` is the
-protocol alone: whether an object exists that we can name, and the arguments that the broker compares. What a level cannot see is
-None here, and `?` where it is printed: never "no change".
+Three levels can see. `http` is the management API: everything in the virtual host, all arguments, bindings, policies. `amqp1.0`
+is the management node of RabbitMQ 4, which needs no plugin: all arguments of the queues that we can name, and the bindings
+whose source, target and key we can name. `amqp` is AMQP 0-9-1 alone: whether an object exists that we can name, and the
+arguments that the broker compares. What a level cannot see is None here, or not listed (`Observed.complete`), and `?` where
+it is printed: never "no change".
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, Table, in_order
 
-Level: TypeAlias = Literal["http", "amqp", "file"]
+Level: TypeAlias = Literal["http", "amqp1.0", "amqp", "file"]
 """`file`: not seen at all, but what another topology file says (for `diff`)."""
 
 
@@ -70,7 +72,8 @@ class SeenConsumer:
 class Observed:
     """One look at a broker's virtual host.
 
-    `asked` are the addresses (`queue orders`) that were looked for; None where all there is was listed.
+    `asked` are the addresses (`queue orders`) that were looked for; None where all there is was listed. Then `bindings` are all
+    there are, too; else those that were asked for.
     `unreadable` maps the address of what exists, and could not be compared, to the reason.
     """
 
@@ -88,6 +91,16 @@ class Observed:
     """Whether our user may; None where nobody told."""
     asked: frozenset[str] | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all there is was listed, what others made and nobody named as well."""
+        return self.level in {"http", "file"}
+
+    @property
+    def tells_arguments(self) -> bool:
+        """Whether all arguments of a queue that was seen are known, those that the broker never compares as well."""
+        return self.level != "amqp"
 
 
 def address_of_binding(binding: BindingSpec) -> str:

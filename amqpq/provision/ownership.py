@@ -96,7 +96,7 @@ class Tenure:
     def end(self) -> None:
         """Give the lock up; the connection goes on."""
         if self._held:
-            flow.run(_ended(self._connection.channel(), self._project), self._timeout_seconds)
+            flow.run(_ended(self._channel, self._project), self._timeout_seconds)
 
     def _write(self, manifest: Manifest) -> None:
         told = {"host": platform.node(), "by": "apply"}

@@ -16,8 +16,9 @@ from typing import Final, Literal, TypeAlias
 from amqpq.provision.carrying import carried
 from amqpq.provision.changes import APPLIED, BLOCKED, Action, Change
 from amqpq.provision.compiling import Generated
-from amqpq.provision.differences import differences
+from amqpq.provision.differences import NOBODY, differences
 from amqpq.provision.journal import Manifest
+from amqpq.provision.neighbours import given_up, owners
 from amqpq.provision.observed import Level, Observed, SeenPolicy, address_of_binding, fingerprint, identity
 from amqpq.provision.rehearsal import rehearse
 from amqpq.provision.steps import Operation, Step
@@ -57,6 +58,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     generated: tuple[Generated, ...] = ()
     """The generated policies as they will be."""
+    given_up: frozenset[str] = frozenset()
+    """Addresses of what another project owns as well, and the file does not have any more."""
 
     @property
     def may_lose(self) -> int:
@@ -85,7 +88,13 @@ class Plan:
         return fingerprint([self.target, self.hashes, steps, written])
 
 
-def plan(topology: Topology, wanted: Wanted, observed: Observed, manifest: Manifest = _NOTHING) -> Plan:
+def plan(
+    topology: Topology,
+    wanted: Wanted,
+    observed: Observed,
+    manifest: Manifest = _NOTHING,
+    others: Mapping[str, Manifest] = NOBODY,
+) -> Plan:
     """Plan the way from what was seen to what is wanted.
 
     Args:
@@ -93,9 +102,10 @@ def plan(topology: Topology, wanted: Wanted, observed: Observed, manifest: Manif
         wanted: What the topology wants.
         observed: What was seen.
         manifest: What the project made.
+        others: What other projects made, by project.
     """
     by_policy = carried(wanted, observed, manifest.owned)
-    changes = differences(wanted, observed, manifest.owned, by_policy)
+    changes = differences(wanted, observed, manifest.owned, by_policy, others)
     if manifest.problem:
         because = f"what this project made is not known, so nothing is removed: {manifest.problem}"
         changes = (*changes, Change("broker", "manifest", Action.UNKNOWN, because=because))
@@ -122,6 +132,7 @@ def plan(topology: Topology, wanted: Wanted, observed: Observed, manifest: Manif
         problems=rehearsal.problems,
         warnings=rehearsal.warnings,
         generated=by_policy.generated,
+        given_up=given_up(wanted, manifest.owned, owners(others)),
     )
 
 
@@ -136,10 +147,12 @@ def _steps(
     # What a policy of the file says is part of the generated one that hides it: so that one comes first.
     yield from (Step("policy", g.policy.name, g.policy) for g in generated if f"policy {g.policy.name}" in made)
     yield from (Step("policy", p.name, p) for p in wanted.policies.values() if f"policy {p.name}" in made)
+    held = _held(wanted, changes)
     bindings = [(address_of_binding(binding), binding) for binding in wanted.declarations.bindings]
     for name, binding in sorted(bindings, key=lambda pair: _binding_place(pair[1])):
         # Where bindings cannot be seen all are made: that changes nothing where one is.
-        if f"binding {name}" in made or (observed.bindings is None and not _is_held(binding, changes)):
+        unseen = observed.bindings is None or f"binding {name}" in observed.unreadable
+        if f"binding {name}" in made or (unseen and binding.target not in held):
             yield Step("bind", name, binding)
     for binding in observed.bindings or ():
         if f"binding {address_of_binding(binding)}" in gone:
@@ -149,15 +162,16 @@ def _steps(
     yield from _deletions(gone, "exchange", "delete exchange")
 
 
-def _is_held(binding: BindingSpec, changes: tuple[Change, ...]) -> bool:
-    """Whether a binding is of a partition whose number must not change."""
-    held = {change.name for change in changes if change.action is Action.FORBIDDEN and change.kind == "queue"}
-    return partitions.is_slice(binding) and binding.target.rpartition(".")[0] in held
+def _held(wanted: Wanted, changes: tuple[Change, ...]) -> frozenset[str]:
+    """Return the partitions of queues whose number must not change."""
+    queues = {change.name for change in changes if change.action is Action.FORBIDDEN and change.kind == "queue"}
+    ring = filter(partitions.binds_partition, wanted.declarations.bindings)
+    return frozenset(binding.target for binding in ring if partitions.queue_of(binding.source) in queues)
 
 
 def _binding_place(binding: BindingSpec) -> tuple[int, object]:
     """Return when a binding is made: partitions before anything leads to them, in the order of the ring; then exchanges."""
-    if partitions.is_slice(binding):
+    if partitions.binds_partition(binding):
         return 0, partitions.binding_order(binding)
     return (1 if binding.to_exchange else 2), ()
 
@@ -180,7 +194,7 @@ def seen_of(observed: Observed, address: str) -> str:
     if kind == "policy":
         policy: SeenPolicy | None = next((each for each in observed.policies or () if each.name == name), None)
         return ABSENT if policy is None else fingerprint(asdict(policy))
-    if observed.bindings is None:
+    if observed.bindings is None or address in observed.unreadable:
         return "unseen"
     found = [identity(binding) for binding in observed.bindings if address_of_binding(binding) == name]
     return fingerprint(repr(found)) if found else ABSENT

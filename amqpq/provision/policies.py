@@ -8,11 +8,12 @@ from typing import Final
 
 from amqpq.provision import properties
 from amqpq.provision.carrying import Carried
-from amqpq.provision.changes import Action, Change, Detail
+from amqpq.provision.changes import Action, Change, Detail, Kind
 from amqpq.provision.compiling import NO_TAG, TAG, clearing, command
 from amqpq.provision.observed import Observed, SeenPolicy
 from amqpq.provision.wanted import Wanted
 from amqpq.topology.effective import APPLY_TO, TYPED_SINCE, applied, effective
+from amqpq.types import Table
 
 _TYPED: Final = frozenset(APPLY_TO.values())
 
@@ -106,9 +107,19 @@ def _dropped(policy: SeenPolicy, name: str, ready: int, observed: Observed) -> i
     lost = 0
     if "message-ttl" in then and then["message-ttl"] < now.get("message-ttl", float("inf")):
         lost = ready
+    if _refuses_when_full(seen.type, then.get("overflow")):
+        return lost
     if "max-length" in then and then["max-length"] < now.get("max-length", float("inf")):
         lost = max(lost, ready - int(then["max-length"]))
     return lost
+
+
+def _refuses_when_full(kind: str, overflow: object) -> bool:
+    """Whether a queue that is too long takes no more, and keeps what it has.
+
+    `reject-publish-dlx` on a quorum queue drops the oldest (tests/integration/broker_facts/test_fact_refused.py).
+    """
+    return overflow == "reject-publish" or (overflow == "reject-publish-dlx" and kind == "classic")
 
 
 def overruled(wanted: Wanted, observed: Observed, carried: Carried) -> Iterator[Change]:
@@ -117,12 +128,14 @@ def overruled(wanted: Wanted, observed: Observed, carried: Carried) -> Iterator[
         return
     to_be, operators = carried.to_be or (), observed.operator_policies or ()
     own = tuple(wanted.policies.values())
-    objects = [("queue", properties.kind_of(spec), spec.name, spec.arguments) for spec in wanted.queues.values()]
-    objects += [("exchange", "exchange", spec.name, spec.arguments) for spec in wanted.exchanges.values()]
+    objects: list[tuple[Kind, str, str, Table]] = [
+        *(("queue", properties.kind_of(spec), spec.name, spec.arguments) for spec in wanted.queues.values()),
+        *(("exchange", "exchange", spec.name, spec.arguments) for spec in wanted.exchanges.values()),
+    ]
+    said = {f"policy {each.policy.name}" for each in carried.generated}
     for word, kind, name, arguments in objects:
         if word == "queue" and name in observed.queues and observed.queues[name].type != kind:
             continue  # it has to move first
-        said = {f"policy {each.policy.name}" for each in carried.generated}
         for key, says, holds in properties.overruled(
             kind, name, arguments, own, to_be, operators, version=observed.version
         ):
@@ -137,12 +150,12 @@ def overruled(wanted: Wanted, observed: Observed, carried: Carried) -> Iterator[
                 else "give a policy of yours a higher priority and all its keys, or agree with its owner"
             )
             because = f"{source} makes {key} {_shown(holds.value)} (the file: {_shown(says)})"
-            yield Change("queue" if word == "queue" else "exchange", name, detail.action, (detail,), because, remedy)
+            yield Change(word, name, detail.action, (detail,), because, remedy)
         rivals = applied(to_be, kind, name).rivals
         if rivals:
             because = f"policies of equal priority match it, and the broker's choice is open: {', '.join(rivals)}"
             remedy = "give them different priorities"
-            yield Change("queue" if word == "queue" else "exchange", name, Action.FOREIGN, (), because, remedy)
+            yield Change(word, name, Action.FOREIGN, (), because, remedy)
 
 
 def _shown(value: object) -> str:

@@ -131,7 +131,8 @@ def examine(
     if connection.blocked:
         raise TransportError(f"the broker blocks publishers ({connection.blocked}); migrate when the alarm is over")
     differences = _differences(connection, replace(spec, name=current))
-    if not differences:
+    swapped = wish.strategy == "swap"
+    if not differences and not (swapped and current != wish.queue):
         return Findings(None)
     home = migrator.generations.homes.get(wish.queue)
     adopted = home is not None and home.ingress
@@ -139,7 +140,8 @@ def examine(
     migration = Migration(
         queue=wish.queue,
         old=current,
-        spec=replace(spec, name=next_name(wish.queue, current)),
+        # A queue that lives under another name already only has the second half of a swap before it.
+        spec=spec if swapped and current != wish.queue else replace(spec, name=next_name(wish.queue, current)),
         step=Step.CREATE if adopted else Step.ADOPT,
         old_type=_type_before(spec, differences),
         bindings=() if adopted else _bindings(topology, wish, current, facts),
@@ -181,7 +183,7 @@ def _check_consumers(migrator: Migrator, wish: Wish, current: str) -> None:
             f"queue {current!r} has {state.consumers} consumers, which would take what is to be moved; `--strategy drain` lets "
             "them empty it"
         )
-    if wish.strategy == "drain" and not state.consumers and state.messages:
+    if wish.strategy != "move" and not state.consumers and state.messages:
         raise LocalError(
             f"queue {current!r} holds {state.messages} messages and nobody consumes it, so it would never be drained; start its "
             "workers, or use `--strategy move`"

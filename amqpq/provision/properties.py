@@ -13,6 +13,7 @@ from amqpq.provision.changes import Action, Detail
 from amqpq.provision.observed import SeenPolicy
 from amqpq.topology.effective import (
     ALTERNATE,
+    FOR_LIFE,
     LIMITS_LIVE_SINCE,
     NEWEST,
     RULES,
@@ -37,19 +38,6 @@ _OBSOLETE: Final = frozenset({"x-queue-mode", "x-queue-version"})
 _AGE: Final = "x-max-age"
 _AGES_READ_SINCE: Final[Version] = (4, 3, 0)
 """Since then `1D` and `24h` are the same age (`transport.inequivalent`)."""
-_FOR_LIFE: Final = frozenset(
-    {
-        QUEUE_TYPE,
-        "x-max-priority",
-        "x-single-active-consumer",
-        "x-stream-max-segment-size-bytes",
-        "x-stream-filter-size-bytes",
-        "x-consumer-timeout",
-        "x-max-in-memory-length",
-        "x-max-in-memory-bytes",
-    }
-)
-"""Arguments that no policy changes on a queue that exists (the consumer timeout: not by any rule that was measured)."""
 
 
 def of_queue(
@@ -94,7 +82,7 @@ def _queue_details(
         before, after = seen.arguments.get(name), wanted.arguments.get(name)
         if _alike(name, before, after, version) or (name == QUEUE_TYPE and not moves):
             continue
-        if name in _FOR_LIFE:
+        if name in FOR_LIFE:
             yield Detail(name, before, after, Action.MIGRATE, "holds for the life of a queue")
         elif moves:
             continue  # the new queue gets it
@@ -172,8 +160,10 @@ def of_exchange(
             continue
         if name == ALTERNATE:
             by_policy = _says("exchange", seen.name, ALTERNATE, policies, None)
-            if before is None and _value(by_policy) == after:
-                details.append(Detail(name, before, after, Action.INFO, f"what holds is the same, by {by_policy}"))
+            if before is None and by_policy is not None and by_policy.value == after:
+                details.append(
+                    Detail(name, before, after, Action.INFO, f"what holds is the same, by {by_policy.source}")
+                )
             elif before is None:
                 note = f"a policy with {ALTERNATE}: {after} makes it hold"
                 details.append(Detail(name, before, after, Action.POLICY, note))

@@ -2,7 +2,7 @@
 
 A check that holds before the first step must hold after each one: where a message would reach fewer queues, the plan is refused;
 where it would reach more of them than it may, that is said, and so is a check that fails before and after all steps. What cannot
-be seen (bindings over AMQP) cannot be rehearsed, and the plan says so.
+be seen (bindings over AMQP 0-9-1, those of others over AMQP 1.0) cannot be rehearsed, and the plan says so.
 """
 
 from __future__ import annotations
@@ -128,6 +128,10 @@ def rehearse(
     first, last = (_results(probes, each.router(observed.version)) for each in (state, end))
     problems: list[str] = []
     warnings: list[str] = []
+    if not observed.complete:
+        warnings.append(
+            "the steps were rehearsed without policies and the bindings of others, which AMQP 1.0 does not tell"
+        )
     for probe in probes:
         if last[probe].missing:
             told = warnings if first[probe].missing else problems

@@ -13,7 +13,7 @@ from amqpq.provision.changes import Action, Change
 from amqpq.provision.compiling import NO_TAG, TAG, clearing
 from amqpq.provision.observed import Observed, SeenQueue, address_of_binding
 from amqpq.provision.wanted import Wanted
-from amqpq.topology.effective import is_generated
+from amqpq.topology.effective import ALTERNATE, is_generated
 from amqpq.types import BindingSpec
 
 GONE = "not in the file any more"
@@ -32,7 +32,7 @@ def removals(
         generated: Names of the generated policies that there have to be.
     """
     orphans = sorted(
-        owned - _addresses(wanted) - wanted.spared - wanted.decommissioned - {f"policy {name}" for name in generated}
+        owned - addresses(wanted) - wanted.spared - wanted.decommissioned - {f"policy {name}" for name in generated}
     )
     if not orphans:
         return
@@ -48,16 +48,16 @@ def removals(
         if kind == "binding" and name in retiring:
             continue  # that is `amqpq.provision.retiring`'s
         if kind == "binding" and address in bindings:
-            yield Change("binding", name, Action.DELETE, because="not in the file any more")
+            yield Change("binding", name, Action.DELETE, because=GONE)
         elif kind == "policy" and address in policies and is_generated(wanted.project, name):
             yield _no_more(name, observed)
         elif kind == "policy" and address in policies:
-            yield allowed(Change("policy", name, Action.DELETE, because="not in the file any more"), wanted)
+            yield allowed(Change("policy", name, Action.DELETE, because=GONE), wanted)
         elif kind == "exchange" and name in observed.exchanges:
             yield allowed(_exchange(name, wanted, observed, owned), wanted)
         elif kind == "queue" and name in observed.queues:
             yield allowed(queue_removal(name, observed.queues[name], observed), wanted)
-        elif observed.level == "amqp":
+        elif not observed.complete:
             kinds = {"exchange": "exchange", "queue": "queue", "policy": "policy"}
             because = "not in the file any more, made by this project; whether it is still there needs the HTTP API"
             yield Change(kinds.get(kind, "binding"), name, Action.UNKNOWN, because=because)  # type: ignore[arg-type]
@@ -80,7 +80,8 @@ def concerns(address: str, binding: BindingSpec) -> bool:
     return binding.source == name or (binding.target == name and binding.to_exchange)
 
 
-def _addresses(wanted: Wanted) -> frozenset[str]:
+def addresses(wanted: Wanted) -> frozenset[str]:
+    """Return the addresses of all that the file has, what others manage included."""
     return frozenset(
         [
             *(f"exchange {name}" for name in (*wanted.exchanges, *wanted.expected_exchanges)),
@@ -104,19 +105,22 @@ def _exchange(name: str, wanted: Wanted, observed: Observed, owned: frozenset[st
     foreign = [
         address_of_binding(binding)
         for binding in observed.bindings or ()
-        if (binding.source == name or (binding.to_exchange and binding.target == name))
-        and f"binding {address_of_binding(binding)}" not in owned
+        if concerns(f"exchange {name}", binding) and f"binding {address_of_binding(binding)}" not in owned
     ]
-    because = "not in the file any more"
     if foreign:
         remedy = "have whoever made them remove them"
-        text = f"{because}, and still bound: {', '.join(foreign)}"
+        text = f"{GONE}, and still bound: {', '.join(foreign)}"
         return Change("exchange", name, Action.FORBIDDEN, because=text, remedy=remedy)
-    users = [spec.name for spec in wanted.exchanges.values() if spec.arguments.get("alternate-exchange") == name]
+    return exchange_removal(name, wanted)
+
+
+def exchange_removal(name: str, wanted: Wanted, why: str = GONE) -> Change:
+    """An exchange that nothing is bound to goes, unless another one sends it what it cannot route."""
+    users = [spec.name for spec in wanted.exchanges.values() if spec.arguments.get(ALTERNATE) == name]
     if users:
-        text = f"{because}, and the alternate exchange of {', '.join(users)}"
+        text = f"{why}, and the alternate exchange of {', '.join(users)}"
         return Change("exchange", name, Action.FORBIDDEN, because=text, remedy="change `unrouted` there first")
-    return Change("exchange", name, Action.DELETE, because=because)
+    return Change("exchange", name, Action.DELETE, because=why)
 
 
 def queue_removal(name: str, seen: SeenQueue, observed: Observed, why: str = GONE) -> Change:
@@ -141,7 +145,7 @@ def queue_removal(name: str, seen: SeenQueue, observed: Observed, why: str = GON
     if seen.type == "stream":
         because = f"{why}, and the broker deletes a stream without looking what is in it and who reads it"
         return replace(change, action=Action.FORBIDDEN, because=because, remedy="delete it by hand")
-    if seen.type != "classic" and (observed.level == "amqp" or seen.ready is None):
+    if seen.type != "classic" and (not observed.complete or seen.ready is None):
         because = f"{why}, and nothing here proves that it is empty"
         return replace(change, action=Action.FORBIDDEN, because=because, remedy="set broker.management")
     return change

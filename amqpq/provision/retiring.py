@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from amqpq.provision.changes import Action, Change, Kind
 from amqpq.provision.observed import Observed, address_of_binding
-from amqpq.provision.removals import allowed, concerns, queue_removal
+from amqpq.provision.removals import allowed, concerns, exchange_removal, queue_removal
 from amqpq.provision.wanted import Wanted
+from amqpq.topology.partitions import exchange_name
 from amqpq.types import BindingSpec
 
 WHY = "in `decommission`"
@@ -26,9 +27,14 @@ def retired(wanted: Wanted, observed: Observed, owned: frozenset[str]) -> Iterat
     for address in sorted(wanted.decommissioned):
         word, _, name = address.partition(" ")
         kind: Kind = "queue" if word == "queue" else "exchange"
-        if observed.level == "amqp":
+        if not observed.complete:
             because = f"{WHY}; whether it is still there, and bound, needs the HTTP API"
             yield Change(kind, name, Action.UNKNOWN, because=because, remedy="set broker.management")
+            continue
+        if kind == "queue" and name not in observed.queues and exchange_name(name) in observed.exchanges:
+            because = f"{WHY}, and the broker has it in partitions"
+            remedy = f"name those: queues {name}.0 and so on, exchange {exchange_name(name)}"
+            yield Change(kind, name, Action.FORBIDDEN, because=because, remedy=remedy)
             continue
         if name not in (observed.queues if kind == "queue" else observed.exchanges):
             yield Change(kind, name, Action.INFO, because=f"{WHY}, and gone; take it out of the file")
@@ -56,24 +62,17 @@ def _is_ours(binding: BindingSpec, address: str, wanted: Wanted, owned: frozense
 
 def _change(kind: Kind, name: str, wanted: Wanted, observed: Observed, bindings: tuple[int, list[str]]) -> Change:
     ours, foreign = bindings
-    change = Change(kind, name, Action.INFO)
     if foreign:
         because = f"{WHY}, still bound by others: {', '.join(foreign)}"
         remedy = "have whoever made these bindings remove them"
-        change = Change(kind, name, Action.FORBIDDEN, because=because, remedy=remedy)
-    elif ours:
-        change = Change(kind, name, Action.INFO, because=f"{WHY}: {LATER}")
-    elif kind == "exchange":
-        users = [spec.name for spec in wanted.exchanges.values() if spec.arguments.get("alternate-exchange") == name]
-        change = allowed(Change(kind, name, Action.DELETE, because=WHY), wanted)
-        if users:
-            text = f"{WHY}, and the alternate exchange of {', '.join(users)}"
-            change = Change(kind, name, Action.FORBIDDEN, because=text, remedy="change `unrouted` there first")
-    else:
-        seen = observed.queues[name]
-        change = queue_removal(name, seen, observed, WHY)
-        if change.action is Action.FORBIDDEN and seen.type != "stream":
-            waiting = f"{change.because}: kept until it is empty and unused"
-            change = replace(change, action=Action.INFO, because=waiting, remedy="")
-        change = allowed(change, wanted)
-    return change
+        return Change(kind, name, Action.FORBIDDEN, because=because, remedy=remedy)
+    if ours:
+        return Change(kind, name, Action.INFO, because=f"{WHY}: {LATER}")
+    if kind == "exchange":
+        return allowed(exchange_removal(name, wanted, WHY), wanted)
+    seen = observed.queues[name]
+    change = queue_removal(name, seen, observed, WHY)
+    if change.action is Action.FORBIDDEN and seen.type != "stream":
+        waiting = f"{change.because}: kept until it is empty and unused"
+        change = replace(change, action=Action.INFO, because=waiting, remedy="")
+    return allowed(change, wanted)

@@ -39,12 +39,8 @@ class Wanted:
         parts = (self.project, self.exchanges, self.queues, self.expected_exchanges, self.expected_queues)
         settings = (self.declarations.bindings, self.policies, self.band)
         return fingerprint(
-            [*(_text(part) for part in (*parts, *settings)), self.may_delete, sorted(self.decommissioned)]
+            [*(repr(part) for part in (*parts, *settings)), self.may_delete, sorted(self.decommissioned)]
         )
-
-
-def _text(value: object) -> str:
-    return repr(value)
 
 
 def wanted_there(topology: Topology, generations: Generations) -> Wanted:

@@ -73,22 +73,25 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
     ("exchange", ALTERNATE): "argument",
 }
 """By type and policy key: who wins."""
+FOR_LIFE: Final = frozenset(
+    {
+        "x-queue-type",
+        "x-max-priority",
+        "x-single-active-consumer",
+        "x-stream-max-segment-size-bytes",
+        "x-stream-filter-size-bytes",
+        "x-consumer-timeout",
+        "x-max-in-memory-length",
+        "x-max-in-memory-bytes",
+    }
+)
+"""Arguments that no policy changes on a queue that exists (the consumer timeout: not by any rule that was measured)."""
 NEWEST: Final[Version] = (4, 3, 0)
 TYPED_SINCE: Final[Version] = (3, 12, 0)
 """The first version whose policies tell types of queues apart (release notes of 3.12.0)."""
 LIMITS_LIVE_SINCE: Final[Version] = (4, 3, 0)
 """Before, a queue reads its delivery limit when it is declared, and from no policy later (rabbitmq-server #16035)."""
 _LEASES_LEAST: Final[Version] = (4, 0, 0)
-
-
-def rule_of(kind: str, key: str, version: Version = NEWEST) -> Rule:
-    """Return who wins on a broker of that version."""
-    return (
-        "policy"
-        if (kind, key) == ("quorum", "expires") and version < _LEASES_LEAST
-        else RULES.get((kind, key), "policy")
-    )
-
 
 _HA: Final = frozenset({"ha-mode", "ha-params", "ha-sync-mode", "ha-promote-on-shutdown", "ha-promote-on-failure"})
 _STREAM_KEYS: Final = frozenset({"max-age", "stream-max-segment-size-bytes", "initial-cluster-size"})
@@ -105,6 +108,8 @@ UNSUPPORTED: Final[Mapping[str, frozenset[str]]] = {
     | {"queue-mode", "queue-master-locator"},
 }
 """Keys of which one makes the broker ignore the whole policy for a queue of that type (rabbitmq-server #7350)."""
+APPLY_TO: Final = {"classic": "classic_queues", "quorum": "quorum_queues", "stream": "streams"}
+"""By type of queue the `apply_to` of a policy for it alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,8 @@ def takes(policy: AnyPolicy, kind: str) -> bool:
 
 def meant_for(policy: AnyPolicy, kind: str, name: str) -> bool:
     """Whether a policy is meant for an object, by pattern and `apply_to`."""
-    if policy.apply_to not in ({"all", "exchanges"} if kind == "exchange" else {"all", "queues", APPLY_TO.get(kind)}):
+    fitting = {"all", "exchanges"} if kind == "exchange" else {"all", "queues", APPLY_TO.get(kind)}
+    if policy.apply_to not in fitting:
         return False
     pattern = _compiled(policy.pattern)
     return pattern is not None and pattern.search(name) is not None
@@ -180,10 +186,6 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
         return re.compile(pattern)
     except re.error:
         return None
-
-
-APPLY_TO: Final = {"classic": "classic_queues", "quorum": "quorum_queues", "stream": "streams"}
-"""By type of queue the `apply_to` of a policy for it alone."""
 
 
 def effective(
@@ -203,6 +205,13 @@ def effective(
         if value is not None:
             found[key] = value
     return found
+
+
+def rule_of(kind: str, key: str, version: Version = NEWEST) -> Rule:
+    """Return who wins on a broker of that version."""
+    if (kind, key) == ("quorum", "expires") and version < _LEASES_LEAST:
+        return "policy"
+    return RULES.get((kind, key), "policy")
 
 
 def combine(

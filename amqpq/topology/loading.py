@@ -16,10 +16,11 @@ from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from amqpq.errors import TopologyError
-from amqpq.topology import build, lint, shape, sources, unbuilt
+from amqpq.errors import ConfigurationError, TopologyError
+from amqpq.topology import build, lint, lockfile, shape, sources, unbuilt
 from amqpq.topology.document import File, VariablePart
 from amqpq.topology.lint import Suppressed
+from amqpq.topology.lockfile import Lock, Locked
 from amqpq.topology.model import Topology
 from amqpq.topology.problems import Findings, Problem
 from amqpq.topology.variables import Variables, check_declarations
@@ -42,6 +43,8 @@ class Inspection:
     """What the file says is meant so."""
     fail_on: Literal["warning", "error"] = "error"
     """The least severity that lets lint fail."""
+    file: File | None = None
+    """The file as it was checked; None where nothing useful was in it."""
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -119,13 +122,38 @@ def inspect(
     if file is not None:
         unbuilt.refuse(file, findings)
         topology = build.build(file, findings, build.Origin(path, base, environment))
-        lint.run(lint.Context(file, topology, findings))
+        locked = None if path is None else _locked(lockfile.beside(path), topology, findings)
+        lint.run(lint.Context(file, topology, findings, locked))
     told = {(problem.place, problem.rule) for problem in findings.problems}
     findings.problems.extend(problem for problem in literal if (problem.place, problem.rule) not in told)
     day = today or datetime.now(UTC).date()
     problems, suppressed = _suppress(file, findings, day, as_written=rabbitmq is None)
     fail_on = file.lint.fail_on if file is not None else "error"
-    return Inspection(None if findings.failed else topology, problems, suppressed, fail_on)
+    return Inspection(None if findings.failed else topology, problems, suppressed, fail_on, file)
+
+
+def read_lock(path: Path) -> Lock:
+    """Read an `amqpq.lock`; an empty one where there is none.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    try:
+        return lockfile.parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Lock()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"it cannot be read: {error}") from error
+
+
+def _locked(path: Path, topology: Topology, findings: Findings) -> Locked | None:
+    """Return what the lock says of a topology; one that cannot be read keeps nobody from using the file."""
+    try:
+        return read_lock(path).entries.get((topology.project, topology.environment))
+    except ConfigurationError as error:
+        message, _, remedy = str(error).partition("; ")
+        findings.problems.append(Problem(Place(str(path)), "TOP064", "warning", message, remedy))
+        return None
 
 
 def _suppress(

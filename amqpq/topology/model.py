@@ -37,6 +37,8 @@ ROUTING_KEY_LIMIT_BYTES: Final = 255
 """A routing key is a short string on the wire (AMQP 0-9-1, section 4.2.5.3)."""
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
+_PARTITION = re.compile(r"(?P<whole>.+)\.(?P<number>0|[1-9][0-9]{0,3})", re.DOTALL)
+"""The name of a partition; there are 1024 at most."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -111,6 +113,14 @@ class Queue:
     manage: Manage = "full"
     extra_arguments: Table = field(default_factory=dict)
     generated: bool = False
+
+    def partition_name(self, number: int) -> str:
+        """Return the name of a partition, from 0."""
+        return f"{self.name}.{number}"
+
+    def partition(self, number: int) -> Queue:
+        """Return a partition, as the broker has it."""
+        return replace(self, name=self.partition_name(number), partitions=None, part_of=self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,11 +435,13 @@ class Topology:
     def queue(self, name: str) -> Queue | None:
         """Return the queue of this name, or the partition; None where there is neither."""
         found = self.queues.get(name)
-        stem, _, number = ("", "", "") if found is not None else name.rpartition(".")
-        whole = self.queues.get(stem)
-        if whole is None or not whole.partitions or number not in map(str, range(whole.partitions)):
+        if found is not None:
             return found
-        return replace(whole, name=name, partitions=None, part_of=stem)
+        match = _PARTITION.fullmatch(name)
+        whole = None if match is None else self.queues.get(match["whole"])
+        if match is None or whole is None or int(match["number"]) >= (whole.partitions or 0):
+            return None
+        return whole.partition(int(match["number"]))
 
     def dead_letter_of(self, queue: str) -> str | None:
         """Return the queue that takes the dead letters of `queue`, or None where they are dropped.
@@ -452,6 +464,10 @@ class Topology:
 
     def is_dead_letter(self, queue: str) -> bool:
         """Whether `queue` takes the dead letters of another queue, or of the delay ladder."""
-        if self.delays is not None and queue == self.delays.lost:
-            return True
-        return any(other.dead_letter == queue for other in self.queues.values())
+        return queue in self.dead_letter_queues()
+
+    def dead_letter_queues(self) -> frozenset[str]:
+        """Return all of them: who asks for many queues asks once."""
+        lost = () if self.delays is None else (self.delays.lost,)
+        letters = (queue.dead_letter for queue in self.queues.values())
+        return frozenset([*lost, *(name for name in letters if name is not None)])

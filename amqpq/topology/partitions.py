@@ -14,7 +14,7 @@ partitions were bound, so they are bound one after the other, by their names (`b
 agree. RabbitMQ 4.3 keeps that over a restart. One that keeps its metadata in Mnesia forgets it and binds anew, several
 at a time (`rabbit_binding:recover`), so that some keys may have another partition afterwards (measured on 3.10.8 and
 4.0.5, one node; not on 4.3.6): messages of one key that waited meanwhile and those that came after are then in two. With another
-number of partitions most keys move. So that number is not changed while there are messages (`amqpq.transport.slices`).
+number of partitions most keys move. So that number is not changed while there are messages (`amqpq.transport.partitions`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ DELIVERY_LIMIT: Final = 20
 WEIGHT: Final = "1"
 """The binding key of a partition: how many places it has in the ring. All have one, so that keys spread evenly."""
 
+_SUFFIX: Final = ".hash"
 _SEVERAL = re.compile(r"(?P<stem>.+)\.(?P<first>[0-9]{1,4})-(?P<last>[0-9]{1,4})")
 
 
@@ -46,19 +47,24 @@ class Spread:
 
 def exchange_name(queue: str) -> str:
     """Return the name of the exchange before the partitions of a queue."""
-    return f"{queue}.hash"
+    return f"{queue}{_SUFFIX}"
+
+
+def queue_of(exchange: str) -> str:
+    """Return the logical name of the queue before whose partitions an exchange of this name would stand."""
+    return exchange.removesuffix(_SUFFIX)
 
 
 def partition_names(queue: Queue) -> tuple[str, ...]:
     """Return the names of a queue's partitions; none where it has none."""
-    return tuple(f"{queue.name}.{number}" for number in range(queue.partitions or 0))
+    return tuple(queue.partition_name(number) for number in range(queue.partitions or 0))
 
 
 def physical(queue: Queue) -> tuple[Queue, ...]:
     """Return what the broker has of a queue: its partitions, or itself where it has none."""
     if not queue.partitions:
         return (queue,)
-    return tuple(replace(queue, name=name, partitions=None, part_of=queue.name) for name in partition_names(queue))
+    return tuple(queue.partition(number) for number in range(queue.partitions))
 
 
 def physical_queues(topology: Topology) -> Iterator[Queue]:
@@ -92,20 +98,20 @@ def selected(topology: Topology, word: str) -> tuple[str, ...]:
     return names[first : last + 1] if first <= last < len(names) else ()
 
 
-def in_order(topology: Topology) -> frozenset[str]:
-    """Return the partitions whose messages are worked off one by one: those of queues with `single_active`."""
-    return frozenset(queue.name for queue in physical_queues(topology) if queue.part_of and queue.single_active)
+def one_by_one(queue: Queue) -> bool:
+    """Whether the messages of a queue are worked off one after the other: those of a partition with `single_active`."""
+    return queue.part_of is not None and queue.single_active
 
 
 def kept_in_place(topology: Topology) -> frozenset[str]:
-    """Return those of them where a message that came back keeps its place: quorum queues with a delivery limit.
+    """Return the partitions where a message that came back keeps its place: of quorum queues with a delivery limit.
+
+    Only of those whose messages are worked off one by one.
 
     Such a queue counts its deliveries itself. Elsewhere the count is written into a copy, which goes to the end of the queue
     (`amqpq.worker.suspects`); and what is given back to a quorum queue without a limit goes there as well (measured on 3.10.8).
     """
-    return frozenset(
-        name for name in in_order(topology) if (found := topology.queue(name)) is not None and keeps_place(found)
-    )
+    return frozenset(queue.name for queue in physical_queues(topology) if one_by_one(queue) and keeps_place(queue))
 
 
 def keeps_place(queue: Queue) -> bool:
@@ -120,7 +126,7 @@ def partitioned(topology: Topology) -> tuple[Queue, ...]:
 
 def queue_behind(topology: Topology, exchange: str) -> str | None:
     """Return the partitioned queue that an exchange stands before, by its logical name; None where it is another exchange."""
-    queue = topology.queues.get(exchange.removesuffix(".hash"))
+    queue = topology.queues.get(queue_of(exchange))
     return queue.name if queue is not None and queue.partitions and exchange == exchange_name(queue.name) else None
 
 
@@ -171,7 +177,7 @@ def wired(topology: Topology, bindings: Iterable[Binding]) -> Iterator[Binding]:
             yield binding
 
 
-def is_slice(binding: Binding) -> bool:
+def binds_partition(binding: Binding) -> bool:
     """Whether a binding is that of a partition to the exchange before it."""
     stem, _, number = binding.target.rpartition(".")
     return not binding.to_exchange and number.isdecimal() and binding.source == exchange_name(stem)

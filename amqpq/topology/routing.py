@@ -159,13 +159,15 @@ class Router:
 
     def _default(self, keys: Sequence[str], *, trace: bool) -> Reach:
         found = frozenset(key for key in keys if key in self._queues)
+        if not trace:
+            return Reach(found, (DEFAULT_EXCHANGE,))
         steps = tuple(
             f"default exchange: key '{key}' is the name of queue '{key}'"
             if key in found
             else f"default exchange: there is no queue named '{key}'"
             for key in dict.fromkeys(keys)
         )
-        return Reach(found, (DEFAULT_EXCHANGE,), steps if trace else ())
+        return Reach(found, (DEFAULT_EXCHANGE,), steps)
 
     def _alternate(self, spec: ExchangeSpec, keys: Sequence[str], steps: list[str] | None) -> list[tuple[str, bool]]:
         """Return the alternate exchange as the only target of an exchange that matched nothing."""

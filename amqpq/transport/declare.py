@@ -1,9 +1,8 @@
 """Declares a topology on a broker, and checks that one is there; every problem reported, none of them the last.
 
-The broker answers a refused declaration by closing the channel, and names only the first difference it finds. So no channel has
-more than one question under way, several channels ask at a time, and an object that exists with other properties is asked again
-with the value the broker named, until it agrees: what had to be changed on the way is the whole list of differences. Asking
-cannot create anything, because the object exists.
+The broker names only the first difference it finds. So an object that exists with other properties is asked again with the value
+the broker named, until it agrees: what had to be changed on the way is the whole list of differences. Asking cannot create
+anything, because the object exists.
 
 Idempotent: declaring what is already there the same way changes nothing.
 """
@@ -12,38 +11,29 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
+from typing import Final, Literal, TypeAlias, TypeVar, cast
 
 from amqpq.errors import (
     AccessRefused,
-    ChannelClosed,
-    ConnectionLost,
     ObjectNotFound,
-    OperationTimeout,
     PreconditionFailed,
     ResourceLocked,
     TransportError,
 )
 from amqpq.topology.declarations import Declarations
-from amqpq.transport import inequivalent, slices
-from amqpq.transport.interface import Channel, Flow, Pending
+from amqpq.transport import inequivalent, partitions, questions
+from amqpq.transport.interface import Flow
+from amqpq.transport.questions import Call, passive, spread
 from amqpq.types import BindingSpec, ExchangeSpec, Publication, QueueSpec, QueueState
 
-Opener: TypeAlias = Callable[[], Channel]
+Opener: TypeAlias = questions.Opener
 Kind: TypeAlias = Literal["exchange", "queue", "binding", "policy"]
 Spec: TypeAlias = "ExchangeSpec | QueueSpec | BindingSpec"
 Thing: TypeAlias = "ExchangeSpec | QueueSpec"
 Result: TypeAlias = Literal["created", "present", "bound", "failed"]
 S = TypeVar("S", bound="Spec")
-Call: TypeAlias = Callable[[Channel], Pending[Any]]
-
-CHANNELS: Final = 64
-"""Channels used at a time: RabbitMQ declares three to five times as fast on 16 channels as on one (measured). With 64 it has
-enough to do while we read its answers, although none of them has two declarations under way."""
 
 SLICE: Final = 256
 """Objects that are looked for, declared and reported together, about four times a second."""
@@ -106,10 +96,10 @@ def apply(
         return None if there is None or spec.name in declarations.contents else there(spec)
 
     def settled(step: Applied) -> None:
-        applied.append(slices.passed(step))
+        applied.append(partitions.passed(step))
         on_step(step)
 
-    declarations, held = yield from slices.held_back(opener, declarations)
+    declarations, held = yield from partitions.held_back(opener, declarations)
     for name, why in held.items():
         settled(Applied("queue", name, "failed", PreconditionFailed(why)))
     stages: tuple[tuple[Sequence[Thing], Sequence[Thing]], ...] = (
@@ -118,7 +108,7 @@ def apply(
     )
     for looked_for, declared in stages:
         for some in _slices(looked_for):
-            answers = yield from _spread(opener, [_passive(spec) for spec in some])
+            answers = yield from spread(opener, [passive(spec) for spec in some])
             for spec, answer in zip(some, answers, strict=True):
                 settled(_simple(spec, answer, "present"))
         for some in _slices(declared):
@@ -129,9 +119,9 @@ def apply(
                 if step.result == "created" and step.kind == "queue" and step.name in declarations.contents:
                     step = yield from _filled(opener, step, spec, declarations.contents[step.name])
                 settled(step)
-    ring, others = slices.parted(declarations.bindings)
+    ring, others = partitions.parted(declarations.bindings)
     for bindings in (*ring, *_slices(others)):
-        answers = yield from _spread(opener, [_bind(binding) for binding in bindings])
+        answers = yield from spread(opener, [_bind(binding) for binding in bindings])
         for binding, answer in zip(bindings, answers, strict=True):
             settled(_simple(binding, answer, "bound"))
     return tuple(applied)
@@ -150,7 +140,7 @@ def verify(opener: Opener, declarations: Declarations) -> Flow[tuple[Applied, ..
         *declarations.queues,
         *declarations.expected_queues,
     ]
-    answers = yield from _spread(opener, [_passive(spec) for spec in specs])
+    answers = yield from spread(opener, [passive(spec) for spec in specs])
     applied = tuple(_simple(spec, answer, "present") for spec, answer in zip(specs, answers, strict=True))
     missing = [step for step in applied if isinstance(step.error, ObjectNotFound)]
     if missing:
@@ -176,8 +166,8 @@ def compare(opener: Opener, declarations: Declarations) -> Flow[tuple[Applied, .
     Returns:
         Those that differ, each with every difference, both values and the remedy; `demand` raises where there are some.
     """
-    specs = slices.compared(declarations)
-    answers = yield from _spread(opener, [_active(spec) for spec in specs])
+    specs = partitions.compared(declarations)
+    answers = yield from spread(opener, [_active(spec) for spec in specs])
     different: list[Applied] = []
     for spec, answer in zip(specs, answers, strict=True):
         if isinstance(answer, PreconditionFailed):
@@ -222,13 +212,13 @@ def look(
     Raises:
         ConnectionLost: The connection went away.
     """
-    answers = yield from _spread(opener, [_passive(spec) for spec in specs])
+    answers = yield from spread(opener, [passive(spec) for spec in specs])
     there = [
         (spec, answer)
         for spec, answer in zip(specs, answers, strict=True)
         if comparing and not isinstance(answer, TransportError)
     ]
-    compared = yield from _spread(opener, [_active(spec) for spec, _ in there])
+    compared = yield from spread(opener, [_active(spec) for spec, _ in there])
     seen = {_key(spec): Seen(spec.name, exists=False) for spec in specs}
     for spec, answer in zip(specs, answers, strict=True):
         if isinstance(answer, TransportError) and not isinstance(answer, ObjectNotFound):
@@ -269,38 +259,11 @@ def _compared(
             named.key, inequivalent.shown(named.broker), inequivalent.shown(named.asked)
         )
         as_it_is = inequivalent.give_in(as_it_is, named)
-        (answer,) = yield from _spread(opener, [_active(as_it_is)])
+        (answer,) = yield from spread(opener, [_active(as_it_is)])
     return tuple(differences.values()), None if isinstance(answer, TransportError) else as_it_is
 
 
 # ------------------------------------------------------------------------------------------------------------ declaring
-
-
-def _spread(opener: Opener, calls: Sequence[Call]) -> Flow[list[object]]:
-    """Make calls, some at a time, none on a channel that has another under way; answer with each one's result or refusal."""
-    answers: list[object] = []
-    waiting = iter(calls)
-    under_way: deque[tuple[Channel, Pending[Any]]] = deque()
-    for call in islice(waiting, CHANNELS):
-        channel = opener()
-        under_way.append((channel, call(channel)))
-    while under_way:
-        channel, pending = under_way.popleft()
-        usable = True
-        try:
-            answers.append((yield pending))
-        except TransportError as error:
-            if isinstance(error, ConnectionLost | OperationTimeout | ChannelClosed):
-                raise
-            answers.append(error)
-            usable = False  # the broker has closed the channel
-        call_next = next(waiting, None)
-        if call_next is not None:
-            channel = channel if usable else opener()
-            under_way.append((channel, call_next(channel)))
-        elif usable:
-            channel.close()
-    return answers
 
 
 def _slices(specs: Sequence[S]) -> Iterator[Sequence[S]]:
@@ -311,7 +274,7 @@ def _looked_for(opener: Opener, specs: Sequence[Thing], known: Callable[[Thing],
     """Answer for each object as a passive declaration does: asked for, or known."""
     there = [known(spec) for spec in specs]
     unknown = [spec for spec, found in zip(specs, there, strict=True) if found is None]
-    asked = iter((yield from _spread(opener, [_passive(spec) for spec in unknown])))
+    asked = iter((yield from spread(opener, [passive(spec) for spec in unknown])))
     absent = ObjectNotFound("it was not there")
     return [next(asked) if found is None else None if found else absent for found in there]
 
@@ -322,7 +285,7 @@ def _declared(opener: Opener, specs: Sequence[Spec], found: Sequence[object]) ->
         isinstance(there, TransportError) and not isinstance(there, ObjectNotFound | AccessRefused) for there in found
     ]
     wanted = [spec for spec, bad in zip(specs, undeclarable, strict=True) if not bad]
-    answers = iter((yield from _spread(opener, [_active(spec) for spec in wanted])))
+    answers = iter((yield from spread(opener, [_active(spec) for spec in wanted])))
     return [there if bad else next(answers) for there, bad in zip(found, undeclarable, strict=True)]
 
 
@@ -345,7 +308,7 @@ def _filled(opener: Opener, step: Applied, spec: Spec, contents: Sequence[Public
         channel.close()
         return step
     # As if it had not been created: the next apply must find it missing, or it would never be filled.
-    yield from _spread(opener, [lambda channel: channel.delete_queue(step.name)])
+    yield from spread(opener, [lambda channel: channel.delete_queue(step.name)])
     return _failed(spec, TransportError(f"what it starts with was not taken ({bad.fate} {bad.reason}); apply again"))
 
 
@@ -408,12 +371,6 @@ def _deletion(kind: Kind, name: str, error: TransportError) -> str:
 
 def _permission(kind: Kind) -> str:
     return "configure" if kind != "binding" else "write on the target and read on the source as"
-
-
-def _passive(spec: Spec) -> Call:
-    if isinstance(spec, ExchangeSpec):
-        return lambda channel: channel.declare_exchange(spec, passive=True)
-    return lambda channel: channel.declare_queue(cast("QueueSpec", spec), passive=True)
 
 
 def _active(spec: Spec) -> Call:

@@ -24,6 +24,7 @@ from amqpq.errors import (
     TlsMismatch,
     TransportError,
 )
+from amqpq.topology.partitions import PLUGIN
 from amqpq.transport.url import Address
 
 _CHANNEL: Mapping[int, tuple[type[TransportError], str]] = {
@@ -40,8 +41,7 @@ _AWAY = re.compile(r"home node '.*' of durable queue '.*' in vhost '.*' is down 
 _HASH_TYPE = re.compile(r"(?:unknown|invalid) exchange type '?x-consistent-hash")
 """What the broker says where it lacks the plugin, with 503 (which closes the connection) or 406 (which closes the channel)."""
 _PLUGIN_REMEDY = (
-    "queues with `partitions` need a plugin that comes with RabbitMQ: "
-    "`rabbitmq-plugins enable rabbitmq_consistent_hash_exchange` on every node"
+    f"queues with `partitions` need a plugin that comes with RabbitMQ: `rabbitmq-plugins enable {PLUGIN}` on every node"
 )
 
 _REFUSED = re.compile(r"in vhost '(?P<vhost>.*)' refused for user '(?P<user>.*?)'")

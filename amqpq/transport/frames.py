@@ -106,7 +106,7 @@ Event: TypeAlias = tuple[int, int, Any]
 
 
 class ProtocolViolation(Exception):
-    """The peer sent what AMQP 0-9-1 does not allow; the connection cannot go on."""
+    """The peer sent what AMQP does not allow; the connection cannot go on."""
 
 
 @dataclass(frozen=True, slots=True)

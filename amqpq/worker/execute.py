@@ -29,10 +29,11 @@ from amqpq.message import Encoding, ResultEnvelope, TaskEnvelope, failure
 from amqpq.message.wire import ROUTE
 from amqpq.retry import Retry
 from amqpq.task import Request, Task, current_request
-from amqpq.topology import reach
 from amqpq.topology.delays import came_down, no_ladder
 from amqpq.topology.generations import ingress_name, is_generation
 from amqpq.topology.partitions import logical
+from amqpq.topology.routing import Router, router
+from amqpq.types import Table
 from amqpq.worker import life
 from amqpq.worker.again import Again, Attempts, retries_of
 from amqpq.worker.deadletter import crashes_of
@@ -135,6 +136,8 @@ class Executor:
         self._run_coroutine = run_coroutine
         self._reply_encodings: dict[str | None, Encoding] = {}
         self._topology = host.topology
+        self._dead_letters = host.topology.dead_letter_queues()
+        self._router: Router | None = None
         self._attempts = Attempts(host, clock)
         self._persistent_replies = host.topology.replies.persistent
 
@@ -221,7 +224,7 @@ class Executor:
         the dead letters) came through the default exchange or the queue's ingress, what was delayed through an exchange of
         the ladder: that is fine if its signed route leads to this queue anyway.
         """
-        if self._topology.is_dead_letter(work.queue):
+        if work.queue in self._dead_letters:
             return None
         signed_for = work.properties.headers.get(ROUTE)
         moved = (
@@ -236,10 +239,16 @@ class Executor:
         if (exchange, key) == ("", work.queue):
             return exchange, key
         try:
-            reached = reach(self._topology, exchange, key, work.properties.headers).queues
+            reached = self._reached(exchange, key, work.properties.headers)
         except LocalError:  # an exchange that this topology does not have
             return work.exchange, work.routing_key
         return None if logical(self._topology, work.queue) in reached else (work.exchange, work.routing_key)
+
+    def _reached(self, exchange: str, key: str, headers: Table) -> frozenset[str]:
+        """Return the queues that a message reaches; the simulator is made when the first one asks, and kept."""
+        if self._router is None:
+            self._router = router(self._topology)
+        return self._router.route(exchange, key, headers).queues
 
     def _due_later(self, envelope: TaskEnvelope) -> float | None:
         """Return when the task is due, if that is later and the broker can hold it until then."""

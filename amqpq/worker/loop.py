@@ -31,7 +31,7 @@ from amqpq.errors import Replayed
 from amqpq.log import WORKER
 from amqpq.security.replay import SeenIds
 from amqpq.topology.generations import Generations
-from amqpq.topology.partitions import kept_in_place, physical_queues
+from amqpq.topology.partitions import kept_in_place, one_by_one, physical_queues
 from amqpq.transport.interface import Connection
 from amqpq.types import Delivery, Table
 from amqpq.worker import timeouts
@@ -129,7 +129,7 @@ class Loop:
         self._jobs = Jobs(parts.reactor.monotonic)
         self._seen = SeenIds(topology.security.replay_window_seconds, parts.reactor.monotonic)
         self._outlet = Outlet(parts.publishing, parts.reactor)
-        single = {queue.name: queue.part_of is not None for queue in physical_queues(topology) if queue.single_active}
+        single = {queue.name: one_by_one(queue) for queue in physical_queues(topology) if queue.single_active}
         in_place = kept_in_place(topology)
         self._intake = Intake(
             plan.queues, plan.prefetch, parts.consuming, self, parts.reactor, self._ask_for, one_at_a_time=single

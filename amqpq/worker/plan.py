@@ -197,11 +197,8 @@ def choose_queues(topology: Topology, wanted: Sequence[str]) -> tuple[str, ...]:
         ConfigurationError: One does not exist, or there is none.
     """
     if not wanted:
-        every = tuple(
-            queue.name
-            for queue in physical_queues(topology)
-            if not topology.is_dead_letter(queue.name) and queue.name != topology.revocations
-        )
+        others = {*topology.dead_letter_queues(), topology.revocations}
+        every = tuple(queue.name for queue in physical_queues(topology) if queue.name not in others)
         if not every:
             raise ConfigurationError(f"project {topology.project!r} has no queue to consume; add one under `queues:`")
         return every

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from amqpq.topology.model import Queue, Topology
+from amqpq.topology.partitions import one_by_one
 from amqpq.topology.versions import Version
 
 DEFAULT_SECONDS: Final = 1800.0
@@ -99,9 +100,9 @@ def check(
     """
     refusals: list[str] = []
     warnings: list[str] = []
-    for name in queues:
-        queue = topology.queue(name)
-        patience = None if queue is None else patience_of(queue, topology, version)
+    found = (queue for name in queues if (queue := topology.queue(name)) is not None)
+    for name, queue in {queue.part_of or queue.name: queue for queue in found}.items():
+        patience = patience_of(queue, topology, version)
         if patience is None:
             continue
         longer = sorted(task for task, limit in hard_limits.items() if limit is not None and limit > patience)
@@ -112,7 +113,7 @@ def check(
             )
             continue
         slowest = max((limit for limit in hard_limits.values() if limit is not None), default=0.0)
-        if waves > 1 and slowest * waves > patience:
+        if not one_by_one(queue) and waves > 1 and slowest * waves > patience:
             most = max(1, math.floor(patience / slowest))
             warnings.append(
                 f"queue {name!r}: a delivery may wait here behind {waves - 1} tasks of up to {slowest:g} s each, and the broker "

@@ -52,7 +52,9 @@ class Contender:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close the broker's connections."""
+        """Delete what dramatiq declared beside the queue, and close the broker's connections."""
+        for suffix in ("DQ", "XQ"):
+            self._tasks.broker.channel.queue_delete(f"{self._setting.queue}.{suffix}")
         self._tasks.broker.close()
 
     def _environment(self) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """amqpq: confirmed publishes, late acknowledgement, results confirmed before the acknowledgement.
 
 Options: `signing` (ed25519, hmac-sha256, off), `reply` (task: one durable queue per call; direct: the broker's own
-direct reply-to), `pool`, `batch` = "yes" publishes inside `app.batch()` and fetches with `app.collect()`.
+direct reply-to), `pool`, `compression` (zlib, bzip2), `log` (warning; info is amqpq's default and writes a line per task);
+`batch` = "yes" publishes inside `app.batch()` and fetches with `app.collect()`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ queues:
   {queue}: {{}}
 routes:
   "bench.*": {{queue: {queue}}}
-messages: {{serializer: json, accept: [json]}}
+messages: {{serializer: json, accept: [json], compression: {compression}}}
 replies: {{mode: {reply}, expires: 10m}}
 security: {security}
 """
@@ -44,6 +45,7 @@ class Contender:
             TOPOLOGY.format(
                 queue=setting.queue,
                 reply=setting.options.get("reply", "task"),
+                compression=setting.options.get("compression", "none"),
                 security=SECURITY[setting.options["signing"]],
             )
         )
@@ -79,6 +81,8 @@ class Contender:
             str(contender.PROCESSES if self._setting.options.get("pool", "prefork") == "prefork" else 1),
             "--prefetch",
             str(contender.PREFETCH),
+            "--loglevel",
+            self._setting.options.get("log", "warning"),
         )
         return command, self._variables
 
@@ -111,4 +115,8 @@ class Contender:
 
     def _command(self, *arguments: str) -> None:
         command = contender.python("amqpq", *arguments)
-        subprocess.run(command, cwd=self._setting.folder, env=self._variables, check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, cwd=self._setting.folder, env=self._variables, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"amqpq {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")

@@ -12,22 +12,12 @@ import pytest
 from amqpq import App
 from amqpq.errors import TaskExpired, WorkerLost
 from amqpq.message import TaskEnvelope
-from amqpq.transport import flow
-from amqpq.transport.interface import Flow, Pending
 from amqpq.types import Delivery, Properties, Publication
+from tests.support.lab import answer
 
 pytestmark = pytest.mark.acceptance
 
 WAIT_SECONDS = 30.0
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), WAIT_SECONDS)
 
 
 def take(app: App, queue: str) -> Delivery | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from amqpq.errors import ObjectNotFound, PreconditionFailed
 from amqpq.testing.rigs import Rig
 from amqpq.types import BindingSpec, ExchangeSpec, Fate, Properties, Publication, QueueSpec
@@ -159,6 +161,17 @@ def test_an_exchange_in_use_is_kept_if_asked_to(rig: Rig) -> None:
     rig.wait(channel.delete_exchange(exchange))
     rig.wait(channel.declare_exchange(ExchangeSpec(exchange)))
     assert rig.wait(channel.publish([Publication(exchange, "key", b"x", Properties())]))[0].fate is Fate.RETURNED
+
+
+@pytest.mark.parametrize(("key", "words"), [("a.#", "must be an integer"), ("0", "must be greater than 0")])
+def test_a_binding_to_a_consistent_hash_exchange_has_a_weight(rig: Rig, key: str, words: str) -> None:
+    """Its key says how many places it has in the ring."""
+    channel = rig.channel()
+    exchange, queue = rig.name("exchange"), rig.queue(channel)
+    rig.wait(channel.declare_exchange(ExchangeSpec(exchange, "x-consistent-hash")))
+    assert words in str(rig.fails(rig.channel().bind(BindingSpec(exchange, queue, key)), PreconditionFailed))
+    rig.wait(channel.bind(BindingSpec(exchange, queue, "1")))
+    assert rig.wait(channel.publish([Publication(exchange, "any", b"x", Properties())]))[0].confirmed
 
 
 def test_deleting_a_queue_removes_its_bindings(rig: Rig) -> None:

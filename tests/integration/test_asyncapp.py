@@ -15,8 +15,9 @@ from amqpq.testing.responder import Responder
 from amqpq.testing.rigs import through
 from amqpq.topology.declarations import declarations
 from amqpq.transport import blocking, declare, flow, url
-from amqpq.transport.interface import Connection, Flow, Pending
+from amqpq.transport.interface import Connection
 from amqpq.types import QueueSpec, QueueState
+from tests.support.lab import answer
 
 pytestmark = pytest.mark.integration
 
@@ -36,15 +37,6 @@ Body = Callable[[AsyncApp], Coroutine[Any, Any, None]]
 def environ(broker_url: str) -> dict[str, str]:
     """Return what the application looks up."""
     return {"SIGN_KEY": "5a" * 32, "AMQPQ_BROKER_URL": broker_url}
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for an answer of the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), DEADLINE_SECONDS)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from amqpq.testing.proxy import Proxy, open_gate
 from amqpq.transport import blocking, reactor
 from amqpq.transport.blocking import BlockingConnection
 from amqpq.transport.interface import Channel
+from amqpq.transport.management_node import Answer, ManagementNode, queue_path
 from amqpq.transport.url import Address, Tls, parse
 from amqpq.types import Delivery, Fate, Outcome, Properties, Publication, QueueSpec
 
@@ -279,6 +280,21 @@ def test_a_certificate_of_an_unknown_authority_is_refused(address: Address, tls_
     """Verification is on by default, and the message says how to name the authority."""
     with pytest.raises(errors.TlsMismatch, match=r"certificate of localhost:\d+ is not accepted: .*broker\.tls\.ca"):
         open_at(replace(address, host="localhost", port=tls_port, tls=Tls()))
+
+
+def test_the_management_node_is_asked_over_tls(address: Address, tls_port: int, certificate: Path) -> None:
+    """With the same options; a certificate of an unknown authority is refused there, too."""
+    through = replace(address, host="localhost", port=tls_port, tls=Tls(ca=str(certificate)))
+    with pytest.raises(errors.TlsMismatch, match=r"certificate of localhost:\d+ is not accepted"):
+        ManagementNode(replace(through, tls=Tls()), timeout_seconds=DEADLINE_SECONDS)
+    opened = open_at(address)
+    version = opened.server.version_tuple
+    wait(opened.close())
+    if version < (4, 0, 0):
+        pytest.skip("AMQP 1.0 management came with RabbitMQ 4.0")
+    with ManagementNode(through, timeout_seconds=DEADLINE_SECONDS) as node:
+        statuses = [each.status for each in node.ask([queue_path("missing")] * 20) if isinstance(each, Answer)]
+    assert statuses == [404] * 20
 
 
 def test_a_tls_file_that_is_not_there_is_told_before_connecting() -> None:

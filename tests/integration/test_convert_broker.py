@@ -6,10 +6,10 @@ import json
 import random
 import urllib.error
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
-from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner
@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from amqpq import yamlfile
 from amqpq.cli.main import main
 from amqpq.convert import definitions, importing, live
-from amqpq.management import Management, endpoint
+from amqpq.management import Management
 from amqpq.provision import plan as plans
 from amqpq.provision.look import Eyes, look
 from amqpq.provision.wanted import wanted as wanted_of
@@ -27,7 +27,7 @@ from amqpq.transport import blocking, declare, flow, url
 from amqpq.transport.interface import Connection, Flow
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 from tests.conftest import BrokerServer
-from tests.support.lab import answer
+from tests.support.lab import administrator, answer, stranger
 
 pytestmark = pytest.mark.integration
 
@@ -108,13 +108,12 @@ def test_rabbitmq_imports_what_an_apply_declares(
 @pytest.fixture
 def reader(broker_server: BrokerServer, vhost_url: str) -> Iterator[Management]:
     """The management API, as a user who may look and nothing else."""
-    user = f"amqpq-test-{uuid4().hex[:12]}"
-    broker_server.request("PUT", f"users/{user}", {"password": "p", "tags": "management"})
-    vhost = quote(name_of(vhost_url), safe="")
-    broker_server.request("PUT", f"permissions/{vhost}/{user}", {"configure": "", "write": "", "read": ""})
-    with Management(endpoint(broker_server.management_url, login=(user, "p"))) as client:
+    nothing = {"configure": "", "write": "", "read": ""}
+    with (
+        stranger(broker_server, vhost_url, "management", **nothing) as theirs,
+        administrator(replace(broker_server, url=theirs)) as client,
+    ):
         yield client
-    broker_server.request("DELETE", f"users/{user}")
 
 
 def same(found: Declarations, wanted: Declarations) -> None:
@@ -244,10 +243,8 @@ def _key(kind: str, chance: random.Random) -> str:
 def planned(topology: Topology, vhost_url: str, server: BrokerServer) -> list[tuple[str, str]]:
     """What a plan would change there, or cannot see: action and address."""
     opened = blocking.connect(url.parse(vhost_url), heartbeat_seconds=0, timeout_seconds=10)
-    user = urlsplit(server.url)
-    login = (unquote(user.username or "guest"), unquote(user.password or "guest"))
     try:
-        with Management(endpoint(server.management_url, login=login)) as api:
+        with administrator(server) as api:
             target = wanted_of(topology)
             seen = look(Eyes(opened, name_of(vhost_url), api, "http", SECONDS), target)
     finally:

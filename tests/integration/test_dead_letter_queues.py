@@ -13,9 +13,10 @@ import pytest
 from amqpq.deadletters.choosing import Choice
 from amqpq.deadletters.desk import Bounds, Desk, Sending, Source, Tally
 from amqpq.deadletters.planning import Return
-from amqpq.transport import blocking, flow, url
-from amqpq.transport.interface import Connection, Flow, Pending
+from amqpq.transport import blocking, url
+from amqpq.transport.interface import Connection
 from amqpq.types import Properties, Publication, QueueSpec
+from tests.support.lab import answer
 
 pytestmark = pytest.mark.integration
 
@@ -23,15 +24,6 @@ DEADLINE_SECONDS = 30.0
 COUNT = 300
 RETURNING = "amqpq.returning"
 ALL = Choice()
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for an answer of the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), DEADLINE_SECONDS)
 
 
 @pytest.fixture
@@ -115,6 +107,7 @@ def test_x_death_of_a_real_broker_is_understood_and_taken_off(connection: Connec
     publish(connection, [Publication("", "work", b"1", properties)])
     channel = connection.channel()
     taken = answer(channel.get("work"))
+    assert taken is not None
     channel.reject(taken.tag, requeue=False)
     answer(channel.close())
     letters = Desk(connection).look(Source("classic"), Choice(causes=frozenset({"rejected"})), Bounds()).letters

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -15,8 +14,9 @@ from amqpq.topology import Topology, delays, load
 from amqpq.topology.declarations import declarations
 from amqpq.topology.routing import router
 from amqpq.transport import blocking, declare, flow, url
-from amqpq.transport.interface import Connection, Flow, Pending
+from amqpq.transport.interface import Connection
 from amqpq.types import Delivery, Properties, Publication
+from tests.support.lab import answer
 
 DEADLINE_SECONDS = 60.0
 
@@ -40,15 +40,6 @@ def connection(vhost_url: str, topology: Topology) -> Iterator[Connection]:
     declare.demand(flow.run(declare.apply(opened.channel, declarations(topology)), DEADLINE_SECONDS))
     yield opened
     answer(opened.close())
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for an answer."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), DEADLINE_SECONDS)
 
 
 def test_every_delay_is_kept_and_every_message_comes_once(connection: Connection, topology: Topology) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from amqpq.errors import AmqpqError
-from amqpq.transport import blocking, flow, url
-from amqpq.transport.interface import Channel, Connection, Flow, Pending
+from amqpq.transport import blocking, url
+from amqpq.transport.interface import Channel, Connection
 from amqpq.types import Delivery, Properties, Publication, QueueSpec
+from tests.support.lab import answer
 
 pytestmark = [pytest.mark.integration]
 
@@ -27,15 +27,6 @@ def connection(vhost_url: str) -> Iterator[Connection]:
     yield opened
     with contextlib.suppress(AmqpqError):
         answer(opened.close())
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for an answer."""
-
-    def wait() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(wait(), DEADLINE_SECONDS)
 
 
 def fetch(channel: Channel, queue: str) -> Delivery | None:

@@ -8,29 +8,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 import pytest
-import yaml
-from click.testing import CliRunner, Result
 
 from amqpq.cli import destroy
-from amqpq.cli.main import main
-from amqpq.management import Management, endpoint
+from amqpq.management import Management
 from amqpq.provision import destroying, journal
 from amqpq.provision.steps import Step
 from amqpq.transport import flow
-from amqpq.transport.interface import Channel, Connection, Flow, Pending
+from amqpq.transport.blocking import BlockingConnection
+from amqpq.transport.interface import Channel, Connection, Flow
 from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Properties, Publication, QueueSpec
-from tests.conftest import BrokerServer
+from tests.support.lab import do, until_counted
+from tests.support.project import Project
 
 pytestmark = pytest.mark.integration
 
 SECONDS = 60
-Amqpq: TypeAlias = Callable[..., Result]
 
 FILE: dict[str, Any] = {
     "amqpq": 1,
@@ -52,70 +48,19 @@ FILE: dict[str, Any] = {
 
 
 @pytest.fixture
-def vhost(vhost_url: str) -> str:
-    """The name of a fresh virtual host."""
-    return unquote(urlsplit(vhost_url).path[1:])
-
-
-@pytest.fixture
-def api(broker_server: BrokerServer) -> Iterator[Management]:
-    """A client with all rights."""
-    user = urlsplit(broker_server.url)
-    login = (unquote(user.username or "guest"), unquote(user.password or "guest"))
-    with Management(endpoint(broker_server.management_url, login=login)) as client:
-        yield client
-
-
-@pytest.fixture
-def amqpq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vhost_url: str, broker_server: BrokerServer) -> Amqpq:
-    """Run `amqpq topology ...` in a folder with the file, on the fresh virtual host where it is applied."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("AMQPQ_TOPOLOGY", raising=False)
-    monkeypatch.setenv("AMQPQ_BROKER_URL", vhost_url)
-    monkeypatch.setenv("AMQPQ_MANAGEMENT_URL", broker_server.management_url)
+def amqpq(topology_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The project of `FILE`, applied to a fresh virtual host."""
     monkeypatch.setattr(destroying, "SAMPLE_SECONDS", 0.2)
-    write()
-    runner = CliRunner()
-
-    def run(*arguments: str, **given: Any) -> Result:
-        return runner.invoke(main, ["topology", *arguments], **given)
-
-    assert run("apply").exit_code == 0
-    return run
-
-
-def write(**sections: Any) -> None:
-    """Write the file with some sections replaced."""
-    Path("topology.yaml").write_text(yaml.safe_dump({**FILE, **sections}), encoding="utf-8")
-
-
-def do(connection: Connection, *calls: Callable[[Channel], Pending[Any]]) -> list[Any]:
-    """Make calls over AMQP."""
-
-    def protocol() -> Flow[list[Any]]:
-        answers = []
-        for call in calls:
-            channel = connection.channel()
-            answers.append((yield call(channel)))
-            channel.close()
-        return answers
-
-    return flow.run(protocol(), SECONDS)
+    project = Project(topology_folder, FILE)
+    assert project("apply").exit_code == 0
+    return project
 
 
 def there(api: Management, vhost: str) -> set[str]:
-    """Return the addresses of what is in the virtual host; the broker's own exchanges are left out."""
-    names = {f"queue {queue.name}" for queue in api.queues(vhost)}
+    """Return the addresses of what is there, but the broker's own exchanges, and the lock, which goes with its connection."""
+    names = {f"queue {queue.name}" for queue in api.queues(vhost) if queue.name != journal.lock_name("shop")}
     own = {f"exchange {each.name}" for each in api.exchanges(vhost) if each.name and not each.name.startswith("amq.")}
     return names | own | {f"policy {policy.name}" for policy in api.policies(vhost)}
-
-
-def until_counted(api: Management, vhost: str, queue: str, ready: int) -> None:
-    """Wait until the API's statistics know how many messages a queue holds."""
-    deadline = time.monotonic() + SECONDS
-    while not any(found.name == queue and found.ready == ready for found in api.queues(vhost)):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def put(connection: Connection, queue: str) -> None:
@@ -124,7 +69,7 @@ def put(connection: Connection, queue: str) -> None:
 
 
 def test_what_the_project_owns_goes_and_nothing_else(
-    amqpq: Amqpq, api: Management, vhost: str, connection: Connection
+    amqpq: Project, api: Management, vhost: str, connection: Connection
 ) -> None:
     """Ladder, permits, revocations, journal and all; a foreign queue and exchange stay as they were."""
     do(
@@ -139,25 +84,45 @@ def test_what_the_project_owns_goes_and_nothing_else(
     told = json.loads(result.stdout)
     assert (told["error"], told["refusals"], told["done"]) == (None, [], told["steps"])
     assert told["done"][-1] == {"operation": "delete queue", "name": "amqpq.journal.shop"}
-    assert there(api, vhost) - {"queue amqpq.lock.shop"} == {"queue theirs", "exchange crm"}
+    assert there(api, vhost) == {"queue theirs", "exchange crm"}
     again = amqpq("destroy", "--yes")
     assert again.exit_code == 0
     assert "Destroy: 0 to delete, 0 in the way." in again.stdout
     assert amqpq("apply").exit_code == 0
 
 
-def test_policies_go_too(amqpq: Amqpq, api: Management, vhost: str) -> None:
+def test_however_much_goes_it_takes_a_handful_of_channels(amqpq: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection has two thousand at most, and a project may have more objects than that."""
+    opened: list[Channel] = []
+    under_way: list[int] = []
+    channel = BlockingConnection.channel
+
+    def noted(connection: BlockingConnection) -> Channel:
+        opened.append(channel(connection))
+        return opened[-1]
+
+    def counted(_: Step) -> None:
+        under_way.append(sum(not each.closed.done() for each in opened))
+
+    monkeypatch.setattr(BlockingConnection, "channel", noted)
+    monkeypatch.setattr(destroy, "_print_step", counted)
+    assert amqpq("destroy", "--yes").exit_code == 0
+    assert len(under_way) > 20
+    assert max(under_way) - under_way[0] < 3
+
+
+def test_policies_go_too(amqpq: Project, api: Management, vhost: str) -> None:
     """After the queues that they act on."""
-    write(policies={"short": {"pattern": "^mail$", "apply_to": "queues", "definition": {"max-length": 5}}})
+    amqpq.write(policies={"short": {"pattern": "^mail$", "apply_to": "queues", "definition": {"max-length": 5}}})
     assert amqpq("apply").exit_code == 0
     assert "policy short" in there(api, vhost)
     assert amqpq("destroy", "--yes").exit_code == 0
-    assert there(api, vhost) - {"queue amqpq.lock.shop"} == set()
+    assert there(api, vhost) == set()
 
 
 @pytest.mark.parametrize("queue", ["mail", "orders"])
 def test_a_queue_that_holds_a_message_keeps_everything(
-    amqpq: Amqpq, api: Management, vhost: str, connection: Connection, queue: str
+    amqpq: Project, api: Management, vhost: str, connection: Connection, queue: str
 ) -> None:
     """Nothing at all is done; by name and with the word for it, it goes."""
     put(connection, queue)
@@ -167,18 +132,18 @@ def test_a_queue_that_holds_a_message_keeps_everything(
     assert result.exit_code == 1
     assert f"  ! queue      {queue}  it holds 1 messages" in result.stdout.splitlines()
     assert f"`--only {queue} --with-messages`" in result.stdout
-    assert there(api, vhost) - {"queue amqpq.lock.shop"} == before
+    assert there(api, vhost) == before
     assert amqpq("destroy", "--yes", "--only", queue).exit_code == 1
     gone = amqpq("destroy", "--yes", "--only", queue, "--with-messages")
     assert gone.exit_code == 0, gone.output
-    assert there(api, vhost) - {"queue amqpq.lock.shop"} == before - {f"queue {queue}"}
+    assert there(api, vhost) == before - {f"queue {queue}"}
     assert f"queue {queue}" not in journal.read(connection, "shop").owned
     assert journal.read(connection, "shop").stage == "done"
 
 
 @pytest.mark.parametrize("queue", ["mail", "orders", "single"])
 def test_a_queue_that_fills_after_the_look_is_not_deleted(
-    amqpq: Amqpq, connection: Connection, queue: str, monkeypatch: pytest.MonkeyPatch
+    amqpq: Project, connection: Connection, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Statistics lag: the broker itself is asked in the moment of the deletion. The next run finishes."""
     monkeypatch.setattr(destroying.Destroyer, "_until_unheld", lambda *_: put(connection, queue))
@@ -191,7 +156,7 @@ def test_a_queue_that_fills_after_the_look_is_not_deleted(
 
 
 def test_a_message_that_somebody_holds_without_consuming_keeps_its_queue(
-    amqpq: Amqpq, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    amqpq: Project, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither `if-empty` nor the count of consumers sees it; the statistics do, when they have caught up."""
     channel = connection.channel()
@@ -212,7 +177,7 @@ def test_a_message_that_somebody_holds_without_consuming_keeps_its_queue(
     assert "somebody holds messages: 1 of 'mail'; when they are done, destroy again" in result.stderr
 
 
-def test_a_consumer_keeps_its_queue(amqpq: Amqpq, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_consumer_keeps_its_queue(amqpq: Project, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one of which the API does not know yet."""
     channel = connection.channel()
 
@@ -226,9 +191,9 @@ def test_a_consumer_keeps_its_queue(amqpq: Amqpq, connection: Connection, monkey
     assert "it has 1 consumers" in result.output or "(0 messages, 1 consumers); it was not deleted" in result.output
 
 
-def test_a_file_that_does_not_allow_it_is_obeyed(amqpq: Amqpq, api: Management, vhost: str) -> None:
+def test_a_file_that_does_not_allow_it_is_obeyed(amqpq: Project, api: Management, vhost: str) -> None:
     """With the exit code for what is forbidden; looking is allowed."""
-    write(allow={"delete": False})
+    amqpq.write(allow={"delete": False})
     before = there(api, vhost)
     result = amqpq("destroy", "--yes")
     assert result.exit_code == 4
@@ -240,7 +205,7 @@ def test_a_file_that_does_not_allow_it_is_obeyed(amqpq: Amqpq, api: Management, 
 
 
 def test_it_asks_for_the_name_of_the_project(
-    amqpq: Amqpq, api: Management, vhost: str, monkeypatch: pytest.MonkeyPatch
+    amqpq: Project, api: Management, vhost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another word, and nothing is done; without a terminal there is nobody to ask."""
     before = there(api, vhost)
@@ -251,23 +216,25 @@ def test_it_asks_for_the_name_of_the_project(
     wrong = amqpq("destroy", input="yes\n")
     assert wrong.exit_code == 1
     assert "'yes' is not 'shop'; nothing was done" in wrong.stderr
-    assert there(api, vhost) - {"queue amqpq.lock.shop"} == before
+    assert there(api, vhost) == before
     assert amqpq("destroy", input="shop\n").exit_code == 0
-    assert there(api, vhost) - {"queue amqpq.lock.shop"} == set()
+    assert there(api, vhost) == set()
 
 
-def test_messages_go_only_where_a_queue_is_named(amqpq: Amqpq) -> None:
+def test_messages_go_only_where_a_queue_is_named(amqpq: Project) -> None:
     """`--with-messages` alone is a mistake on the command line."""
     result = amqpq("destroy", "--yes", "--with-messages")
     assert result.exit_code != 0
     assert "--with-messages needs --only" in result.stderr
 
 
-def test_another_project_keeps_what_it_shares(amqpq: Amqpq, api: Management, vhost: str) -> None:
+def test_another_project_keeps_what_it_shares(amqpq: Project, api: Management, vhost: str) -> None:
     """An exchange in both manifests stays, and is said to."""
-    write(project="crm", queues={"calls": {"dead_letter": "none"}}, bindings=["lost -> calls"], routes={}, limits={})
+    amqpq.write(
+        project="crm", queues={"calls": {"dead_letter": "none"}}, bindings=["lost -> calls"], routes={}, limits={}
+    )
     assert amqpq("apply").exit_code == 0
-    write(bindings=[each for each in FILE["bindings"] if "lost" not in each])
+    amqpq.write(bindings=[each for each in FILE["bindings"] if "lost" not in each])
     result = amqpq("destroy", "--yes")
     assert result.exit_code == 0, result.output
     assert "    stays: exchange lost: also the project crm's" in result.stdout.splitlines()
@@ -275,15 +242,18 @@ def test_another_project_keeps_what_it_shares(amqpq: Amqpq, api: Management, vho
     assert "queue orders" not in there(api, vhost)
 
 
-def test_without_the_api_what_cannot_be_proven_stays(amqpq: Amqpq, api: Management, vhost: str) -> None:
+@pytest.mark.parametrize("level", ["amqp1.0", "amqp"])
+def test_without_the_api_what_cannot_be_proven_stays(amqpq: Project, api: Management, vhost: str, level: str) -> None:
     """Quorum queues; a classic queue goes, because the broker itself looks."""
+    if level == "amqp1.0" and api.overview().version < "4":
+        pytest.skip("AMQP 1.0 management came with RabbitMQ 4.0")
     before = there(api, vhost)
-    result = amqpq("destroy", "--yes", "--observe", "amqp")
+    result = amqpq("destroy", "--yes", "--observe", level)
     assert result.exit_code == 5
     assert "whether it is empty cannot be proven without the HTTP API" in result.stdout
-    assert there(api, vhost) - {"queue amqpq.lock.shop"} == before
-    assert amqpq("destroy", "--yes", "--observe", "amqp", "--only", "mail").exit_code == 0
-    assert there(api, vhost) - {"queue amqpq.lock.shop"} == before - {"queue mail"}
+    assert there(api, vhost) == before
+    assert amqpq("destroy", "--yes", "--observe", level, "--only", "mail").exit_code == 0
+    assert there(api, vhost) == before - {"queue mail"}
 
 
 KILLED = """
@@ -298,7 +268,7 @@ main(["topology", "destroy", "--yes"])
 
 
 @pytest.mark.parametrize("last", ["binding lost -> lost", "queue mail", "exchange lost", "queue shop.revocations"])
-def test_who_is_killed_runs_it_again(amqpq: Amqpq, api: Management, vhost: str, last: str) -> None:
+def test_who_is_killed_runs_it_again(amqpq: Project, api: Management, vhost: str, last: str) -> None:
     """Whatever was done by then."""
     ended = subprocess.run(
         [sys.executable, "-c", KILLED, last], env=dict(os.environ), check=False, timeout=60, capture_output=True
@@ -309,4 +279,4 @@ def test_who_is_killed_runs_it_again(amqpq: Amqpq, api: Management, vhost: str, 
     while (result := amqpq("destroy", "--yes")).exit_code and "another apply" in result.stderr:
         assert time.monotonic() < deadline
     assert result.exit_code == 0, result.output
-    assert there(api, vhost) - {"queue amqpq.lock.shop"} == set()
+    assert there(api, vhost) == set()

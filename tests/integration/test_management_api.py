@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import pytest
@@ -18,12 +17,6 @@ from tests.conftest import BrokerServer
 pytestmark = pytest.mark.integration
 
 SECONDS = 20
-
-
-@pytest.fixture
-def vhost(vhost_url: str) -> str:
-    """The name of a fresh virtual host."""
-    return unquote(urlsplit(vhost_url).path[1:])
 
 
 @pytest.fixture

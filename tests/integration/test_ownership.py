@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 import pytest
-import yaml
-from click.testing import CliRunner, Result
 
-from amqpq.cli.main import main
 from amqpq.provision import journal
 from amqpq.topology import load
 from amqpq.transport import blocking, flow, url
-from amqpq.transport.interface import Connection
+from amqpq.transport.blocking import BlockingConnection
+from amqpq.transport.interface import Channel, Connection
 from amqpq.types import QueueSpec
 from amqpq.worker import declaring
 from tests.conftest import BrokerServer
-from tests.support.lab import answer
+from tests.support.lab import allow, answer, until
+from tests.support.project import Project
 
 pytestmark = pytest.mark.integration
 
 SECONDS = 20
-Amqpq: TypeAlias = Callable[..., Result]
 
 FILE: dict[str, Any] = {
     "amqpq": 1,
@@ -38,15 +35,9 @@ OWNED = {"exchange web", "queue high", "binding web[web.#] -> high"}
 
 
 @pytest.fixture
-def amqpq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vhost_url: str, broker_server: BrokerServer) -> Amqpq:
-    """Run `amqpq topology ...` in a folder with the file, on a fresh virtual host."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("AMQPQ_TOPOLOGY", raising=False)
-    monkeypatch.setenv("AMQPQ_BROKER_URL", vhost_url)
-    monkeypatch.setenv("AMQPQ_MANAGEMENT_URL", broker_server.management_url)
-    write()
-    runner = CliRunner()
-    return lambda *arguments: runner.invoke(main, ["topology", *arguments])
+def amqpq(topology_folder: Path) -> Project:
+    """The project of `FILE`, of which nothing is on its fresh virtual host."""
+    return Project(topology_folder, FILE)
 
 
 @pytest.fixture
@@ -57,39 +48,34 @@ def other(vhost_url: str) -> Iterator[Connection]:
     answer(opened.close())
 
 
-def write(**sections: Any) -> None:
-    """Write the file with some sections replaced."""
-    Path("topology.yaml").write_text(yaml.safe_dump({**FILE, **sections}), encoding="utf-8")
-
-
-def test_a_plain_apply_notes_what_the_project_owns_once(amqpq: Amqpq, connection: Connection) -> None:
+def test_a_plain_apply_notes_what_the_project_owns_once(amqpq: Project, connection: Connection) -> None:
     """The first one writes the manifest; the second one finds it as it should be, and writes nothing."""
     assert amqpq("apply").exit_code == 0
     assert journal.read(connection, "shop") == journal.Manifest(1, frozenset(OWNED))
     assert amqpq("apply").exit_code == 0
     assert journal.read(connection, "shop").serial == 1
-    write(queues={**FILE["queues"], "more": {"dead_letter": "none"}})
+    amqpq.write(queues={**FILE["queues"], "more": {"dead_letter": "none"}})
     assert amqpq("apply").exit_code == 0
     assert journal.read(connection, "shop") == journal.Manifest(2, frozenset({*OWNED, "queue more"}))
 
 
-def test_what_a_plain_apply_made_goes_with_the_next_plan(amqpq: Amqpq) -> None:
+def test_what_a_plain_apply_made_goes_with_the_next_plan(amqpq: Project) -> None:
     """It is known to be the project's when it has left the file."""
     assert amqpq("apply").exit_code == 0
-    write(queues={"other": {"dead_letter": "none"}}, bindings=[], allow={"delete": True})
+    amqpq.write(queues={"other": {"dead_letter": "none"}}, bindings=[], allow={"delete": True})
     planned = json.loads(amqpq("plan", "--json").stdout)
     gone = {change["address"] for change in planned["changes"] if change["action"] == "delete"}
     assert gone == {"queue high", "binding web[web.#] -> high"}
 
 
-def test_what_exists_otherwise_is_not_ours(amqpq: Amqpq, connection: Connection) -> None:
+def test_what_exists_otherwise_is_not_ours(amqpq: Project, connection: Connection) -> None:
     """An object that could not be declared is not noted."""
     answer(connection.channel().declare_queue(QueueSpec("high")))
     assert amqpq("apply").exit_code == 3
     assert journal.read(connection, "shop").owned == OWNED - {"queue high"}
 
 
-def test_of_two_plain_applies_the_second_is_told_who_holds_the_lock(amqpq: Amqpq, other: Connection) -> None:
+def test_of_two_plain_applies_the_second_is_told_who_holds_the_lock(amqpq: Project, other: Connection) -> None:
     """Nothing is declared meanwhile; when the other connection is gone, so is the lock."""
     flow.run(journal.lock(other.channel(), "shop"), SECONDS)
     result = amqpq("apply")
@@ -102,12 +88,10 @@ def test_of_two_plain_applies_the_second_is_told_who_holds_the_lock(amqpq: Amqpq
 
 
 def test_a_user_who_may_neither_lock_nor_note_applies_all_the_same(
-    amqpq: Amqpq, broker_server: BrokerServer, vhost_url: str
+    amqpq: Project, broker_server: BrokerServer, vhost_url: str
 ) -> None:
     """A line says what was not done; the objects are there."""
-    name, user = unquote(urlsplit(vhost_url).path[1:]), urlsplit(vhost_url).username
-    rights = {"configure": "^(web|high)$", "write": "^(web|high)$", "read": ".*"}
-    broker_server.request("PUT", f"permissions/{name}/{user}", rights)
+    allow(broker_server, vhost_url, configure="^(web|high)$", write="^(web|high)$")
     result = amqpq("apply")
     assert result.exit_code == 0, result.output
     said = result.stderr.splitlines()
@@ -129,13 +113,27 @@ def test_a_worker_that_declares_gives_the_lock_up(
     assert declaring.declare_topology(topology, other, SECONDS)
 
 
+def test_a_worker_that_has_declared_keeps_no_channel_for_it(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection goes on for as long as it works."""
+    opened: list[Channel] = []
+    channel = BlockingConnection.channel
+
+    def noted(connection: BlockingConnection) -> Channel:
+        opened.append(channel(connection))
+        return opened[-1]
+
+    monkeypatch.setattr(BlockingConnection, "channel", noted)
+    assert declaring.declare_topology(load(FILE, environ={}), connection, SECONDS)
+    until(lambda: all(each.closed.done() for each in opened), "every channel closed")
+
+
 def test_a_worker_that_may_neither_lock_nor_note_declares_all_the_same(
     broker_server: BrokerServer, connection: Connection, vhost_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What was not done is in its log."""
-    name, user = unquote(urlsplit(vhost_url).path[1:]), urlsplit(vhost_url).username
-    rights = {"configure": "^(web|high)$", "write": "^(web|high)$", "read": ".*"}
-    broker_server.request("PUT", f"permissions/{name}/{user}", rights)
+    allow(broker_server, vhost_url, configure="^(web|high)$", write="^(web|high)$")
     caplog.set_level("INFO", "amqpq.worker")
     assert declaring.declare_topology(load(FILE, environ={}), connection, SECONDS)
     assert "without the project's lock" in caplog.text

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
-from urllib.parse import unquote, urlsplit
-from uuid import uuid4
+from typing import Any
 
 import pytest
-import yaml
-from click.testing import CliRunner, Result
 
-from amqpq.cli.main import main
 from amqpq.errors import PreconditionFailed, TransportError
-from amqpq.management import Management, PolicyInfo, endpoint
+from amqpq.management import Management, PolicyInfo
 from amqpq.provision import apply, journal
 from amqpq.topology import load
 from amqpq.transport.interface import Connection
-from amqpq.types import Delivery, Properties, Publication
+from amqpq.types import Delivery, Properties, Publication, QueueSpec
 from amqpq.worker.plan import WorkerPlan
 from amqpq.worker.run import prepare
 from tests.conftest import BrokerServer
-from tests.support.lab import answer, until
+from tests.support.lab import answer, do, stranger, until, until_counted
+from tests.support.project import Project
 
 pytestmark = pytest.mark.integration
 
 HOUR = 3600000
-Amqpq: TypeAlias = Callable[..., Result]
 
 QUEUES: dict[str, Any] = {
     "mail": {"ttl": "2h"},
@@ -60,57 +54,17 @@ def document(queues: dict[str, Any], **sections: Any) -> dict[str, Any]:
     }
 
 
-def write(queues: dict[str, Any], **sections: Any) -> None:
+def write(amqpq: Project, queues: dict[str, Any], **sections: Any) -> None:
     """Write the file with these queues."""
-    Path("topology.yaml").write_text(yaml.safe_dump(document(queues, **sections)), encoding="utf-8")
+    amqpq.write(**document(queues, **sections))
 
 
 @pytest.fixture
-def vhost(vhost_url: str) -> str:
-    """The name of a fresh virtual host."""
-    return unquote(urlsplit(vhost_url).path[1:])
-
-
-@pytest.fixture
-def api(broker_server: BrokerServer) -> Iterator[Management]:
-    """A client with all rights."""
-    user = urlsplit(broker_server.url)
-    login = (unquote(user.username or "guest"), unquote(user.password or "guest"))
-    with Management(endpoint(broker_server.management_url, login=login)) as client:
-        yield client
-
-
-@pytest.fixture
-def amqpq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vhost_url: str, broker_server: BrokerServer) -> Amqpq:
-    """Run `amqpq topology ...` in a folder with the file, on the fresh virtual host where its queues are."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("AMQPQ_TOPOLOGY", raising=False)
-    monkeypatch.setenv("AMQPQ_BROKER_URL", vhost_url)
-    monkeypatch.setenv("AMQPQ_MANAGEMENT_URL", broker_server.management_url)
-    runner = CliRunner()
-
-    def run(*arguments: str) -> Result:
-        return runner.invoke(main, ["topology", *arguments])
-
-    write(QUEUES)
-    carried_out(run)
-    return run
-
-
-def carried_out(amqpq: Amqpq) -> dict[str, Any]:
-    """Plan, keep, apply, and return what was told."""
-    planned = amqpq("plan", "--out", "kept.plan")
-    assert planned.exit_code == 0, planned.output
-    result = amqpq("apply", "kept.plan", "--json")
-    assert result.exit_code == 0, result.output
-    told: dict[str, Any] = json.loads(result.stdout)
-    return told
-
-
-def changes(amqpq: Amqpq) -> list[tuple[str, str]]:
-    """Return action and address of what a plan finds."""
-    document = json.loads(amqpq("plan", "--json").stdout)
-    return [(change["action"], change["address"]) for change in document["changes"]]
+def amqpq(topology_folder: Path) -> Project:
+    """The project with `QUEUES`, whose plan was carried out on a fresh virtual host."""
+    project = Project(topology_folder, document(QUEUES))
+    project.carried_out()
+    return project
 
 
 def holding(api: Management, vhost: str, queue: str) -> dict[str, Any]:
@@ -118,12 +72,12 @@ def holding(api: Management, vhost: str, queue: str) -> dict[str, Any]:
     return dict(api.queue(vhost, queue).effective_policy or {})
 
 
-def test_what_is_tightened_holds_at_once_and_the_arguments_stay(amqpq: Amqpq, api: Management, vhost: str) -> None:
+def test_what_is_tightened_holds_at_once_and_the_arguments_stay(amqpq: Project, api: Management, vhost: str) -> None:
     """Two queues that need the same share a policy; each policy is for one type where the broker knows types."""
-    write(TIGHTER)
+    write(amqpq, TIGHTER)
     planned = amqpq("plan")
     assert "by policy amqpq.shop.1" in planned.stdout, planned.stdout
-    told = carried_out(amqpq)
+    told = amqpq.carried_out()
     assert (told["error"], {change["action"] for change in told["left"]}) == (None, {"info"})
     assert holding(api, vhost, "mail") == holding(api, vhost, "post") == {"message-ttl": HOUR}
     assert holding(api, vhost, "orders") == {"max-length": 500, "overflow": "reject-publish"}
@@ -137,10 +91,10 @@ def test_what_is_tightened_holds_at_once_and_the_arguments_stay(amqpq: Amqpq, ap
     assert amqpq("drift").exit_code == 0
 
 
-def test_a_queue_does_what_its_policy_says(amqpq: Amqpq, api: Management, vhost: str, connection: Connection) -> None:
+def test_a_queue_does_what_its_policy_says(amqpq: Project, api: Management, vhost: str, connection: Connection) -> None:
     """Behaviour, not display: the messages beyond the new length are refused."""
-    write({**QUEUES, "orders": {"type": "quorum", "limits": {"max_length": 2, "overflow": "reject-publish"}}})
-    carried_out(amqpq)
+    write(amqpq, {**QUEUES, "orders": {"type": "quorum", "limits": {"max_length": 2, "overflow": "reject-publish"}}})
+    amqpq.carried_out()
     channel = connection.channel()
 
     def refused() -> bool | None:
@@ -151,13 +105,32 @@ def test_a_queue_does_what_its_policy_says(amqpq: Amqpq, api: Management, vhost:
     assert holding(api, vhost, "orders")["max-length"] == 2
 
 
-def test_a_first_dead_letter_comes_by_policy(amqpq: Amqpq, connection: Connection) -> None:
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_a_queue_that_refuses_when_it_is_full_keeps_what_it_has(
+    amqpq: Project, api: Management, vhost: str, connection: Connection, kind: str
+) -> None:
+    """A policy makes it shorter than it is: the plan counts no loss, and nothing is dropped."""
+    full = {"type": kind, "dead_letter": "none", "limits": {"max_length": 9, "overflow": "reject-publish"}}
+    write(amqpq, {**QUEUES, "full": full})
+    amqpq.carried_out()
+    messages = tuple(Publication("", "full", b"x", Properties(delivery_mode=2)) for _ in range(8))
+    do(connection, lambda channel: channel.publish(messages))
+    until_counted(api, vhost, "full", 8)
+    write(amqpq, {**QUEUES, "full": {**full, "limits": {"max_length": 5, "overflow": "reject-publish"}}})
+    assert json.loads(amqpq("plan", "--json").stdout)["loss_budget"] == 0
+    amqpq.carried_out()
+    (refused,) = do(connection, lambda channel: channel.publish(messages[:1]))[0]
+    (state,) = do(connection, lambda channel: channel.declare_queue(QueueSpec("full"), passive=True))
+    assert (refused.confirmed, state.messages) == (False, 8)
+
+
+def test_a_first_dead_letter_comes_by_policy(amqpq: Project, connection: Connection) -> None:
     """The queue has no argument for it; what is rejected there lands where the file says."""
-    write({**QUEUES, "plain": {"dead_letter": "none"}})
-    carried_out(amqpq)
-    write({**QUEUES, "plain": {}})
-    assert ("change", "queue plain") in changes(amqpq)
-    carried_out(amqpq)
+    write(amqpq, {**QUEUES, "plain": {"dead_letter": "none"}})
+    amqpq.carried_out()
+    write(amqpq, {**QUEUES, "plain": {}})
+    assert ("change", "queue plain") in amqpq.changes()
+    amqpq.carried_out()
     channel = connection.channel()
     answer(channel.publish((Publication("", "plain", b"x", Properties()),)))
     taken = until(lambda: answer(channel.get("plain")), "the message")
@@ -166,13 +139,13 @@ def test_a_first_dead_letter_comes_by_policy(amqpq: Amqpq, connection: Connectio
     assert letter.body == b"x"
 
 
-def test_a_delivery_limit_is_a_policys_from_4_3_on(amqpq: Amqpq, connection: Connection) -> None:
+def test_a_delivery_limit_is_a_policys_from_4_3_on(amqpq: Project, connection: Connection) -> None:
     """Before, a queue reads it when it is declared: a migration. On 4.3 it holds at once: the third rejection is the last."""
-    write({**QUEUES, "orders": {**QUEUES["orders"], "delivery_limit": 2}})
+    write(amqpq, {**QUEUES, "orders": {**QUEUES["orders"], "delivery_limit": 2}})
     if connection.server.version_tuple < (4, 3, 0):
-        assert ("migrate", "queue orders") in changes(amqpq)
+        assert ("migrate", "queue orders") in amqpq.changes()
         return
-    carried_out(amqpq)
+    amqpq.carried_out()
     channel = connection.channel()
     answer(channel.publish((Publication("events", "orders", b"x", Properties(delivery_mode=2)),)))
     rejected = 0
@@ -189,23 +162,23 @@ def test_a_delivery_limit_is_a_policys_from_4_3_on(amqpq: Amqpq, connection: Con
     assert (letter.body, rejected) == (b"x", 3)
 
 
-def test_a_worker_takes_what_a_policy_makes_hold_and_nothing_else(amqpq: Amqpq, connection: Connection) -> None:
+def test_a_worker_takes_what_a_policy_makes_hold_and_nothing_else(amqpq: Project, connection: Connection) -> None:
     """It cannot see policies: it goes by what the project's last apply has noted."""
     plan = WorkerPlan("shop:app", tuple(QUEUES))
     tighter = load(document(TIGHTER), environ={})
     prepare(plan, load(document(QUEUES), environ={}), connection)
     with pytest.raises(PreconditionFailed, match="x-message-ttl = 7200000"):
         prepare(plan, tighter, connection)
-    write(TIGHTER)
+    write(amqpq, TIGHTER)
     refused_apply = amqpq("apply")
     assert (refused_apply.exit_code, refused_apply.stderr.count("x-message-ttl = 7200000")) == (3, 2)
-    carried_out(amqpq)
+    amqpq.carried_out()
     assert journal.read(connection, "shop").carried["mail"] == {"x-message-ttl": HOUR}
     prepare(plan, tighter, connection)
     prepare(replace(plan, apply=True), tighter, connection)
     applied = amqpq("apply")
     assert (applied.exit_code, "mail  already there" in applied.stdout) == (0, True), applied.output
-    write({**TIGHTER, "more": {}})
+    write(amqpq, {**TIGHTER, "more": {}})
     assert amqpq("apply").exit_code == 0
     prepare(plan, tighter, connection)
     other = load(document({**TIGHTER, "mail": {"ttl": "3h"}}), environ={})
@@ -215,10 +188,10 @@ def test_a_worker_takes_what_a_policy_makes_hold_and_nothing_else(amqpq: Amqpq, 
 
 
 def test_an_apply_that_is_cut_off_between_policies_is_finished_by_the_next(
-    amqpq: Amqpq, api: Management, vhost: str, monkeypatch: pytest.MonkeyPatch
+    amqpq: Project, api: Management, vhost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is there holds, under the name it keeps; the plan shows the rest."""
-    write(TIGHTER)
+    write(amqpq, TIGHTER)
     written, put = [], Management.put_policy
 
     def first_only(client: Management, where: str, policy: PolicyInfo) -> None:
@@ -233,17 +206,17 @@ def test_an_apply_that_is_cut_off_between_policies_is_finished_by_the_next(
         result = amqpq("apply", "kept.plan")
     assert (result.exit_code, "the API went away" in result.stderr) == (3, True)
     assert api.policies(vhost) == (written[0],)
-    assert [address for action, address in changes(amqpq) if action == "create"] == [
+    assert [address for action, address in amqpq.changes() if action == "create"] == [
         "policy amqpq.shop.2",
         "policy amqpq.shop.3",
     ]
-    assert {change["action"] for change in carried_out(amqpq)["left"]} == {"info"}
+    assert {change["action"] for change in amqpq.carried_out()["left"]} == {"info"}
     assert len(api.policies(vhost)) == 3
 
 
-def test_a_policy_that_does_not_come_to_hold_is_an_error(amqpq: Amqpq, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_policy_that_does_not_come_to_hold_is_an_error(amqpq: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The apply ends there, and says which object has which policy."""
-    write({**QUEUES, "mail": {"ttl": "1h"}})
+    write(amqpq, {**QUEUES, "mail": {"ttl": "1h"}})
     monkeypatch.setattr(apply, "POLICY_SECONDS", 0.2)
     monkeypatch.setattr(Management, "put_policy", lambda *_: None)
     assert amqpq("plan", "--out", "kept.plan").exit_code == 0
@@ -252,10 +225,10 @@ def test_a_policy_that_does_not_come_to_hold_is_an_error(amqpq: Amqpq, monkeypat
     assert "policy 'amqpq.shop.1' was written, and no policy holds for queue mail; plan again" in result.stderr
 
 
-def test_what_somebody_does_to_a_generated_policy_is_drift(amqpq: Amqpq, api: Management, vhost: str) -> None:
+def test_what_somebody_does_to_a_generated_policy_is_drift(amqpq: Project, api: Management, vhost: str) -> None:
     """Changed, bent or deleted: the next apply puts it right, under the same name."""
-    write({**QUEUES, "mail": {"ttl": "1h"}})
-    carried_out(amqpq)
+    write(amqpq, {**QUEUES, "mail": {"ttl": "1h"}})
+    amqpq.carried_out()
     (ours,) = api.policies(vhost)
     assert ours.name == "amqpq.shop.1"
     for bent in (
@@ -264,48 +237,48 @@ def test_what_somebody_does_to_a_generated_policy_is_drift(amqpq: Amqpq, api: Ma
     ):
         api.put_policy(vhost, bent)
         assert amqpq("drift").exit_code == 2
-        assert changes(amqpq) == [("change", "queue mail"), ("change", "policy amqpq.shop.1")]
-        carried_out(amqpq)
+        assert amqpq.changes() == [("change", "queue mail"), ("change", "policy amqpq.shop.1")]
+        amqpq.carried_out()
         assert api.policies(vhost) == (ours,)
         assert holding(api, vhost, "mail") == {"message-ttl": HOUR}
     api.delete_policy(vhost, ours.name)
-    assert changes(amqpq) == [("create", f"policy {ours.name}"), ("change", "queue mail")]
-    assert carried_out(amqpq)["done"] == [{"operation": "policy", "name": ours.name}]
+    assert amqpq.changes() == [("create", f"policy {ours.name}"), ("change", "queue mail")]
+    assert amqpq.carried_out()["done"] == [{"operation": "policy", "name": ours.name}]
     assert api.policies(vhost) == (ours,)
 
 
-def test_a_policy_that_is_needed_no_more_is_taken_away(amqpq: Amqpq, api: Management, vhost: str) -> None:
+def test_a_policy_that_is_needed_no_more_is_taken_away(amqpq: Project, api: Management, vhost: str) -> None:
     """The file says again what the argument says. A queue that needs another value gets it before the old policy lets it go."""
-    write({**QUEUES, "mail": {"ttl": "1h"}, "post": {"ttl": "1h"}})
-    carried_out(amqpq)
-    write({**QUEUES, "mail": {"ttl": "1h"}, "post": {"ttl": "30m"}})
-    told = carried_out(amqpq)
+    write(amqpq, {**QUEUES, "mail": {"ttl": "1h"}, "post": {"ttl": "1h"}})
+    amqpq.carried_out()
+    write(amqpq, {**QUEUES, "mail": {"ttl": "1h"}, "post": {"ttl": "30m"}})
+    told = amqpq.carried_out()
     assert [step["name"] for step in told["done"]] == ["amqpq.shop.2", "amqpq.shop.1"]
     assert (holding(api, vhost, "mail"), holding(api, vhost, "post")) == (
         {"message-ttl": HOUR},
         {"message-ttl": HOUR // 2},
     )
-    write(QUEUES)
-    assert sorted(changes(amqpq)) == [("delete", "policy amqpq.shop.1"), ("delete", "policy amqpq.shop.2")]
-    carried_out(amqpq)
+    write(amqpq, QUEUES)
+    assert sorted(amqpq.changes()) == [("delete", "policy amqpq.shop.1"), ("delete", "policy amqpq.shop.2")]
+    amqpq.carried_out()
     assert (api.policies(vhost), amqpq("drift").exit_code) == ((), 0)
 
 
-def test_a_policy_of_others_is_hidden_only_by_their_leave(amqpq: Amqpq, api: Management, vhost: str) -> None:
+def test_a_policy_of_others_is_hidden_only_by_their_leave(amqpq: Project, api: Management, vhost: str) -> None:
     """Refused; with `inherit` what it says goes on holding beside ours."""
     api.put_policy(vhost, PolicyInfo("theirs", "^mail", "queues", 7, {"max-length": 9}))
     tighter = {**QUEUES, "mail": {"ttl": "1h"}}
-    write(tighter)
-    assert ("forbidden", "queue mail") in changes(amqpq)
-    assert carried_out(amqpq)["done"] == []
+    write(amqpq, tighter)
+    assert ("forbidden", "queue mail") in amqpq.changes()
+    assert amqpq.carried_out()["done"] == []
     until(lambda: holding(api, vhost, "mail") == {"max-length": 9} or None, "the policy of others to hold")
-    write(tighter, policy_band={"inherit": True})
-    carried_out(amqpq)
+    write(amqpq, tighter, policy_band={"inherit": True})
+    amqpq.carried_out()
     assert holding(api, vhost, "mail") == {"max-length": 9, "message-ttl": HOUR}
 
 
 def test_without_the_tag_the_command_of_the_plan_does_it(
-    amqpq: Amqpq,
+    amqpq: Project,
     broker_server: BrokerServer,
     api: Management,
     vhost: str,
@@ -313,23 +286,14 @@ def test_without_the_tag_the_command_of_the_plan_does_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing is done for a user that may only look; what the plan proposes, done by an administrator, is what it wants."""
-    name = f"amqpq-test-{uuid4().hex[:12]}"
-    broker_server.request("PUT", f"users/{name}", {"password": "p", "tags": "management"})
-    try:
-        allowed = {"configure": ".*", "write": ".*", "read": ".*"}
-        broker_server.request("PUT", f"permissions/{vhost}/{name}", allowed)
-        parts = urlsplit(vhost_url)
-        monkeypatch.setenv(
-            "AMQPQ_BROKER_URL", parts._replace(netloc=f"{name}:p@{parts.hostname}:{parts.port}").geturl()
-        )
-        write({**QUEUES, "mail": {"ttl": "1h"}})
+    with stranger(broker_server, vhost_url, "management") as theirs:
+        monkeypatch.setenv("AMQPQ_BROKER_URL", theirs)
+        write(amqpq, {**QUEUES, "mail": {"ttl": "1h"}})
         result = amqpq("plan", "--detailed-exitcode")
         assert result.exit_code == 4, result.output
         assert f"`rabbitmqctl set_policy -p {vhost} --priority 500 --apply-to " in result.stdout
         assert "amqpq.shop.1 '^mail$' '{\"message-ttl\": 3600000}'`" in result.stdout
-        assert carried_out(amqpq)["done"] == []
+        assert amqpq.carried_out()["done"] == []
         kind = "queues" if "--apply-to queues" in result.stdout else "classic_queues"
         api.put_policy(vhost, PolicyInfo("amqpq.shop.1", "^mail$", kind, 500, {"message-ttl": HOUR}))  # type: ignore[arg-type]
         assert amqpq("drift").exit_code == 0
-    finally:
-        broker_server.request("DELETE", f"users/{name}")

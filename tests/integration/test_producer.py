@@ -17,8 +17,8 @@ from amqpq.testing.responder import Responder
 from amqpq.testing.rigs import through
 from amqpq.topology.declarations import declarations
 from amqpq.transport import blocking, declare, flow, url
-from amqpq.transport.interface import Connection, Flow, Pending
-from amqpq.types import QueueSpec
+from amqpq.transport.interface import Connection
+from tests.support.lab import answer, ready, stranger
 
 pytestmark = pytest.mark.integration
 
@@ -45,15 +45,6 @@ def connect(broker_url: str) -> Connection:
     return blocking.connect(url.parse(broker_url), heartbeat_seconds=30, timeout_seconds=DEADLINE_SECONDS, name="test")
 
 
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for an answer of the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), DEADLINE_SECONDS)
-
-
 @pytest.fixture
 def connection(vhost_url: str) -> Iterator[Connection]:
     """A connection into the vhost that is not the application's; the topology is declared through it."""
@@ -70,17 +61,6 @@ def app(vhost_url: str, connection: Connection) -> Iterator[App]:
     del connection
     with application(vhost_url) as opened:
         yield opened
-
-
-def ready(connection: Connection, name: str) -> int | None:
-    """Return how many ready messages a queue holds, None where it does not exist."""
-    channel = connection.channel()
-    try:
-        state = answer(channel.declare_queue(QueueSpec(name), passive=True))
-    except errors.ObjectNotFound:
-        return None
-    answer(channel.close())
-    return int(state.messages)
 
 
 def test_a_published_task_is_in_its_queue(app: App, connection: Connection) -> None:
@@ -230,18 +210,11 @@ def test_a_batch_survives_a_cut_connection(vhost_url: str, connection: Connectio
 def test_a_permission_that_is_missing_is_named(broker_server: Any, vhost_url: str, connection: Connection) -> None:
     """A user who may not declare reply queues sees which one, and nothing is published."""
     del connection
-    vhost = vhost_url.rpartition("/")[2]
-    broker_server.request("PUT", "users/amqpq-weak", {"password": "weak", "tags": ""})
-    try:
-        rights = {"configure": "^$", "write": ".*", "read": ".*"}
-        broker_server.request("PUT", f"permissions/{vhost}/amqpq-weak", rights)
-        with application(f"amqp://amqpq-weak:weak@{url.parse(vhost_url).place}/{vhost}") as app:
-            with pytest.raises(errors.AccessRefused, match=r"amqpq\.reply\.mine") as caught:
-                app.send_task("tasks.add", task_id="mine")
-            assert "while declaring the reply queue amqpq.reply.mine" in caught.value.__notes__
-            app.send_task("tasks.add", reply="none")
-    finally:
-        broker_server.request("DELETE", "users/amqpq-weak")
+    with stranger(broker_server, vhost_url, configure="^$") as theirs, application(theirs) as app:
+        with pytest.raises(errors.AccessRefused, match=r"amqpq\.reply\.mine") as caught:
+            app.send_task("tasks.add", task_id="mine")
+        assert "while declaring the reply queue amqpq.reply.mine" in caught.value.__notes__
+        app.send_task("tasks.add", reply="none")
 
 
 def test_a_blocked_broker_is_not_waited_for_beyond_the_deadline(

@@ -19,8 +19,9 @@ from amqpq.testing.responder import Responder
 from amqpq.testing.rigs import through
 from amqpq.topology.declarations import declarations
 from amqpq.transport import blocking, declare, flow, url
-from amqpq.transport.interface import Connection, Flow, Pending
-from amqpq.types import Properties, Publication, QueueSpec
+from amqpq.transport.interface import Connection
+from amqpq.types import Publication, QueueSpec
+from tests.support.lab import answer, ready
 
 pytestmark = pytest.mark.integration
 
@@ -37,15 +38,6 @@ SIGN_KEY = "5a" * 32
 def application(broker_url: str, **changes: Any) -> App:
     """Make an application of a project with one queue."""
     return App({**TOPOLOGY, **changes}, environ={"SIGN_KEY": SIGN_KEY, "AMQPQ_BROKER_URL": broker_url})
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for an answer of the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), DEADLINE_SECONDS)
 
 
 def until(question: Callable[[], bool], what: str, pause_seconds: float = 0.02) -> None:
@@ -71,17 +63,6 @@ def app(vhost_url: str, connection: Connection) -> Iterator[App]:
     del connection
     with application(vhost_url) as opened:
         yield opened
-
-
-def ready(connection: Connection, name: str) -> int | None:
-    """Return how many ready messages a queue holds, None where it does not exist."""
-    channel = connection.channel()
-    try:
-        state = answer(channel.declare_queue(QueueSpec(name), passive=True))
-    except errors.ObjectNotFound:
-        return None
-    answer(channel.close())
-    return int(state.messages)
 
 
 def test_a_result_is_fetched_once_and_its_queue_deleted(app: App, connection: Connection, vhost_url: str) -> None:
@@ -388,5 +369,7 @@ def test_properties_of_a_reply_are_plain(app: App, connection: Connection) -> No
     result = app.send_task("tasks.add", [1])
     name = f"amqpq.reply.{result.id}"
     until(lambda: ready(connection, name) == 1, "the result arrives")
-    properties: Properties = answer(connection.channel().get(name)).properties
+    reply = answer(connection.channel().get(name))
+    assert reply is not None
+    properties = reply.properties
     assert (properties.correlation_id, properties.delivery_mode) == (result.id, 2)

@@ -18,8 +18,9 @@ from amqpq.topology.declarations import Declarations, declarations
 from amqpq.transport import blocking, declare, flow, url
 from amqpq.transport.declare import Difference
 from amqpq.transport.interface import Connection, Flow
+from amqpq.transport.questions import CHANNELS
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
-from tests.support.lab import answer
+from tests.support.lab import answer, lose_connection_at
 
 pytestmark = pytest.mark.integration
 
@@ -249,6 +250,25 @@ def test_the_command_prints_each_object(amqpq: Amqpq) -> None:
     assert second.stdout.splitlines()[:2] == ["= exchange web  already there", "= queue    high  already there"]
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_connection_that_is_lost_leaves_some_of_it_done(
+    amqpq: Amqpq, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code says so, and what is done is told; where nothing was done, that."""
+    with monkeypatch.context() as patch:
+        lose_connection_at("high", patch)
+        result, again = amqpq(*options), amqpq(*options)
+    assert (result.exit_code, again.exit_code) == (3, 1), result.output
+    told = result.stdout.splitlines()
+    if options:
+        (web,) = json.loads(result.stdout)["applied"]
+        assert (web["name"], web["result"], json.loads(result.stdout)["error"]) == ("web", "created", "cut")
+    else:
+        assert told == ["+ exchange web  created"]
+    assert "error: cut" in result.stderr
+    assert amqpq().exit_code == 0
+
+
 def test_the_command_explains_a_queue_that_differs(amqpq: Amqpq, connection: Connection) -> None:
     """The difference is on standard error, the rest is applied, and the exit code says partly."""
     declared(connection, QueueSpec("high"))
@@ -282,7 +302,7 @@ def test_the_command_explains_a_missing_permission(amqpq: Amqpq, broker_server: 
 
 def test_many_objects_with_refusals_between_them(connection: Connection) -> None:
     """More than one slice, and more than the channels used at a time: every queue is answered for, in the file's order."""
-    names = [f"many.{number:03}" for number in range(declare.SLICE + declare.CHANNELS)]
+    names = [f"many.{number:03}" for number in range(declare.SLICE + CHANNELS)]
     different = names[5::40]
     declared(connection, *(QueueSpec(name, durable=True, arguments={"x-max-length": 7}) for name in different))
     what = Declarations((), tuple(QueueSpec(name) for name in names), ())

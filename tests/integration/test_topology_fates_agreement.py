@@ -22,9 +22,9 @@ import pytest
 from amqpq.errors import ObjectNotFound
 from amqpq.topology.fates import End, Ending, Failure, Follower, Message
 from amqpq.topology.routing import Router
-from amqpq.transport import flow
-from amqpq.transport.interface import Channel, Connection, Flow, Pending
+from amqpq.transport.interface import Channel, Connection, Pending
 from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Properties, Publication, QueueSpec
+from tests.support.lab import answer
 
 pytestmark = pytest.mark.integration
 
@@ -106,15 +106,6 @@ CASES = {
 }
 
 
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for an answer."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), DEADLINE_SECONDS)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_the_broker_does_what_a_check_says(connection: Connection, name: str) -> None:
     """Every copy ends in the same queue in both."""
@@ -143,6 +134,7 @@ def test_old_brokers_let_a_message_expire_in_a_circle_for_ever(connection: Conne
     declare(channel, case, Case((queue("alarm"), clock)))
     publish(channel, case)
     rejected = answer(channel.get("a"))
+    assert rejected is not None
     channel.reject(rejected.tag, requeue=False)
     rung = threading.Event()
     answer(channel.consume("alarm", lambda _: rung.set(), no_ack=True))

@@ -19,9 +19,10 @@ from amqpq.topology.declarations import declarations, exchange_spec, queue_spec
 from amqpq.topology.model import Permission
 from amqpq.topology.permissions import answers
 from amqpq.transport import blocking, declare, flow, url
-from amqpq.transport.interface import Connection, Flow, Pending
+from amqpq.transport.interface import Connection
 from amqpq.types import Properties, Publication
 from tests.conftest import BrokerServer
+from tests.support.lab import answer
 
 pytestmark = pytest.mark.integration
 
@@ -49,15 +50,6 @@ SHOP: dict[str, Any] = {
     "bindings": ["web[a] -> web", "lost -> lost", "web[b] -> inner", "inner[b] -> mail", "web[c] -> caf\u00e9"],
 }
 """Exchanges and queues with and without an alternate or a dead letter, letters beyond ASCII."""
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for an answer."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), DEADLINE_SECONDS)
 
 
 @contextmanager

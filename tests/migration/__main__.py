@@ -1,12 +1,13 @@
 """Migration under fire: producers with confirms and `mandatory`, workers, and queues that change under them.
 
-    python -m tests.migration [--rate 2000] [--parts changes,kills,aborts] [--root FOLDER]
+    python -m tests.migration [--rate 2000] [--parts changes,kills,aborts,swaps] [--root FOLDER]
     python -m tests.migration --cluster 3.10,4.0,4.3 [--rate 500]
 
 `changes`: `orders` goes from classic to quorum, then gets a longer TTL than its argument allows; `mail` loses its priorities.
 `kills`: the migrating process is killed in every step, before, between and after its writes; then `resume`. `aborts`: `abort` at
-every step. Counts each message by its number. Uses $AMQPQ_BROKER_URL and $AMQPQ_MANAGEMENT_URL, each part in a virtual host of
-its own; with --root, or without those, a private node.
+every step. `swaps`: `orders` changes and keeps its name, also where the migrating process is killed in the second half. Counts
+each message by its number. Uses $AMQPQ_BROKER_URL and $AMQPQ_MANAGEMENT_URL, each part in a virtual host of its own; with
+--root, or without those, a private node.
 
 `--cluster`: the changes on three nodes (tests/faults/clusters.py), of which one is stopped and started again in the middle of
 each. Producers, workers and the migrating process are on the first node, the others are stopped in turn: what is to be seen is
@@ -43,6 +44,7 @@ QUICK = ("--quiet", "1s")
 FORWARD = ("create", "follow", "arm", "switch", "settle", "disarm", "drain", "leave", "prove", "delete")
 WRITES = {"create": 1, "arm": 1, "switch": 1, "settle": 1, "disarm": 1, "adopt": 5, "feed": 4, "cut": 4}
 ADOPTION = (("adopt", 0), ("adopt", 3), ("adopt", 5), ("feed", 2), ("cut", 2))
+RETURNING = (("create", 0), ("create", 1), ("switch", 1), ("prove", 0))
 ABORTED = ("create", "follow", "arm", "switch", "settle", "disarm", "drain", "leave", "prove")
 
 
@@ -95,6 +97,28 @@ def kills(scene: Scene) -> None:
             say(f"  killed in {step} after {writes} writes, then finished")
 
 
+def swaps(scene: Scene) -> None:
+    """A queue that keeps its name: to quorum and back by two halves each, then cut off in the second half, and gone on with."""
+    for file in ("quorum", "before"):
+        begun = time.monotonic()
+        scene.command(*MIGRATE, "orders", "--strategy", "swap", "--finish", *QUICK, file=file)
+        _see_home(scene)
+        say(f"  orders to {file!r}, and still orders, in {time.monotonic() - begun:.1f} s")
+    wanted = "before"
+    for step, writes in RETURNING:
+        wanted = "before" if wanted == "quorum" else "quorum"
+        scene.cut_off(wanted, step, writes, swap=True)
+        scene.command(*MIGRATE, "resume", *QUICK, file=wanted)
+        _see_home(scene)
+        say(f"  killed in {step} of the second half after {writes} writes, then resumed")
+
+
+def _see_home(scene: Scene) -> None:
+    status = json.loads(scene.command(*MIGRATE, "status", "--json"))["queues"]["orders"]
+    if status["current"] != "orders" or status["migration"] is not None:
+        raise RuntimeError(f"after a swap: {status}")
+
+
 def aborts(scene: Scene) -> None:
     """Aborted at every step; the queue lives where it lived."""
     scene.command(*MIGRATE, "orders", "--finish", *QUICK, file="quorum")
@@ -108,7 +132,7 @@ def aborts(scene: Scene) -> None:
             say(f"  killed in {step} after {writes} writes, then aborted")
 
 
-PARTS = {"changes": changes, "kills": kills, "aborts": aborts}
+PARTS = {"changes": changes, "kills": kills, "aborts": aborts, "swaps": swaps}
 
 
 @dataclass(frozen=True, slots=True)

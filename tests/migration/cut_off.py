@@ -1,9 +1,9 @@
 """Begins a migration of `orders`, or goes on with it, and stands still in a step after some of its writes, to be killed.
 
-    python cut_off.py TOPOLOGY STEP WRITES [back]
+    python cut_off.py TOPOLOGY STEP WRITES [back] [swap]
 
 It prints `here` when it is there. WRITES: how many of the step's writes are made; 0 is before the first, with the step in the
-journal.
+journal. `swap`: a step of the second half.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ class CutOff(Migrator):
     step = Step.DONE
     writes = 0
     back = False
+    swap = False
 
     def perform(self, migration: Migration) -> None:
         """Do a step, or stand still in it."""
-        if migration.step is self.step and (migration.back or migration.aborting) == self.back:
+        way = migration.back or migration.aborting, migration.returning
+        if migration.step is self.step and way == (self.back, self.swap):
             for action in all_actions(migration)[: self.writes]:
                 self.write(action)
             sys.stdout.write("here\n")
@@ -47,10 +49,12 @@ def main() -> None:
     connection = config.link(loaded).connection(30)
     migrator = CutOff(connection, loaded.project, facts, Patience(quiet=1))
     migrator.step, migrator.writes, migrator.back = Step(step), int(writes), "back" in sys.argv
+    migrator.swap = "swap" in sys.argv
     migrator.lock()
     migration = migrator.find("orders")
     if migration is None:
-        found = preflight.examine(loaded, preflight.Wish("orders"), migrator, connection, facts)
+        wish = preflight.Wish("orders", strategy="swap" if migrator.swap else "drain")
+        found = preflight.examine(loaded, wish, migrator, connection, facts)
         assert found.migration is not None
         migration = found.migration
         migrator.begin(migration)

@@ -154,9 +154,13 @@ class Scene:
             raise RuntimeError(f"amqpq {' '.join(arguments)} ended with {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def cut_off(self, file: str, step: str, writes: int, *, back: bool = False) -> None:
-        """Begin (or go on with) a migration of `orders` and end it with SIGKILL in a step, after some of its writes."""
-        arguments = [str(self.folder / f"{file}.yaml"), step, str(writes), *(["back"] if back else [])]
+    def cut_off(self, file: str, step: str, writes: int, *, back: bool = False, swap: bool = False) -> None:
+        """Begin (or go on with) a migration of `orders` and end it with SIGKILL in a step, after some of its writes.
+
+        With `swap`, that is a step of the second half.
+        """
+        how = [word for word, given in (("back", back), ("swap", swap)) if given]
+        arguments = [str(self.folder / f"{file}.yaml"), step, str(writes), *how]
         with subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("cut_off.py")), *arguments],
             env=self.environ,

@@ -10,40 +10,56 @@ closes the channel with its refusal.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 import time
 import urllib.error
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote, unquote, urlsplit
+from uuid import uuid4
 
-from amqpq.errors import AmqpqError, ObjectNotFound
+import pytest
+
+from amqpq import management
+from amqpq.errors import AmqpqError, ConnectionLost, ObjectNotFound
 from amqpq.transport import blocking, flow, url
+from amqpq.transport.channel import WireChannel
 from amqpq.transport.interface import Channel, Connection, Flow, Pending
-from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Properties, Publication, QueueSpec
+from amqpq.types import BindingSpec, Delivery, ExchangeSpec, Outcome, Properties, Publication, QueueSpec, QueueState
 
 T = TypeVar("T")
 Arguments: TypeAlias = Mapping[str, Any]
 
 DEADLINE_SECONDS: Final = 20.0
+ANSWER_SECONDS: Final = 60.0
 HEARTBEAT_SECONDS: Final = 30
 PAUSE_SECONDS: Final = 0.02
 """Between two looks at what nothing signals: a queue's depth, a policy that takes effect."""
+STATISTICS_SECONDS: Final = 60.0
+"""For what the broker gathers for its statistics every five seconds."""
 
 QUORUM: Final = {"x-queue-type": "quorum"}
 STREAM: Final = {"x-queue-type": "stream"}
 
 
-class Management(Protocol):
-    """What is needed of the management API."""
+class Server(Protocol):
+    """A broker under test, and what is needed of its management API."""
+
+    @property
+    def url(self) -> str:
+        """Of its AMQP port, with the user to act as."""
+
+    @property
+    def management_url(self) -> str:
+        """Of its management API."""
 
     def request(self, method: str, path: str, body: object = None) -> Any:
         """Call it; `path` without `/api/`."""
 
 
-def answer(pending: Pending[T], timeout_seconds: float = DEADLINE_SECONDS) -> T:
+def answer(pending: Pending[T], timeout_seconds: float = ANSWER_SECONDS) -> T:
     """Wait for an answer of the broker, or raise its refusal."""
 
     def waiting() -> Flow[T]:
@@ -63,10 +79,79 @@ def until(look: Callable[[], T | None], what: str, timeout_seconds: float = DEAD
     return found
 
 
+def do(connection: Connection, *calls: Callable[[Channel], Pending[Any]]) -> list[Any]:
+    """Make calls over AMQP, one after the other and each on a channel of its own; return the answers."""
+    answers = []
+    for call in calls:
+        channel = connection.channel()
+        answers.append(answer(call(channel)))
+        channel.close()
+    return answers
+
+
+def administrator(server: Server) -> management.Management:
+    """Return a client of the management API that is logged in as the user of the broker's URL."""
+    user = urlsplit(server.url)
+    login = (unquote(user.username or "guest"), unquote(user.password or "guest"))
+    return management.Management(management.endpoint(server.management_url, login=login))
+
+
+def allow(server: Server, place: str, **rights: str) -> None:
+    """Set what the user of an AMQP URL may do in its vhost: `configure`, `write`, `read`, each everything unless it is said."""
+    parts = urlsplit(place)
+    where = f"permissions/{quote(unquote(parts.path[1:]), safe='')}/{parts.username}"
+    server.request("PUT", where, {"configure": ".*", "write": ".*", "read": ".*", **rights})
+
+
+@contextmanager
+def stranger(server: Server, place: str, *tags: str, **rights: str) -> Iterator[str]:
+    """A user for a while, with these tags; yields the URL that leads this user into the vhost of `place`, for `allow` as well."""
+    name, parts = f"amqpq-test-{uuid4().hex[:12]}", urlsplit(place)
+    server.request("PUT", f"users/{name}", {"password": "p", "tags": ",".join(tags)})
+    try:
+        theirs = parts._replace(netloc=f"{name}:p@{parts.hostname}:{parts.port}").geturl()
+        allow(server, theirs, **rights)
+        yield theirs
+    finally:
+        server.request("DELETE", f"users/{name}")
+
+
+def ready(connection: Connection, queue: str) -> int | None:
+    """Return how many messages of a queue are ready, None where there is no such queue."""
+    channel = connection.channel()
+    try:
+        state = answer(channel.declare_queue(QueueSpec(queue), passive=True))
+    except ObjectNotFound:
+        return None
+    channel.close()
+    return state.messages
+
+
+def lose_connection_at(queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have whoever declares this queue find that the connection is lost."""
+    declare_queue = WireChannel.declare_queue
+
+    def cut(channel: WireChannel, spec: QueueSpec, *, passive: bool = False) -> Pending[QueueState]:
+        if spec.name == queue and not passive:
+            raise ConnectionLost("cut")
+        return declare_queue(channel, spec, passive=passive)
+
+    monkeypatch.setattr(WireChannel, "declare_queue", cut)
+
+
+def until_counted(api: management.Management, vhost: str, queue: str, ready: int) -> None:
+    """Wait until the API's statistics know how many messages a queue holds."""
+
+    def counted() -> bool:
+        return any(found.name == queue and found.ready == ready for found in api.queues(vhost))
+
+    until(counted, f"{ready} messages counted in {queue}", STATISTICS_SECONDS)
+
+
 class Lab:
     """A connection into a vhost of its own, and the management API beside it."""
 
-    def __init__(self, place: str, server: Management) -> None:
+    def __init__(self, place: str, server: Server) -> None:
         self.url = place
         self.server = server
         self.vhost = unquote(urlsplit(place).path.removeprefix("/"))
@@ -97,7 +182,7 @@ class Lab:
     def close(self) -> None:
         """Hang up."""
         for opened in self._opened:
-            with contextlib.suppress(AmqpqError):
+            with suppress(AmqpqError):
                 answer(opened.close())
 
     # -------------------------------------------------------------------------------------------------------- declaring

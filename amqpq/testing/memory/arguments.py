@@ -183,6 +183,20 @@ def check_exchange(spec: ExchangeSpec) -> None:
             raise Refused(PRECONDITION_FAILED, f"invalid arg 'alternate-exchange' for exchange '{spec.name}'")
 
 
+def check_weight(key: str) -> None:
+    """Check the key of a binding to a consistent-hash exchange: how many places it has in the ring.
+
+    Raises:
+        Refused: RabbitMQ would answer 406.
+    """
+    try:
+        weight = int(key)
+    except ValueError:
+        raise Refused(PRECONDITION_FAILED, f"The binding key must be an integer: '{key}'") from None
+    if weight < 1:
+        raise Refused(PRECONDITION_FAILED, "The binding key must be greater than 0")
+
+
 def same_queue(wanted: QueueSpec, current: QueueSpec, vhost: str) -> None:
     """Compare a second declaration of a queue with the first.
 

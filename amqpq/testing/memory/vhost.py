@@ -25,6 +25,7 @@ from amqpq.testing.memory.values import (
     Waiting,
     check_names,
 )
+from amqpq.topology.partitions import EXCHANGE_TYPE
 from amqpq.topology.routing import DELIVERY_LIMIT, EXPIRED, REJECTED, Router
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, QueueState
 
@@ -227,6 +228,8 @@ class VirtualHost:
         """Bind; idempotent."""
         check_names(spec.source, spec.target, spec.key)
         self._check_ends(spec, owner)
+        if self._exchange(spec.source).type == EXCHANGE_TYPE:
+            arguments.check_weight(spec.key)
         if spec not in self._bindings:
             self._bindings.append(replace(spec, arguments=dict(spec.arguments)))
             self._router = None

@@ -14,6 +14,7 @@ from amqpq.topology.lint import (
     delays,
     keys,
     limits,
+    locked,
     names,
     partitions,
     policies,
@@ -55,3 +56,4 @@ def run(context: Context) -> None:
         checks.check_tasks(context)
         times.check(context)
         coverage.check(context)
+    locked.check(context)

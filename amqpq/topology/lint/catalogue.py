@@ -35,6 +35,8 @@ class Rule:
     """What it says about `bad`: severity and message."""
     good: str
     """The same, mended."""
+    lock: str = ""
+    """The `amqpq.lock` beside both, for a rule that looks at one."""
 
     @property
     def severity(self) -> str:
@@ -63,6 +65,7 @@ def rules() -> Mapping[str, Rule]:
             bad=entry["bad"],
             says=" ".join(entry["says"].split()),
             good=entry["good"],
+            lock=entry.get("lock", ""),
         )
         for name, entry in _data()["rules"].items()
     }

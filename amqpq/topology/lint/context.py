@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from amqpq.topology.build import bindings_of
 from amqpq.topology.document import BindingPart, File
+from amqpq.topology.lockfile import Locked
 from amqpq.topology.model import Binding, Topology
 from amqpq.topology.problems import Findings, Path
 
@@ -18,6 +19,8 @@ class Context:
     file: File
     topology: Topology
     findings: Findings
+    locked: Locked | None = None
+    """What `amqpq.lock` says of it, where there is one."""
 
     @property
     def lowest(self) -> tuple[int, int, int]:

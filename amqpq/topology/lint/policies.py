@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from amqpq.topology import versions
 from amqpq.topology.document import PolicyPart
-from amqpq.topology.effective import TYPED_SINCE, UNSUPPORTED, is_generated, rule_of
+from amqpq.topology.effective import APPLY_TO, TYPED_SINCE, UNSUPPORTED, is_generated, rule_of
 from amqpq.topology.lint import effective, settings
 from amqpq.topology.lint.context import Context
 from amqpq.topology.model import Exchange, Queue, did_you_mean
@@ -19,7 +19,7 @@ PATTERN_LIMIT: Final = 1024
 _STRANGERS: Final = ("zz-other-project.zz", "0")
 """Names nobody has; a pattern that matches them matches everything."""
 
-_KINDS: Final = {"classic_queues": ("classic",), "quorum_queues": ("quorum",), "streams": ("stream",)}
+_KINDS: Final = {apply_to: (kind,) for kind, apply_to in APPLY_TO.items()}
 UNLIMITED_SINCE: Final = (4, 0, 0)
 """The first version that takes a delivery-limit of -1 in a policy (measured on 3.10.8 and 4.0.5)."""
 

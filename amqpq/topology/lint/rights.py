@@ -70,7 +70,7 @@ def _worked_on(context: Context) -> set[str]:
     queues = {binding.target for binding in topology.bindings if binding.source in sources and not binding.to_exchange}
     queues |= {route.key for route in topology.routes if route.exchange == ""}
     queues |= {name for source in sources if (name := queue_behind(topology, source)) is not None}
-    return {name for name in queues if not topology.is_dead_letter(name)}
+    return queues - topology.dead_letter_queues()
 
 
 def _sent(context: Context) -> Iterator[tuple[str, Path, str]]:

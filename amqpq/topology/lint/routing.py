@@ -210,11 +210,11 @@ def _hidden_routes(context: Context) -> None:
 
 def _unreached_queues(context: Context) -> None:
     topology = context.topology
-    bound = {binding.target for binding in topology.bindings if not binding.to_exchange}
-    routed = {route.key for route in topology.routes if route.exchange == ""}
-    routed |= {name for route in topology.routes if (name := queue_behind(topology, route.exchange)) is not None}
+    reached = {binding.target for binding in topology.bindings if not binding.to_exchange}
+    reached |= {route.key for route in topology.routes if route.exchange == ""}
+    reached |= {name for route in topology.routes if (name := queue_behind(topology, route.exchange)) is not None}
     for name, queue in topology.queues.items():
-        if queue.generated or queue.manage != "full" or name in bound | routed or topology.is_dead_letter(name):
+        if queue.generated or queue.manage != "full" or name in reached or topology.is_dead_letter(name):
             continue
         message = f"no binding and no route leads to the queue '{name}'"
         context.findings.warning(("queues", name), "TOP016", message, "bind it, or remove it")
@@ -222,15 +222,18 @@ def _unreached_queues(context: Context) -> None:
 
 def _idle_exchanges(context: Context) -> None:
     topology = context.topology
+    keys: dict[str, list[str]] = {name: [] for name in topology.exchanges}
+    for binding in topology.bindings:
+        keys.setdefault(binding.source, []).append(binding.key)
     for name, exchange in topology.exchanges.items():
         if exchange.manage != "full":
             continue
-        bindings = [binding for binding in topology.bindings if binding.source == name]
-        if not bindings and exchange.unrouted is None:
+        bound = keys[name]
+        if not bound and exchange.unrouted is None:
             message = f"nothing is bound to the exchange '{name}': it drops whatever it gets"
             context.findings.warning(("exchanges", name), "TOP017", message, "bind a queue, or remove it")
-        everything = exchange.type == "fanout" or (exchange.type == "topic" and any(b.key == "#" for b in bindings))
-        if bindings and everything and exchange.unrouted is not None:
+        everything = exchange.type == "fanout" or (exchange.type == "topic" and "#" in bound)
+        if bound and everything and exchange.unrouted is not None:
             message = f"the exchange '{name}' matches every message, so its `unrouted` gets none"
             context.findings.warning(("exchanges", name, "unrouted"), "TOP020", message, "remove it")
 
@@ -258,10 +261,13 @@ def _wide(context: Context) -> None:
     if len(quorum) > MANY_QUORUM_QUEUES:
         message = f"{len(quorum)} quorum queues: above {MANY_QUORUM_QUEUES} a cluster needs a look at its memory"
         context.findings.warning(("queues",), "TOP047", message, "see https://www.rabbitmq.com/docs/quorum-queues")
-    for name, exchange in topology.exchanges.items():
-        copies = {b.target for b in topology.bindings if b.source == name and b.target in quorum and not b.to_exchange}
-        if exchange.type == "fanout" and len(copies) > WIDE_FANOUT:
-            message = f"'{name}' copies every message into {len(copies)} quorum queues, each with its own log"
+    copies: dict[str, set[str]] = {}
+    for binding in topology.bindings:
+        if binding.target in quorum and not binding.to_exchange:
+            copies.setdefault(binding.source, set()).add(binding.target)
+    for name, targets in copies.items():
+        if name in topology.exchanges and topology.exchanges[name].type == "fanout" and len(targets) > WIDE_FANOUT:
+            message = f"'{name}' copies every message into {len(targets)} quorum queues, each with its own log"
             context.findings.warning(("exchanges", name), "TOP047", message, "let the readers share a stream")
 
 

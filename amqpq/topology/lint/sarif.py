@@ -34,11 +34,12 @@ def report(problems: Iterable[Problem], suppressed: Iterable[Suppressed]) -> dic
 
 
 def _rule(rule: catalogue.Rule) -> dict[str, Any]:
+    beside = f"\nBeside both, amqpq.lock:\n\n{rule.lock}" if rule.lock else ""
     return {
         "id": rule.id,
         "shortDescription": {"text": rule.finds},
         "fullDescription": {"text": rule.why},
-        "help": {"text": f"{rule.why}\n\nThis is found:\n\n{rule.bad}\nThis is not:\n\n{rule.good}"},
+        "help": {"text": f"{rule.why}\n\nThis is found:\n\n{rule.bad}\nThis is not:\n\n{rule.good}{beside}"},
         "defaultConfiguration": {"level": LEVELS[rule.severities[0]]},
     }
 

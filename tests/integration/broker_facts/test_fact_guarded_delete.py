@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import queue as threads
+import threading
 
 import pytest
 
 from amqpq.errors import ConnectionLost, PreconditionFailed
-from amqpq.types import Delivery, QueueSpec
+from amqpq.types import Delivery, Fate, Properties, Publication, QueueSpec
 from tests.support.lab import QUORUM, STREAM, Lab, answer
 
 
@@ -73,3 +74,55 @@ def test_deleting_tells_how_many_ready_messages_went(lab: Lab) -> None:
         assert answer(channel.get(name)) is not None
         assert answer(lab.connection.channel().declare_queue(QueueSpec(name), passive=True)).messages == 2
         assert lab.delete(name) == 2
+
+
+DELETIONS = 20
+PAUSE_SECONDS = 0.001
+
+
+class Busy(threading.Thread):
+    """Publishes one message after the other, with confirms and `mandatory`, and again what is returned."""
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(daemon=True)
+        self.over = threading.Event()
+        self.confirmed: list[int] = []
+        self._channel = lab.connect().channel()
+
+    def run(self) -> None:
+        """Publish."""
+        number = 0
+        while not self.over.wait(PAUSE_SECONDS):
+            publication = Publication("", "work", b"%d" % number, Properties(delivery_mode=2), mandatory=True)
+            (outcome,) = answer(self._channel.publish([publication]))
+            if outcome.fate is Fate.CONFIRMED:
+                self.confirmed.append(number)
+                number += 1
+
+
+def test_a_guarded_delete_takes_messages_that_are_confirmed(lab: Lab) -> None:
+    """What is on its way while a classic queue is deleted is confirmed and kept by nobody: the guard has not seen it."""
+    lab.declare("work")
+    busy, found, gone = Busy(lab), list[int](), 0
+    busy.start()
+    while gone < DELETIONS:
+        found += _taken(lab)
+        try:
+            assert lab.delete("work", if_empty=True, if_unused=True) == 0
+        except PreconditionFailed:
+            continue
+        gone += 1
+        lab.declare("work")
+    busy.over.set()
+    busy.join(20)
+    found += _taken(lab)
+    assert len(found) == len(set(found))
+    assert set(busy.confirmed) - set(found)
+
+
+def _taken(lab: Lab) -> list[int]:
+    channel, found = lab.connection.channel(), list[int]()
+    while (delivery := answer(channel.get("work", no_ack=True))) is not None:
+        found.append(int(delivery.body))
+    channel.close()
+    return found

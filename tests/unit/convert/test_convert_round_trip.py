@@ -146,7 +146,6 @@ def objects(found: Declarations) -> Objects:
 # Without shrinking: each attempt loads a topology, and a failure says what is different anyway.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 EXAMPLES = settings(
-    max_examples=50,
     deadline=None,
     phases=PHASES,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

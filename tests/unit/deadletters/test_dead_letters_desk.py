@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -18,22 +18,14 @@ from amqpq.errors import ChannelClosed, ConnectionLost, LocalError, ObjectNotFou
 from amqpq.testing.memory import MemoryBroker
 from amqpq.testing.memory.channel import MemoryChannel
 from amqpq.topology.generations import NOTHING_MOVED, Home
-from amqpq.transport import flow, register
-from amqpq.transport.interface import Channel, Flow
+from amqpq.transport import register
+from amqpq.transport.interface import Channel
 from amqpq.types import Properties, Publication, QueueSpec
+from tests.support.lab import answer
 
 DEAD = Source("dead")
 ALL = Choice()
 BACK = Sending(Return({"default", "orders"}))
-
-
-def answer(pending: Any) -> Any:
-    """Wait for an answer of the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), 10.0)
 
 
 def park(channel: Channel, numbers: Sequence[int], **headers: Any) -> None:
@@ -61,15 +53,20 @@ def park(channel: Channel, numbers: Sequence[int], **headers: Any) -> None:
     )
 
 
-@pytest.fixture
-def broker() -> MemoryBroker:
-    """A broker with a hundred dead letters."""
+def filled(count: int) -> MemoryBroker:
+    """Return a broker with so many dead letters."""
     made = MemoryBroker()
     channel = made.connect().channel()
     for name in ("dead", "default", "orders"):
         answer(channel.declare_queue(QueueSpec(name)))
-    park(channel, range(100))
+    park(channel, range(count))
     return made
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    """A broker with a hundred dead letters."""
+    return filled(100)
 
 
 def bodies(broker: MemoryBroker, queue: str) -> list[int]:
@@ -194,9 +191,10 @@ class CutOffError(Exception):
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("turn", [1, 2, 4])
 def test_cut_off_at_any_step_nothing_is_lost_or_doubled(
-    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, step: str, after: bool, turn: int
+    monkeypatch: pytest.MonkeyPatch, step: str, after: bool, turn: int
 ) -> None:
     """Before or after each thing that it does, in the first window and in later ones; the next run finishes it."""
+    broker, in_windows = filled(20), replace(BACK, window=6)
     calls = 0
 
     def cut(real: Any) -> Any:
@@ -222,11 +220,11 @@ def test_cut_off_at_any_step_nothing_is_lost_or_doubled(
         owner = MemoryChannel if step in {"publish", "ack"} else returning
         patched.setattr(owner, step, cut(getattr(owner, step)))
         with pytest.raises(CutOffError):
-            Desk(broker.connect()).send_back(DEAD, ALL, BACK, Tally())
+            Desk(broker.connect()).send_back(DEAD, ALL, in_windows, Tally())
     broker.kill_connections()
     tally = Tally()
-    Desk(broker.connect()).send_back(DEAD, ALL, BACK, tally)
-    assert sorted(bodies(broker, "default")) == list(range(100))
+    Desk(broker.connect()).send_back(DEAD, ALL, in_windows, tally)
+    assert sorted(bodies(broker, "default")) == list(range(20))
     assert bodies(broker, "dead") == bodies(broker, "amqpq.returning") == []
 
 

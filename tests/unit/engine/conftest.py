@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from amqpq import App
 from amqpq.errors import ObjectNotFound
 from amqpq.testing.memory import MemoryBroker, memory_link
 from amqpq.testing.responder import Responder
+from amqpq.topology import Topology, load
 from amqpq.topology.declarations import declarations
 from amqpq.transport import declare, flow
 from amqpq.transport.interface import Channel, Connection, Flow, Pending
@@ -32,6 +34,12 @@ TOPOLOGY: dict[str, Any] = {
     },
     "security": {"signing": {"algorithm": "hmac-sha256", "key": "env:SIGN_KEY", "key_id": "shop"}},
 }
+
+
+@cache
+def loaded() -> Topology:
+    """The topology, read once for all tests."""
+    return load(TOPOLOGY, environ=KEY)
 
 
 def answer(pending: Pending[Any]) -> Any:
@@ -64,7 +72,7 @@ def channel(connection: Connection) -> Channel:
 @pytest.fixture
 def app(broker: MemoryBroker, connection: Connection) -> Iterator[App]:
     """The application; its topology is on the broker."""
-    application = App(TOPOLOGY, environ=KEY, link=memory_link(broker))
+    application = App(loaded(), environ=KEY, link=memory_link(broker))
     flow.run(declare.apply(connection.channel, declarations(application.topology)), 10.0)
     with application:
         yield application

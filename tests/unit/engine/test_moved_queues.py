@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -12,13 +11,9 @@ from amqpq.topology.generations import ingress_specs
 from amqpq.transport import ways
 from amqpq.transport.interface import Channel
 from amqpq.types import BindingSpec, QueueSpec
+from tests.support.lab import answer
 
 Ready = Callable[[str], "int | None"]
-
-
-def answer(pending: Any) -> Any:
-    """Wait for an answer of the broker."""
-    return pending.result(10)
 
 
 def adopt(channel: Channel, queue: str, physical: str) -> None:

@@ -17,13 +17,9 @@ from amqpq.testing.memory import MemoryBroker
 from amqpq.testing.responder import Responder
 from amqpq.transport.interface import Channel
 from amqpq.types import Properties, Publication, QueueSpec
+from tests.support.lab import answer
 
 Ready = Callable[[str], "int | None"]
-
-
-def answer(pending: Any) -> Any:
-    """Wait for an answer of the broker."""
-    return pending.result(10)
 
 
 def test_delay_returns_when_the_message_is_in_its_queue(app: App, ready: Ready) -> None:

@@ -75,7 +75,6 @@ def sound(drawn: Graph, layout: Layout) -> None:
 
 
 @given(graphs())
-@settings(max_examples=40)
 def test_no_two_boxes_overlap_and_no_wire_crosses_one(drawn: Graph) -> None:
     """Whatever the graph: boxes and labels stand apart, wires pass between them, and all is within the page."""
     sound(drawn, lay_out(drawn, measure))

@@ -30,7 +30,6 @@ def test_the_partitions_are_one_node_and_their_exchange_is_none() -> None:
     """Routes and bindings lead to it, with or without what is generated; nothing is unknown."""
     for generated in (False, True):
         found = graph(TOPOLOGY, generated=generated)
-        assert "8 partitions" not in found.by_name["queue clicks"].details
         assert found.by_name["queue clicks"].details[1:3] == ("3 partitions", "by user")
         assert not [node.name for node in found.nodes if node.kind == "unknown" or ".hash" in node.name]
         assert not [node.name for node in found.nodes if node.name.startswith("queue clicks.")]

@@ -51,7 +51,7 @@ def test_a_bomb_is_refused_within_the_ceilings_memory(kind: str) -> None:
         bomb, wire_name = zlib_bomb(1024 * MIB), ZLIB
         assert 0.9 * MIB < len(bomb) < 1.1 * MIB
     else:
-        bomb, wire_name = bz2.compress(bytes(64 * MIB)), BZIP2
+        bomb, wire_name = bz2.compress(bytes(16 * MIB)), BZIP2
     ceiling = 2 * MIB
     tracemalloc.start()
     try:

@@ -309,6 +309,17 @@ def test_an_alternate_exchange_that_is_missing_comes_by_policy(make: Make, see: 
     assert planned(topology, after(observed, plan), "policy amqpq.shop.1").outcome == "clean"
 
 
+def test_an_alternate_exchange_that_a_policy_of_the_file_says_makes_no_difference(make: Make, see: See) -> None:
+    """It is told who makes it hold."""
+    way = {"pattern": "^events$", "apply_to": "exchanges", "definition": {"alternate-exchange": "lost"}}
+    topology = make(policies={"way": way})
+    observed = see(topology)
+    bare = replace(observed.exchanges["events"], spec=replace(observed.exchanges["events"].spec, arguments={}))
+    plan = planned(topology, replace(observed, exchanges={**observed.exchanges, "events": bare}))
+    assert told(plan) == [("info", "exchange events")]
+    assert plan.changes[0].details[0].note == "what holds is the same, by policy way"
+
+
 def test_a_check_that_a_generated_policy_holds_up_keeps_it_from_going(make: Make, see: See) -> None:
     """The file has no alternate exchange any more, and a check that needs it: the plan is refused."""
     checks = [{"publish": {"exchange": "events", "key": "nothing"}, "reaches": ["lost"]}]
@@ -415,6 +426,30 @@ def test_messages_that_a_policy_drops_are_counted(make: Make, see: See) -> None:
         3,
         "on ^lost$; lost holds 8: up to 3 of them are dropped",
     )
+
+
+@pytest.mark.parametrize(
+    "kind, overflow, lost",
+    [
+        ("classic", "drop-head", 3),
+        ("classic", "reject-publish", 0),
+        ("classic", "reject-publish-dlx", 0),
+        ("quorum", "drop-head", 3),
+        ("quorum", "reject-publish", 0),
+    ],
+)
+def test_a_queue_that_refuses_when_it_is_full_drops_nothing_of_what_it_has(
+    make: Make, see: See, kind: str, overflow: str, lost: int
+) -> None:
+    """Neither does it when a policy makes it shorter than it is."""
+    limits = {"max_length": 5, "overflow": overflow}
+    lost_queue = {"type": kind, "dead_letter": "none", "limits": limits}
+    topology = make(requires={"rabbitmq": ">=3.10"}, queues={"orders": {}, "mail": {}, "lost": lost_queue})
+    observed = seen_with(see(topology), "lost", max_length=9)
+    queues = {**observed.queues, "lost": replace(observed.queues["lost"], ready=8)}
+    plan = planned(topology, replace(observed, queues=queues))
+    assert told(plan)[0] == ("create", "policy amqpq.shop.1")
+    assert plan.may_lose == lost
 
 
 def test_unconfirmed_dead_letters_are_no_price_for_an_overflow(make: Make, see: See) -> None:

@@ -247,6 +247,93 @@ def test_the_record_comes_back_as_it_was_written() -> None:
             assert restored(kept) == migration
 
 
+# --------------------------------------------------------------------------------------------------------------- swap
+
+
+def swap(*, ordered: bool = False) -> tuple[Broker, Migration]:
+    """Return a broker with a bound queue, and a swap of it that has not begun."""
+    broker, migration = start(ordered=ordered)
+    return broker, replace(migration, strategy="swap")
+
+
+def swap_course(*, ordered: bool = False) -> Iterator[tuple[Broker, Migration]]:
+    """Yield a broker at every moment of a swap: each step of both halves, after each of its writes."""
+    _, following_one = swap(ordered=ordered)
+    steps: list[Migration] = []
+    while True:
+        steps.append(following_one)
+        nxt = following(following_one)
+        if nxt is None:
+            break
+        following_one = nxt
+    for number, step in enumerate(steps):
+        for done in range(len(actions(step)) + 1):
+            broker, _ = swap(ordered=ordered)
+            for before in steps[:number]:
+                perform(broker, before)
+            perform(broker, step, done)
+            yield broker, step
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_swap_ends_under_the_name_it_began_with(ordered: bool) -> None:
+    """Two halves; after each single write a message reaches exactly one queue, and in the end that is called as before."""
+    broker, migration = swap(ordered=ordered)
+    last = finish(broker, migration)
+    assert (last.step, last.new, set(broker.queues)) == (Step.DONE, "orders", {"orders", "audit"})
+    assert broker.queues["orders"].arguments == {"x-queue-type": "quorum"}
+    assert home(last).consumed == ("orders",)
+    assert not home(last).moving
+
+
+def test_the_name_of_a_swapped_queue_is_absent_once() -> None:
+    """Only right behind the deletion, before the next queue of that name is declared, does the name lead nowhere."""
+    absent = [(step.step, step.returning) for broker, step in swap_course() if "orders" not in broker.queues]
+    assert absent == [(Step.CREATE, True)]
+
+
+def test_workers_consume_whatever_a_swap_lets_messages_reach() -> None:
+    """First both, then the one between the halves, then both again, then the one with the name."""
+    told: list[tuple[str, ...]] = []
+    for _, step in swap_course():
+        if not told or told[-1] != home(step).consumed:
+            told.append(home(step).consumed)
+    both = ("orders", "orders.g2"), ("orders.g2", "orders")
+    assert told == [("orders",), both[0], ("orders.g2",), both[1], ("orders",)]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_swap_that_was_cut_off_anywhere_goes_on(ordered: bool) -> None:
+    """In each half, after each write."""
+    halves = set()
+    for broker, migration in swap_course(ordered=ordered):
+        halves.add(migration.returning)
+        last = finish(broker, restored(journal(migration)))
+        assert (last.step, last.new, set(broker.queues)) == (Step.DONE, "orders", {"orders", "audit"})
+    assert halves == {False, True}
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_swap_can_be_given_up_in_both_halves(ordered: bool) -> None:
+    """In the first half that leads back to the old queue, in the second to the one between the halves."""
+    for broker, migration in swap_course(ordered=ordered):
+        if migration.step in {Step.DELETE, Step.DONE}:
+            with pytest.raises(LocalError, match="only forward"):
+                abort(migration)
+            continue
+        kept = "orders.g2" if migration.returning else "orders"
+        last = finish(broker, abort(migration))
+        assert (last.step, last.new, set(broker.queues)) == (Step.DONE, kept, {kept, "audit"})
+        assert (home(last).consumed, last.returns, last.returning) == ((kept,), False, False)
+
+
+def test_a_strategy_of_a_later_version_is_not_gone_on_with() -> None:
+    """An older version does not guess what it would have to do."""
+    _, migration = swap()
+    with pytest.raises(LocalError, match="strategy 'mirror' is of a later version"):
+        restored({**journal(migration), "strategy": "mirror"})
+
+
 def test_undoing_is_undone_by_nobody() -> None:
     """Somebody who aborts twice is told to go on."""
     _, migration = start(Step.DRAIN)

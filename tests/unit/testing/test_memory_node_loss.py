@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from amqpq.errors import QueueUnavailable
 from amqpq.testing.memory import MemoryBroker
 from amqpq.types import Fate, Properties, Publication, QueueSpec
-
-
-def answer(pending: Any) -> Any:
-    """What a request was answered with."""
-    return pending.result(10)
+from tests.support.lab import answer
 
 
 def test_a_queue_on_a_lost_node_is_there_again_with_what_it_holds() -> None:
@@ -32,4 +26,6 @@ def test_a_queue_on_a_lost_node_is_there_again_with_what_it_holds() -> None:
         answer(broker.connect().channel().declare_queue(QueueSpec("q"), passive=True))
     broker.find_node()
     assert len(cancelled) == 1
-    assert answer(broker.connect().channel().get("q")).body == b"kept"
+    found = answer(broker.connect().channel().get("q"))
+    assert found is not None
+    assert found.body == b"kept"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from amqpq.cli.main import main
+from amqpq.topology import schema
 
 TOPOLOGY = """\
 amqpq: 1
@@ -247,6 +249,16 @@ def test_library_lists_and_prints_ready_made_files(amqpq: Amqpq) -> None:
 def test_schema_prints_a_json_schema(amqpq: Amqpq) -> None:
     """The schema is one JSON document that names the format."""
     assert json.loads(amqpq("schema").stdout)["title"] == "amqpq topology"
+
+
+def test_the_garbage_collector_looks_rarely_while_a_command_runs(amqpq: Amqpq, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And as before when it has ended, with an error or without."""
+    before, during = gc.get_threshold(), list[tuple[int, int, int]]()
+    monkeypatch.setattr(schema, "text", lambda: str(during.append(gc.get_threshold())))
+    assert amqpq("schema").exit_code == 0
+    assert amqpq("show", "-t", "nowhere.yaml").exit_code == 1
+    assert during[0][0] > 2 * before[0]
+    assert gc.get_threshold() == before
 
 
 @pytest.mark.parametrize("command", ["lint", "show", "route", "check", "apply", "schema", "library"])

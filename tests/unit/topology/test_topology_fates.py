@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpq.topology import Router, Topology, load
+from amqpq.topology import Router, Topology, fates, load
 from amqpq.topology.expected import How
 from amqpq.topology.fates import End, Ending, Failure, Follower, Message, Walked, span_text
 from amqpq.topology.routing import router
@@ -155,8 +155,9 @@ def test_a_circle_of_delivery_limits_is_cut() -> None:
     assert "a -> wait -> a" in ending.reason
 
 
-def test_dead_letters_that_multiply_are_given_up() -> None:
+def test_dead_letters_that_multiply_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ways back from each death are more with every round; that is said, and not followed for ever."""
+    monkeypatch.setattr(fates, "COPIES", 500)
     at = follower(
         queue("a", "all"),
         queue("b", "", key="a", message_ttl=0),

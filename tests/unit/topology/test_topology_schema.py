@@ -58,9 +58,10 @@ def test_ready_made_files_point_at_the_schema(name: str) -> None:
     assert (library.folder() / match.group(1)).is_file()
 
 
-def test_the_module_writes_the_file(tmp_path: Path) -> None:
+def test_the_module_writes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`python -m amqpq.topology.schema FOLDER` writes the schema there."""
-    subprocess.run([sys.executable, "-m", "amqpq.topology.schema", str(tmp_path)], check=True, cwd=ROOT)
+    monkeypatch.setattr(sys, "argv", ["schema", str(tmp_path)])
+    assert schema.main() == 0
     assert json.loads((tmp_path / schema.FILE_NAME).read_text(encoding="utf-8")) == json.loads(schema.text())
 
 

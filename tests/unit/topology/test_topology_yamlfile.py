@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from amqpq import yamlfile
 
@@ -125,13 +128,14 @@ def test_text_that_is_not_yaml_has_its_place(text: str, place: str) -> None:
     [
         "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
         + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)),
-        "[" * 5000,
+        "[" * 100_000,
         "&a [*a]",
     ],
     ids=["laughs", "deep", "itself"],
 )
-def test_a_document_that_unfolds_without_end_is_refused(text: str) -> None:
+def test_a_document_that_unfolds_without_end_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Aliases of aliases, nesting without end and a value that contains itself end in a fault."""
+    monkeypatch.setattr(yamlfile, "NODE_LIMIT", 2000)  # the real one is reached in a second
     assert faults(text)[-1][1] == "syntax"
 
 
@@ -164,3 +168,43 @@ def test_python_values_that_no_file_could_hold_are_refused() -> None:
     """A value that YAML has no word for is named with its path."""
     with pytest.raises(TypeError, match=r"<mapping>:a\.b: object"):
         yamlfile.wrap({"a": {"b": object()}}, "<mapping>")
+
+
+PIECES = [
+    *("a", "key", "1.5", "0123", "yes", "~", "<<", "ü", "\U0001f600", "->", "web[#]", "${X}"),
+    *(" ", "\n", "\n  ", "\n- ", "- ", ": ", ",", "[", "]", "{", "}", " #", "'", '"', "|\n  ", ">", "%", "---\n"),
+    *("*", "&a ", "? ", "!x ", "\t", "\r\n", "\u2028"),
+]
+
+
+def shown(node: yamlfile.Node) -> object:
+    """A node with all that is known of it; where nothing stands, the two parsers place it differently."""
+    value: object = node.value
+    if isinstance(node.value, dict):
+        value = {name: (entry.place, shown(entry.node)) for name, entry in node.value.items()}
+    elif isinstance(node.value, list):
+        value = [shown(item) for item in node.value]
+    return (value, node.place if node.value is not None else None, node.plain, node.swallowed)
+
+
+@example("a: b\t")
+@example("k: [!, a]")
+@example("k: [a?b]")
+@example("a: |#x\n")
+@example("k: {a: #\r\r}")
+@example("---\n\ufeff a")
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+def test_both_parsers_read_the_same(text: str) -> None:
+    """Where PyYAML came without its parser in C, a file means the same: values, places and faults."""
+    fast = yamlfile.read(text, "t.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yaml, "__with_libyaml__", False)
+        slow = yamlfile.read(text, "t.yaml")
+    assert shown(fast.root) == shown(slow.root)
+    assert [(fault.kind, fault.message) for fault in fast.faults] == [(f.kind, f.message) for f in slow.faults]
+
+
+@pytest.mark.parametrize("text", ["a: 1\u2028b: *x", "a: 1\x85b: *x", "a: 1\rb: *x"])
+def test_lines_end_where_yaml_says(text: str) -> None:
+    """The place of a fault is in the line that editors show, and looking for it never fails."""
+    assert [fault[:2] for fault in faults(text)] == [("t.yaml:2:4", "swallowed")]

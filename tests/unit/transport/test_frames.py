@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpq.errors import NotSerializable
@@ -105,7 +105,6 @@ def test_frames_of_other_channels_may_lie_between_those_of_a_message() -> None:
     assert events == [expected_delivery(2, 2, b"in between"), expected_delivery(1, 1, b"x" * 6000)]
 
 
-@settings(max_examples=300)
 @given(st.binary(max_size=200), st.sampled_from([sent for sent, _ in CONVERSATION if len(sent) < 300]), st.data())
 def test_any_bytes_give_events_or_a_violation(noise: bytes, sent: bytes, data: st.DataObject) -> None:
     """Whatever arrives, the parser answers with events or raises ProtocolViolation, and nothing else."""

@@ -192,7 +192,7 @@ def test_a_closed_link_opens_nothing_more(link: Link, brokers: Brokers) -> None:
 def test_closing_ends_a_search(link: Link, brokers: Brokers) -> None:
     """A thread in the middle of a long pause is let go by close, and what it opened meanwhile is closed."""
     searching = threading.Event()
-    brokers.errors = [BrokerUnreachable("down") for _ in range(100_000)]
+    brokers.errors = [BrokerUnreachable("down") for _ in range(1_000)]
     brokers.before = searching.set
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(link.connection, None)

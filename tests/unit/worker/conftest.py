@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import pytest
@@ -13,8 +14,10 @@ import pytest
 from amqpq import App
 from amqpq.clock import SYSTEM_CLOCK
 from amqpq.testing.memory import MemoryBroker, memory_link
+from amqpq.topology import Topology, load
 from amqpq.topology.declarations import declarations
-from amqpq.transport import declare, flow
+from amqpq.transport import attempts, declare, flow
+from amqpq.worker import intake, settler
 from amqpq.worker.deadletter import Place
 from amqpq.worker.execute import Executor
 from amqpq.worker.lane import Lane
@@ -32,6 +35,19 @@ TOPOLOGY: dict[str, Any] = {
     "routes": {"forget.*": {"queue": "forgetful"}, "*": {"queue": "default"}},
     "security": {"signing": {"algorithm": "hmac-sha256", "key": "env:SIGN_KEY", "key_id": "shop"}},
 }
+
+
+@cache
+def loaded() -> Topology:
+    """The topology, read once for all tests."""
+    return load(TOPOLOGY, environ=KEY)
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The in-memory broker is there again at once; no worker has to rest before it tries again."""
+    for module, pause in ((intake, "PAUSE_SECONDS"), (settler, "PAUSE_SECONDS"), (attempts, "FIRST_PAUSE_SECONDS")):
+        monkeypatch.setattr(module, pause, 0.005)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -141,7 +157,7 @@ def gate() -> Iterator[Gate]:
 @pytest.fixture
 def app(broker: MemoryBroker, gate: Gate) -> Iterator[App]:
     """The application with its tasks; its topology is on the broker."""
-    application = App(TOPOLOGY, environ=KEY, link=memory_link(broker))
+    application = App(loaded(), environ=KEY, link=memory_link(broker))
 
     @application.task(name="shop.add")
     def add(x: int, y: int) -> int:

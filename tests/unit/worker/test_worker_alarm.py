@@ -14,6 +14,8 @@ from amqpq.worker.pools.alarm import Alarm
 
 SOON = Limits(soft=0.01)
 
+pytestmark = pytest.mark.timeout(method="thread")  # the signal is what is tested
+
 
 @pytest.fixture
 def alarm() -> Iterator[Alarm]:
@@ -43,6 +45,7 @@ def test_a_coroutine_gets_the_error_where_it_waits(alarm: Alarm) -> None:
 
     async def stubborn() -> tuple[str, int]:
         try:
+            alarm.begin(SOON)  # not before the loop runs: that may take longer
             await asyncio.Event().wait()
         except SoftTimeLimitExceeded:
             await asyncio.sleep(0)
@@ -51,7 +54,6 @@ def test_a_coroutine_gets_the_error_where_it_waits(alarm: Alarm) -> None:
             return "tidy", task.cancelling()
         return "not told", 0
 
-    alarm.begin(SOON)
     assert alarm.finish(stubborn()) == ("tidy", 0)
 
 
@@ -61,6 +63,8 @@ def test_a_coroutine_that_waits_for_others_cancels_them(alarm: Alarm) -> None:
 
     async def wait(number: int) -> None:
         try:
+            if number == 2:
+                alarm.begin(SOON)  # both wait
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             cancelled.append(number)
@@ -69,7 +73,6 @@ def test_a_coroutine_that_waits_for_others_cancels_them(alarm: Alarm) -> None:
     async def gather() -> None:
         await asyncio.gather(wait(1), wait(2))
 
-    alarm.begin(SOON)
     with pytest.raises(SoftTimeLimitExceeded):
         alarm.finish(gather())
     assert sorted(cancelled) == [1, 2]
@@ -79,9 +82,9 @@ def test_a_coroutine_that_computes_gets_the_error_too(alarm: Alarm) -> None:
     """It never gives the loop a turn."""
 
     async def compute() -> None:
+        alarm.begin(SOON)
         _spin()
 
-    alarm.begin(SOON)
     with pytest.raises(SoftTimeLimitExceeded):
         alarm.finish(compute())
 

@@ -14,6 +14,8 @@ from amqpq import App
 from amqpq.clock import ManualClock
 from amqpq.message import TaskEnvelope
 from amqpq.task import current_request
+from amqpq.topology import Topology
+from amqpq.topology.routing import Router, router
 from amqpq.types import Properties
 from amqpq.worker.execute import Executor
 from amqpq.worker.work import DECODING, RUNNING, Finished, Reply, Work
@@ -227,6 +229,22 @@ def test_a_message_that_came_back_to_its_own_queue_runs(run: Run) -> None:
     """After a crash or from the dead letters it comes through the default exchange, which its signed route allows."""
     finished = run("add", 1, route=("web", "web.add"), came=("", "default", "default"))
     assert finished.happened == "succeeded"
+
+
+def test_where_routes_lead_is_worked_out_once(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many messages came back, and not at all before the first of them."""
+    built: list[Topology] = []
+
+    def counting(topology: Topology) -> Router:
+        built.append(topology)
+        return router(topology)
+
+    monkeypatch.setattr("amqpq.worker.execute.router", counting)
+    executor = Executor(app, "w1@h", clock=ManualClock())
+    body, properties = app.codec.encode_task(TaskEnvelope("1f0c", "add", (1,)), exchange="web", key="web.add")
+    for came, times in ((("web", "web.add"), 0), (("", "default"), 1), (("", "default"), 1)):
+        finished = executor.run(Work(7, "default", body, properties, *came, False, False), lambda _: None)
+        assert (finished.happened, len(built)) == ("succeeded", times)
 
 
 def test_how_far_it_was_is_marked(run: Run) -> None:

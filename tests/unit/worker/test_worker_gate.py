@@ -13,8 +13,6 @@ from amqpq.errors import ConfigurationError, UnknownTask
 from amqpq.testing.memory import MemoryBroker, declare_topology, memory_link
 from amqpq.topology import load
 from amqpq.topology.permits import slot_of
-from amqpq.transport import flow
-from amqpq.transport.interface import Flow, Pending
 from amqpq.types import Delivery, Properties, Publication
 from amqpq.worker import permits
 from amqpq.worker.gate import Gate
@@ -25,6 +23,7 @@ from amqpq.worker.pools.interface import Crash
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.slots import check_keys
 from amqpq.worker.work import RUNNING
+from tests.support.lab import answer
 
 Until = Callable[[Callable[[], object]], None]
 
@@ -43,15 +42,6 @@ TOPOLOGY: dict[str, Any] = {
 REPORTS = "shop.permits.report.*.3"
 WEB = "shop.permits.web.*.120-per-m.1"
 QUEUES = {"queues": ("default",), "concurrency": 4}
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), 10.0)
 
 
 @pytest.fixture
@@ -139,7 +129,8 @@ def test_a_message_that_is_not_for_reading_is_refused_by_the_pool(
 ) -> None:
     """A forged body is not decoded to find its key; its cause in the dead letters is the forgery."""
     app.send_task("crm.sync", ("ann",), reply="none")
-    delivery: Delivery = answer(broker.connect().channel().get("default", no_ack=True))
+    delivery = answer(broker.connect().channel().get("default", no_ack=True))
+    assert delivery is not None
     forged = Publication("", "default", delivery.body.replace(b"ann", b"eve"), delivery.properties)
     answer(broker.connect().channel().publish([forged]))
     start(**QUEUES)
@@ -357,7 +348,7 @@ class Bench:
 
     def pass_(self, room: int = 10, before: int | None = None) -> list[int]:
         """Let the loop turn; return the numbers of works that have passed."""
-        self.reactor.turn(0.01)
+        self.reactor.turn(0.002)
         self.gate.let_through(room, before)
         numbers = [work.number for work in self.gate.passed]
         self.gate.passed.clear()
@@ -422,7 +413,7 @@ def test_all_gates_together_keep_a_rate(bench: Callable[..., Bench], now: list[f
             return len(passed) == count
 
         until(more)
-        for _ in range(20):
+        for _ in range(4):
             turn()
         assert len(passed) == count, "nobody else begins before the permit is back"
         now[0] += 0.49

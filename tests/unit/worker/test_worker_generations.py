@@ -11,22 +11,12 @@ import pytest
 from amqpq import App
 from amqpq.testing.memory import MemoryBroker
 from amqpq.topology.generations import NOTHING_MOVED, Generations, Home, ingress_specs, write
-from amqpq.transport import flow
-from amqpq.transport.interface import Flow, Pending
 from amqpq.types import BindingSpec, Delivery, Properties, QueueSpec
 from amqpq.worker.follower import Follower
 from amqpq.worker.reactor import Reactor
+from tests.support.lab import answer
 
 Until = Callable[[Callable[[], object]], None]
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), 10.0)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 from amqpq import App
 from amqpq.endpoint import Address, read_address
 from amqpq.errors import ConfigurationError
+from amqpq.worker import endpoint as endpoints
 from amqpq.worker.endpoint import Endpoint
 from amqpq.worker.health import answer, judge
 from amqpq.worker.vitals import Connections, Member, Running, Vitals
@@ -181,8 +182,9 @@ def test_head_is_answered_without_a_body(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_a_caller_that_says_nothing_does_not_keep_others_waiting(path: Path) -> None:
+def test_a_caller_that_says_nothing_does_not_keep_others_waiting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is let go of after a moment."""
+    monkeypatch.setattr(endpoints, "PATIENCE_SECONDS", 0.1)
     with socket.socket(socket.AF_UNIX) as silent:
         silent.connect(str(path))
         assert ask(path, b"GET /livez HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200")

@@ -17,25 +17,15 @@ from amqpq.message.canonical import task_bytes
 from amqpq.security.signing import signature_text
 from amqpq.testing.memory import MemoryBroker
 from amqpq.topology.declarations import queue_spec
-from amqpq.transport import flow
-from amqpq.transport.interface import Flow, Pending
-from amqpq.types import Delivery, Outcome, Properties, Publication, QueueSpec, QueueState
+from amqpq.types import Outcome, Properties, Publication, QueueSpec, QueueState
 from amqpq.worker import intake, settler
 from amqpq.worker.lane import Outlet
 from amqpq.worker.loop import ExitCode
 from amqpq.worker.pools.interface import Crash
 from amqpq.worker.work import RUNNING
+from tests.support.lab import answer
 
 Until = Callable[[Callable[[], object]], None]
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for the broker."""
-
-    def waiting() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(waiting(), 10.0)
 
 
 def publish(broker: MemoryBroker, body: bytes, properties: Properties, queue: str = "default") -> None:
@@ -46,7 +36,8 @@ def publish(broker: MemoryBroker, body: bytes, properties: Properties, queue: st
 
 def taken_from(broker: MemoryBroker, queue: str) -> tuple[bytes, Properties]:
     """Take a message out of a queue as it is."""
-    delivery: Delivery = answer(broker.connect().channel().get(queue, no_ack=True))
+    delivery = answer(broker.connect().channel().get(queue, no_ack=True))
+    assert delivery is not None
     return delivery.body, delivery.properties
 
 

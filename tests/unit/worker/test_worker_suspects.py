@@ -15,24 +15,15 @@ from amqpq import App
 from amqpq.errors import WorkerLost
 from amqpq.message import TaskEnvelope
 from amqpq.testing.memory import MemoryBroker
-from amqpq.transport import flow
-from amqpq.transport.interface import Channel, Flow, Pending
+from amqpq.transport.interface import Channel
 from amqpq.types import Delivery, Properties, Publication
 from amqpq.worker import suspects
 from amqpq.worker.deadletter import SUSPECT, SUSPICIONS, Suspicion, suspicion_of
 from amqpq.worker.loop import ExitCode
 from amqpq.worker.suspects import SUSPICION_LIMIT, Verdict, came_back, judge
+from tests.support.lab import answer
 
 Until = Callable[[Callable[[], object]], None]
-
-
-def answer(pending: Pending[Any]) -> Any:
-    """Wait for an answer."""
-
-    def wait() -> Flow[Any]:
-        return (yield pending)
-
-    return flow.run(wait(), 20.0)
 
 
 def fetch(channel: Channel, queue: str = "default") -> Delivery:

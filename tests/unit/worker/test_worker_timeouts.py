@@ -64,6 +64,17 @@ def test_a_wait_that_may_become_too_long_is_warned_about() -> None:
     assert "lower --prefetch to 3 times the concurrency" in warning
 
 
+def test_a_queue_with_partitions_is_spoken_of_once() -> None:
+    """By its name in the file; and where one message of each is held at a time, none waits behind another."""
+    names = ["work.0", "work.1"]
+    (warning,) = check(made({"partitions": 2}), names, {"slow": 600.0}, 4, (3, 13, 7)).warnings
+    (refusal,) = check(made({"partitions": 2}), names, {"slow": HOUR}, 4, (3, 13, 7)).refusals
+    assert (warning.partition(":")[0], refusal.partition(":")[0]) == ("queue 'work'", "queue 'work'")
+    ordered = made({"type": "quorum", "partitions": 2, "single_active": True})
+    assert check(ordered, names, {"slow": 600.0}, 4, (3, 13, 7)).warnings == ()
+    assert check(ordered, names, {"slow": HOUR}, 4, (3, 13, 7)).refusals != ()
+
+
 def test_on_4_3_the_consumer_asks_for_what_its_tasks_need() -> None:
     """Longest limit times waves, and a minute; a day where a task has no limit; never less than the broker's default."""
     queue = made({"type": "quorum"}).queues["work"]

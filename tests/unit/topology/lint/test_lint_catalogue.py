@@ -17,10 +17,12 @@ HEAD = "amqpq: 1\nproject: shop\n"
 RULES = list(catalogue.rules().values())
 
 
-def look(folder: Path, sample: str) -> Inspection:
-    """Look at a sample of the catalogue, with the head that it leaves out."""
+def look(folder: Path, rule: Rule, sample: str) -> Inspection:
+    """Look at a sample of a rule, with the head that it leaves out, and beside it what the rule has there."""
     path = folder / "topology.yaml"
     path.write_text(HEAD + sample, encoding="utf-8")
+    if rule.lock:
+        (folder / "amqpq.lock").write_text(rule.lock, encoding="utf-8")
     return inspect(path, environ={})
 
 
@@ -29,7 +31,7 @@ def test_the_bad_sample_is_found_with_its_words(rule: Rule, tmp_path: Path) -> N
     """Each rule reports its bad sample with the severity, the message and the remedy of the catalogue."""
     said = [
         f"{problem.severity}: {problem.message}{'; ' if problem.remedy else ''}{problem.remedy}"
-        for problem in look(tmp_path, rule.bad).problems
+        for problem in look(tmp_path, rule, rule.bad).problems
         if problem.rule == rule.id
     ]
     assert rule.says in said
@@ -38,7 +40,7 @@ def test_the_bad_sample_is_found_with_its_words(rule: Rule, tmp_path: Path) -> N
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 def test_the_good_twin_is_not_found(rule: Rule, tmp_path: Path) -> None:
     """The mended sample has no finding of the rule, and no error but of what is not built."""
-    problems = look(tmp_path, rule.good).problems
+    problems = look(tmp_path, rule, rule.good).problems
     assert [str(problem) for problem in problems if problem.rule == rule.id and problem.severity != "info"] == []
     assert [str(each) for each in problems if each.severity == "error" and each.rule != "TOP000"] == []
     assert rule.good != rule.bad

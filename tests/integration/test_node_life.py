@@ -1,4 +1,4 @@
-"""A node with a stand-in for RabbitMQ: a script that listens, or one that fails. Integration has the real one."""
+"""A node with a stand-in for RabbitMQ: a script that listens, or one that fails. `amqpq broker` has the real one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from amqpq.errors import BrokerSetupError
 from amqpq.node import Installation, Node, NodeOptions, state
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 # Answers a handshake with the first byte of a method frame, as RabbitMQ's listener does, until it is ended.
 LISTENS = f"""#!{sys.executable}

@@ -2,8 +2,8 @@
 
 With another number most keys belong to another partition (`amqpq.topology.partitions`), and messages of one key would
 overtake each other. Whether any wait, the statistics of the management API tell too late; so it takes an exchange without
-bindings, or none, to change the number. Over AMQP, which tells no bindings, it takes partitions that are empty and that nobody
-consumes.
+bindings, or none, to change the number. Over AMQP, which does not tell all bindings, it takes partitions that are empty and
+that nobody consumes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from amqpq.provision.changes import Action, Change
 from amqpq.provision.observed import Observed
 from amqpq.provision.wanted import Wanted
-from amqpq.topology.partitions import EXCHANGE_TYPE, is_slice
-from amqpq.transport.slices import remedy
+from amqpq.topology.partitions import EXCHANGE_TYPE, binds_partition, queue_of
+from amqpq.transport.partitions import remedy
 
 
 def guarded(wanted: Wanted, observed: Observed, changes: Iterable[Change]) -> Iterator[Change]:
@@ -27,13 +27,12 @@ def guarded(wanted: Wanted, observed: Observed, changes: Iterable[Change]) -> It
 
 
 def _is_of(change: Change, queue: str) -> bool:
-    """Whether a change is of a partition of a queue, or of its binding."""
-    if change.action not in {Action.CREATE, Action.DELETE, Action.FOREIGN}:
+    """Whether a change is of a partition of a queue, or of a binding to one: delays lead to each past the exchange."""
+    if change.action not in {Action.CREATE, Action.DELETE, Action.FOREIGN} or change.kind not in {"queue", "binding"}:
         return False
-    stem, _, number = change.name.rpartition(".")
-    if change.kind == "binding":
-        stem = stem.rpartition(" -> ")[2] if change.name.startswith(f"{queue}.hash[") else ""
-    return change.kind in {"queue", "binding"} and stem == queue and number.isdecimal()
+    name = change.name.rpartition(" -> ")[2] if change.kind == "binding" else change.name
+    stem, _, number = name.rpartition(".")
+    return stem == queue and number.isdecimal()
 
 
 def _held(wanted: Wanted, observed: Observed) -> Iterator[tuple[str, Change]]:
@@ -41,14 +40,14 @@ def _held(wanted: Wanted, observed: Observed) -> Iterator[tuple[str, Change]]:
         if spec.type != EXCHANGE_TYPE or name not in observed.exchanges:
             continue
         ours = {binding.target for binding in wanted.declarations.bindings if binding.source == name}
-        bound = {each.target for each in observed.bindings or () if each.source == name and is_slice(each)}
+        bound = {each.target for each in observed.bindings or () if each.source == name and binds_partition(each)}
         there = (ours & observed.queues.keys()) | bound
         if not there or (ours <= observed.queues.keys() and bound <= ours):
             continue
         seen = [observed.queues[each] for each in sorted(there) if each in observed.queues]
-        unused = observed.bindings is None and all(each.ready == 0 and each.consumers == 0 for each in seen)
-        if unused or (observed.bindings is not None and not bound):
+        unused = not observed.complete and all(each.ready == 0 and each.consumers == 0 for each in seen)
+        if unused or (observed.complete and not bound):
             continue
-        queue = name.removesuffix(".hash")
+        queue = queue_of(name)
         because = f"the broker has {len(bound or there)} partitions of it, and the file {len(ours)}"
         yield queue, Change("queue", queue, Action.FORBIDDEN, (), because, remedy(queue, name))

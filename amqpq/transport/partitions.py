@@ -6,17 +6,16 @@ run in any order. AMQP 0-9-1 tells no bindings, so the number is taken from the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeVar
 
 from amqpq.errors import ObjectNotFound, PreconditionFailed, TransportError
 from amqpq.topology.declarations import Declarations
-from amqpq.topology.partitions import EXCHANGE_TYPE, binding_order, is_slice
-from amqpq.transport.interface import Channel, Flow
+from amqpq.topology.partitions import EXCHANGE_TYPE, binding_order, binds_partition, queue_of
+from amqpq.transport.interface import Flow
+from amqpq.transport.questions import Opener, passive, spread
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, QueueState
-
-Opener: TypeAlias = Callable[[], Channel]
 
 
 class Settled(Protocol):
@@ -31,7 +30,7 @@ S = TypeVar("S", bound=Settled)
 
 
 def held_back(opener: Opener, declarations: Declarations) -> Flow[tuple[Declarations, Mapping[str, str]]]:
-    """Take out the partitioned queues that must stay as they are.
+    """Take out the partitioned queues that must stay as they are, with all that leads to their partitions.
 
     Args:
         opener: Opens a channel.
@@ -42,23 +41,23 @@ def held_back(opener: Opener, declarations: Declarations) -> Flow[tuple[Declarat
     """
     rings: dict[str, list[str]] = {}
     for binding in declarations.bindings:
-        if is_slice(binding):
+        if binds_partition(binding):
             rings.setdefault(binding.source, []).append(binding.target)
+    answers = yield from _asked_for(opener, [ExchangeSpec(exchange) for exchange in rings])
     held: dict[str, str] = {}
-    for exchange, names in rings.items():
-        stem = _stem(names[0])
-        if (yield from _exchange(opener, exchange)):
-            why = yield from _why(opener, stem, names)
-            if why:
-                held[stem] = f"queue '{stem}': {why}; {remedy(stem, exchange)}"
+    for (exchange, names), answer in zip(rings.items(), answers, strict=True):
+        stem = queue_of(exchange)
+        why = "" if isinstance(answer, ObjectNotFound) else (yield from _why(opener, stem, names))
+        if why:
+            held[stem] = f"queue '{stem}': {why}; {remedy(stem, exchange)}"
     return (_without(declarations, held.keys()) if held else declarations), held
 
 
 def parted(bindings: Iterable[BindingSpec]) -> tuple[list[list[BindingSpec]], list[BindingSpec]]:
     """Return what is bound one after the other, before anything else: the partitions, in the order of the ring. And the rest."""
     found = list(bindings)
-    ring = sorted(filter(is_slice, found), key=binding_order)
-    return [[binding] for binding in ring], [binding for binding in found if not is_slice(binding)]
+    ring = sorted(filter(binds_partition, found), key=binding_order)
+    return [[binding] for binding in ring], [binding for binding in found if not binds_partition(binding)]
 
 
 def compared(declarations: Declarations) -> list[ExchangeSpec | QueueSpec]:
@@ -81,15 +80,14 @@ def passed(step: S) -> S:
 
 
 def _without(declarations: Declarations, queues: Collection[str]) -> Declarations:
-    """Return the declarations without the partitions of these queues and their bindings."""
-    kept = [binding for binding in declarations.bindings if not (is_slice(binding) and _stem(binding.target) in queues)]
-    gone = {binding.target for binding in declarations.bindings} - {binding.target for binding in kept}
-    rest = tuple(spec for spec in declarations.queues if not (spec.name in gone and _stem(spec.name) in queues))
-    return replace(declarations, queues=rest, bindings=tuple(kept))
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0]
+    """Return the declarations without the partitions of these queues, and without what is bound to them."""
+    ring = filter(binds_partition, declarations.bindings)
+    gone = {binding.target for binding in ring if queue_of(binding.source) in queues}
+    return replace(
+        declarations,
+        queues=tuple(spec for spec in declarations.queues if spec.name not in gone),
+        bindings=tuple(spec for spec in declarations.bindings if spec.to_exchange or spec.target not in gone),
+    )
 
 
 def remedy(queue: str, exchange: str) -> str:
@@ -101,36 +99,26 @@ def remedy(queue: str, exchange: str) -> str:
     )
 
 
-def _why(opener: Opener, stem: str, names: list[str]) -> Flow[str]:
-    numbers = [int(name.rpartition(".")[2]) for name in names]
-    beyond = yield from _queue(opener, f"{stem}.{max(numbers) + 1}")
-    if beyond is not None:
-        return f"the file says {max(numbers) + 1} partitions, and the broker has more of them"
-    states: list[QueueState | None] = []
-    for name in names:
-        states.append((yield from _queue(opener, name)))  # noqa: PERF401 - no comprehension may yield
-    there = [state for state in states if state is not None]
-    busy = [state for state in there if state.messages or state.consumers]
-    if busy and len(there) < len(states):
-        return f"the broker has {len(there)} of {len(states)} partitions, and they are in use"
+def _why(opener: Opener, stem: str, names: Sequence[str]) -> Flow[str]:
+    count = 1 + max(int(name.rpartition(".")[2]) for name in names)
+    beyond, *answers = yield from _asked_for(opener, [QueueSpec(name) for name in (f"{stem}.{count}", *names)])
+    if not isinstance(beyond, ObjectNotFound):
+        return f"the file says {count} partitions, and the broker has more of them"
+    there = [state for state in answers if isinstance(state, QueueState)]
+    in_use = any(state.messages or state.consumers for state in there)
+    if in_use and len(there) < len(names):
+        return f"the broker has {len(there)} of {len(names)} partitions, and they are in use"
     return ""
 
 
-def _exchange(opener: Opener, name: str) -> Flow[bool]:
-    channel = opener()
-    try:
-        yield channel.declare_exchange(ExchangeSpec(name), passive=True)
-    except ObjectNotFound:
-        return False  # and the broker has closed the channel
-    channel.close()
-    return True
+def _asked_for(opener: Opener, specs: Sequence[ExchangeSpec | QueueSpec]) -> Flow[list[object]]:
+    """Return what the broker answers of each object, `ObjectNotFound` where there is none.
 
-
-def _queue(opener: Opener, name: str) -> Flow[QueueState | None]:
-    channel = opener()
-    try:
-        state: Any = yield channel.declare_queue(QueueSpec(name), passive=True)
-    except ObjectNotFound:
-        return None
-    channel.close()
-    return state if isinstance(state, QueueState) else None
+    Raises:
+        TransportError: It does not tell of one.
+    """
+    answers = yield from spread(opener, [passive(spec) for spec in specs])
+    for answer in answers:
+        if isinstance(answer, TransportError) and not isinstance(answer, ObjectNotFound):
+            raise answer
+    return answers

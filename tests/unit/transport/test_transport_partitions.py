@@ -19,7 +19,10 @@ SECONDS = 10.0
 PLUGIN = "rabbitmq-plugins enable rabbitmq_consistent_hash_exchange"
 
 
-def wanted(count: int, **queue: Any) -> Declarations:
+DELAYS = {"unit": "1s", "max": "4s"}
+
+
+def wanted(count: int, sections: dict[str, Any] | None = None, **queue: Any) -> Declarations:
     """Return what a topology with so many partitions declares."""
     source = {
         "amqpq": 1,
@@ -28,7 +31,7 @@ def wanted(count: int, **queue: Any) -> Declarations:
         "bindings": ["web[c.*] -> clicks"],
     }
     queues = {"clicks": {"partitions": count, **queue}, "mail": {}}
-    return declarations(load({**source, "queues": queues}, environ={}))
+    return declarations(load({**source, "queues": queues, **(sections or {})}, environ={}))
 
 
 def apply(connection: Connection, what: Declarations) -> dict[str, declare.Applied]:
@@ -106,6 +109,21 @@ def test_another_number_of_partitions_in_use_is_refused_and_the_rest_is_applied(
     assert found["mail"].error is None
 
 
+@pytest.mark.parametrize("count", [3, 6])
+def test_a_number_that_was_refused_once_is_refused_again_where_delays_lead_to_each_partition(
+    broker: MemoryBroker, count: int
+) -> None:
+    """What leads to a partition past the exchange does not make one: all there, they would be bound the next time."""
+    connection = broker.connect()
+    apply(connection, wanted(4, {"delays": DELAYS}))
+    publish(connection, "k")
+    for _ in range(2):
+        found = apply(connection, wanted(count, {"delays": DELAYS}))
+        assert isinstance(found["clicks"].error, PreconditionFailed)
+        assert [name for name, step in found.items() if step.error is not None] == ["clicks"]
+        assert [name for name in broker.queues() if name.startswith("clicks")] == [f"clicks.{n}" for n in range(4)]
+
+
 def test_more_partitions_of_a_queue_that_nobody_uses_are_made(broker: MemoryBroker) -> None:
     """As after an apply that was cut off between them."""
     connection = broker.connect()
@@ -123,7 +141,7 @@ def test_a_consumer_is_use_too(broker: MemoryBroker) -> None:
         yield connection.channel().consume("clicks.1", lambda _: None, prefetch=1)
 
     flow.run(consume(), SECONDS)
-    assert apply(connection, wanted(6))["clicks"].error is not None
+    assert "the broker has 4 of 6 partitions, and they are in use" in str(apply(connection, wanted(6))["clicks"].error)
 
 
 def test_a_broker_without_the_plugin_ends_an_apply_before_any_queue_is_made(broker: MemoryBroker) -> None:
