@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -111,6 +111,19 @@ def test_an_interrupt_leaves_no_queue(broker_server: BrokerServer, vhost_url: st
     assert process.returncode == 1, said
     assert "Traceback" not in said
     assert queues(broker_server, vhost_url) == []
+
+
+def test_a_broker_under_an_alarm_is_said_and_left_clean(
+    private_server: BrokerServer, private_vhost_url: str, rabbitmqctl: Callable[..., str], tmp_path: Path
+) -> None:
+    """It answers no publish: the error has its reason and the remedy, and the queue of the attempt is gone."""
+    rabbitmqctl("set_vm_memory_high_watermark", "0.00001")
+    try:
+        said = amqpq(tmp_path, "bench", "--broker", private_vhost_url, "--seconds", "0.2").refused()
+        assert "the broker takes no messages at the moment: low on memory; free memory or disk on it" in said
+        assert queues(private_server, private_vhost_url) == []
+    finally:
+        rabbitmqctl("set_vm_memory_high_watermark", "0.4")
 
 
 def test_a_virtual_host_that_does_not_exist_is_named(vhost_url: str, tmp_path: Path) -> None:
