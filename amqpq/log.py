@@ -26,6 +26,8 @@ SECURITY: Final = "amqpq.security"
 """Messages that were refused: unsigned, forged, untrusted, replayed."""
 SIGNALS: Final = "amqpq.signals"
 """Receivers of signals that failed, and events that were dropped because they were too slow."""
+MEASURING: Final = "amqpq.measuring"
+"""What a measure could not clear away."""
 NODE: Final = "amqpq.node"
 """Private RabbitMQ nodes."""
 

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Entry] = {
     "dlq": Entry("amqpq.cli.dlq:dlq", "List, show, send back and drop dead letters."),
     "delayed": Entry("amqpq.cli.delayed:delayed", "List delayed tasks, take one back, let one go now."),
     "keys": Entry("amqpq.cli.keys:keys", "Make, list and trust signing keys."),
+    "bench": Entry("amqpq.cli.bench:bench", "Measure the broker from here, and say what limits it."),
     "broker": Entry("amqpq.cli.broker:broker", "Run a private RabbitMQ for development."),
     "completion": Entry("amqpq.cli.main:completion", "Print the shell completion script."),
 }
