@@ -27,7 +27,7 @@ HIDDEN_IMPORTS = {
     ("amqpq/cli/output.py", "rich.console"): "costs 60 ms, and most commands print plain text",
     ("amqpq/message/serializers.py", "yaml"): "few projects send YAML",
     ("amqpq/worker/execute.py", "asyncio"): "a fifth of a child's memory, and most children run no `async def` task",
-    ("amqpq/worker/pools/alarm.py", "amqpq.worker.pools"): "asyncio, as above",
+    ("amqpq/worker/pools/alarm.py", "amqpq.worker.pools.driven"): "asyncio, as above",
 }
 
 # importlib.import_module hides even more.
