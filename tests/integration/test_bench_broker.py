@@ -90,14 +90,18 @@ def test_what_the_help_says_is_needed_is_enough(
 
 def test_an_interrupt_leaves_no_queue(broker_server: BrokerServer, vhost_url: str, tmp_path: Path) -> None:
     """^C in the middle ends the command, and deletes what it made."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "amqpq", "bench", "--broker", vhost_url, "--seconds", "300", "--only", "throughput"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests ignore it, their children would
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "amqpq", "bench", "--broker", vhost_url, "--seconds", "300", "--only", "throughput"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         until(
             lambda: any(name.endswith(".classic") for name in queues(broker_server, vhost_url)), "a queue to measure in"

@@ -20,6 +20,7 @@ from amqpq.types import Delivery, Properties, Publication
 from amqpq.worker import suspects
 from amqpq.worker.deadletter import SUSPECT, SUSPICIONS, Suspicion, suspicion_of
 from amqpq.worker.loop import ExitCode
+from amqpq.worker.settle import Happened
 from amqpq.worker.suspects import SUSPICION_LIMIT, Verdict, came_back, judge
 from tests.support.lab import answer
 
@@ -230,9 +231,10 @@ def test_of_several_counted_suspects_one_is_marked_at_a_time(
     worker = start(concurrency=3)
     until(lambda: gate.begun == ["a"])
     app.send_task("shop.hold", ("other",), reply="none")
-    until(lambda: worker.loop.counts["received"] == 5)
+    # A marked one that comes while another is here is copied back, as often as it is marked again meanwhile.
+    counts = worker.loop.counts
+    until(lambda: counts["received"] - counts[Happened.SUSPECTED] == 4 and len(worker.loop._suspects) == 2)
     assert gate.begun == ["a"]
-    assert len(worker.loop._suspects) == 2
     suspended(gate).set()
     gate.opened.set()
     until(lambda: sorted(gate.begun) == ["a", "b", "c", "other"])
