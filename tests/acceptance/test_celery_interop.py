@@ -193,4 +193,5 @@ def test_celery_producer_delays_a_task_and_sees_it_retried(url: str, tmp_path: P
         assert done.returncode == 0, done.stderr
     came_back = json.loads(done.stdout)
     assert came_back["value"] == {"retries": 1, "early": False}
-    assert came_back["states"] == ["PENDING", "RETRY"]
+    # The client may ask once more between the end of the task and its look at the result.
+    assert came_back["states"] in (["PENDING", "RETRY"], ["PENDING", "RETRY", "SUCCESS"])
