@@ -25,6 +25,7 @@ from amqpq.message.canonical import task_bytes, user_headers
 from amqpq.security.signing import signature_text
 from amqpq.topology import Topology, delays
 from amqpq.topology.partitions import partition_names
+from amqpq.topology.renames import now_named
 from amqpq.transport import flow, register
 from amqpq.transport.interface import Channel, Connection, Flow
 from amqpq.types import Fate, Outcome, Properties, Publication
@@ -104,7 +105,8 @@ class Shelf:
             for urgent in delays.lanes(topology.delays)
         ]
         names = [name for whole in topology.queues.values() for name in (whole.name, *partition_names(whole))]
-        self._by_header = {delays.target_header(name): name for name in names}
+        by_name = {name: name for name in names} | now_named(topology)
+        self._by_header = {delays.target_header(name): queue for name, queue in by_name.items()}
 
     @contextmanager
     def holding(self, ids: frozenset[str] = frozenset(), *, scan: int = DEFAULT_SCAN) -> Iterator[Held]:
@@ -144,7 +146,7 @@ class Shelf:
             )
         properties = _due_now(waiting.letter, codec)
         body = waiting.letter.delivery.body
-        homes = register.look_now(self._connection, self._topology.project)
+        homes = register.where_now(self._connection, self._topology)
         copies = [homes.address(Publication("", queue, body, properties, mandatory=True)) for queue in waiting.targets]
         for copy, outcome in zip(copies, self._publish(copies), strict=True):
             if not outcome.confirmed:

@@ -35,7 +35,7 @@ def apply_plan(loaded: Topology, file: Path, *, as_json: bool, timeout: float) -
     kept = _read(file, loaded)
     with eyes(loaded, kept["observed"]["level"], timeout) as seeing:
         flow.run(journal.lock(seeing.connection.channel(), loaded.project), timeout)
-        target = wanted_there(loaded, register.look_now(seeing.connection, loaded.project))
+        target = wanted_there(loaded, register.where_now(seeing.connection, loaded))
         seen = look(seeing, target)
         others = journal.others(seeing.connection, seen.observed.queues, loaded.project)
         now = plans.plan(loaded, target, seen.observed, seen.manifest, others)
@@ -127,14 +127,15 @@ def _refuse_stale(kept: dict[str, Any], now: Plan) -> None:
 
 def _left(loaded: Topology, seeing: Eyes) -> Plan:
     """Look once more: what is different after all steps."""
-    target = wanted_there(loaded, register.look_now(seeing.connection, loaded.project))
+    target = wanted_there(loaded, register.where_now(seeing.connection, loaded))
     seen = look(seeing, target)
     others = journal.others(seeing.connection, seen.observed.queues, loaded.project)
     return plans.plan(loaded, target, seen.observed, seen.manifest, others)
 
 
 def _print_step(step: Step) -> None:
-    word = "removed" if step.spec is None or step.operation == "unbind" else "done"
+    gone = (step.spec is None and step.operation != "rename") or step.operation == "unbind"
+    word = "removed" if gone else "done"
     click.echo(f"{click.style('-' if word == 'removed' else '+', fg='green')} {step.address}  {word}")
 
 

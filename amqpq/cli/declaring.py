@@ -14,6 +14,8 @@ from amqpq.cli.applying import create_policies
 from amqpq.errors import AmqpqError, ResourceLocked, TransportError
 from amqpq.provision import held, observe_http
 from amqpq.provision.ownership import Tenure, holder, owned
+from amqpq.provision.renaming import said
+from amqpq.topology import renames
 from amqpq.topology.declarations import Declarations, declarations
 from amqpq.topology.generations import resolve
 from amqpq.topology.model import Topology
@@ -45,7 +47,12 @@ def apply_file(loaded: Topology, *, as_json: bool, timeout: float) -> None:
         connection = link.connection(timeout)
         tenure = Tenure(connection, loaded.project, timeout)
         _take(tenure, loaded, timeout)
-        generations = register.look_now(connection, loaded.project)
+        generations = register.where_now(connection, loaded)
+        renames.check_current(loaded, generations)
+        for name in generations.to_note:
+            home = generations.homes[name]
+            click.echo(f"queue {name} is {said(name, home.former, home.current)}", err=True)
+        generations = flow.run(register.note(connection.channel(), loaded.project, generations), timeout)
         wanted = resolve(declarations(loaded), generations)
         for name in [name for name, home in generations.homes.items() if home.moving]:
             click.echo(f"queue {name} is being migrated, and left as it is", err=True)

@@ -77,7 +77,7 @@ def destroy(topology_file: Path | None, environment: str | None, as_json: bool, 
 
 def _look(loaded: Topology, seeing: Eyes, choice: Choice) -> tuple[Destruction, Manifest]:
     """Look at the broker and at what is ours, and decide."""
-    target = wanted_there(loaded, register.look_now(seeing.connection, loaded.project))
+    target = wanted_there(loaded, register.where_now(seeing.connection, loaded))
     owned = journal.read(seeing.connection, loaded.project).owned
     seen = look(seeing, destruction.looked_for(target, owned))
     if seen.manifest.problem:

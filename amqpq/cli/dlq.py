@@ -28,6 +28,7 @@ from amqpq.errors import AmqpqError, ConfigurationError, KeyProblem, LocalError,
 from amqpq.message import Codec
 from amqpq.topology import Topology
 from amqpq.topology.partitions import physical_queues
+from amqpq.topology.renames import now_named
 from amqpq.transport.interface import Connection
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -273,7 +274,7 @@ def requeue(
     tally = Tally()
     stop = threading.Event()
     with _opened(values, queue, stop) as room:
-        plan = Return(_targets(room.topology), values["to"], values["expired"])
+        plan = Return(_targets(room.topology), values["to"], values["expired"], now_named(room.topology))
         bounds = Bounds(values["limit"], values["scan"])
         with ExitStack() as stack:
             stack.enter_context(_stopping(stop))

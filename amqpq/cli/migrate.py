@@ -47,6 +47,7 @@ ABSENCE = """\
   the name: {queue} is deleted and declared anew. In between the broker returns what is published to it by name, or drops it where
     it is not mandatory; whoever does so has to publish again what is returned, and to pause while the queue is proven empty"""
 """What a swap asks of those who publish to a queue by its name."""
+BY_FORMER_NAME = "(workers with a file in which {queue} is {former} do not follow: start them anew with this one)"
 
 
 class _Migrate(click.Group):
@@ -217,7 +218,7 @@ def status(topology_file: Path | None, environment: str | None, as_json: bool) -
     """
     loaded = load_topology(topology_file, environment)
     with _linked(loaded) as link:
-        found = register.look_now(link.connection(CONNECT_SECONDS), loaded.project)
+        found = register.where_now(link.connection(CONNECT_SECONDS), loaded)
     if as_json:
         output.print_json({"serial": found.serial, "queues": {name: _facts(found, name) for name in found.homes}})
         return
@@ -226,6 +227,8 @@ def status(topology_file: Path | None, environment: str | None, as_json: bool) -
     for name, home in found.homes.items():
         migration = None if home.journal is None else restored(home.journal)
         line = f"{name}  in {home.current}"
+        if home.lead is not None:
+            line += f", the queue of its former name; `amqpq topology migrate {name}` gives it one of its own"
         if migration is not None:
             way = "back" if migration.back or migration.aborting else "on its way"
             line += f"  {way}: {migration.old} -> {migration.new}, step {migration.step} ({WORDS[migration.step]})"
@@ -241,6 +244,7 @@ def _facts(found: Generations, name: str) -> dict[str, object]:
         "consumed": home.consumed,
         "types": home.types,
         "ingress": home.ingress,
+        "former": home.former,
         "migration": home.journal,
     }
 
@@ -281,6 +285,8 @@ def _at_work(loaded: Topology, given: dict[str, Any], *, as_json: bool) -> Itera
         if not as_json:
             way = "back  " if migration.back else "      " if not migration.aborting else "abort "
             click.echo(f"{way}{migration.old} -> {migration.new}  {migration.step:<7} {WORDS[migration.step]}")
+            if migration.step is Step.FOLLOW and migration.renames and not migration.back:
+                click.echo(f"      {BY_FORMER_NAME.format(queue=migration.queue, former=migration.former)}")
 
     with _linked(loaded) as link, _facts_of(loaded) as facts:
         connection = link.connection(CONNECT_SECONDS)

@@ -148,7 +148,7 @@ def eyes(loaded: Topology, observe: str, timeout: float) -> Iterator[Eyes]:
 
 def planned(loaded: Topology, seeing: Eyes) -> Plan:
     """Look at the broker, and plan; what could not be seen is said on standard error."""
-    target = wanted_there(loaded, register.look_now(seeing.connection, loaded.project))
+    target = wanted_there(loaded, register.where_now(seeing.connection, loaded))
     seen = look(seeing, target)
     if seen.remark:
         click.echo(seen.remark, err=True)

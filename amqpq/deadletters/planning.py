@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from amqpq.deadletters.letter import Letter, sent_back
@@ -32,12 +32,14 @@ class Return:
         queues: Those that the topology has. The header with the origin is not signed, so that it may say anything; a message
             is sent nowhere else unless `to` says so.
         to: One queue for all, instead of where each came from.
+        renamed: Queues that came by another name, and the one that they have now.
         expired: Also those whose signed `expires` has passed; a worker would park them again.
     """
 
     queues: Collection[str]
     to: str | None = None
     expired: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def plan(self, letter: Letter, now: float) -> Publication | Stays:
         """Decide about one.
@@ -46,7 +48,7 @@ class Return:
             letter: It.
             now: Seconds since the epoch.
         """
-        target = self.to if self.to is not None else letter.origin
+        target = self.to if self.to is not None else self.renamed.get(letter.origin or "", letter.origin)
         if not target:
             return Stays("nothing says which queue it came from; --to QUEUE names one")
         if target == letter.queue:

@@ -9,6 +9,7 @@ from amqpq.errors import LocalError
 from amqpq.lifecycle import MAX_EXPIRES_MS
 from amqpq.producer.options import CallOptions, moment_of
 from amqpq.topology import delays
+from amqpq.topology.renames import now_named
 from amqpq.topology.routing import router
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Destinations:
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
+        self._renamed = now_named(topology)
         self._router: Router | None = None
 
     def entry(
@@ -78,7 +80,8 @@ class Destinations:
             self._router = router(topology)
         where = f"exchange {exchange!r} with key {key!r}" if exchange else f"queue {key!r}"
         try:
-            targets = sorted(self._router.route(exchange, key, headers).queues)
+            named = key if exchange else self._renamed.get(key, key)
+            targets = sorted(self._router.route(exchange, named, headers).queues)
         except LocalError as error:
             raise LocalError(f"a delayed task goes only where the topology knows the way: {error}") from error
         if not targets:

@@ -30,6 +30,7 @@ from amqpq.producer.delaying import Destinations, check_reply_queue, due_of
 from amqpq.producer.options import PLAIN, CallOptions, check_priority, compression_word, moment_of
 from amqpq.task import Request, TaskOptions, check_reply_mode, did_you_mean
 from amqpq.topology.partitions import exchange_name, physical_queues
+from amqpq.topology.renames import now_named
 from amqpq.types import Publication, QueueSpec
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class Planner:
         self._new_id = new_id
         self._destinations = Destinations(topology)
         self._queues = frozenset([*topology.queues, *(queue.name for queue in physical_queues(topology))])
+        self._formers = topology.formers
+        self._renamed = now_named(topology)
         self._partitioned = {queue.name for queue in topology.queues.values() if queue.partitions}
         self._hash_headers = {
             exchange_name(queue.name): queue.hash_header
@@ -117,6 +120,8 @@ class Planner:
         options, task_options = call.options, call.task_options
         _check_arguments(call)
         target = self._target(call)
+        if not target.exchange and target.key in self._formers:
+            target = replace(target, key=self._formers[target.key])  # what the queue is called on the wire
         route = target.route
         mode = self._mode(options, task_options, route)
         task_id = options.task_id or self._new_id()
@@ -242,6 +247,8 @@ class Planner:
             return None
 
     def _queue(self, name: str) -> str:
+        if name in self._renamed:
+            return self._renamed[name]
         if name not in self._queues:
             queues = self._topology.queues
             hint = did_you_mean(name, tuple(queues)) or f"; it has {', '.join(sorted(queues)) or 'none'}"

@@ -27,7 +27,7 @@ from amqpq.provision.steps import Operation, Step
 from amqpq.provision.wanted import Wanted
 from amqpq.topology.declarations import Declarations
 from amqpq.topology.effective import argument_name
-from amqpq.transport import declare, flow
+from amqpq.transport import declare, flow, register
 from amqpq.transport.interface import Channel, Flow
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 
@@ -42,7 +42,7 @@ POLICY_PAUSE_SECONDS: Final = 0.05
 OnStep: TypeAlias = Callable[[Step], object]
 
 _STAGES: Final[tuple[tuple[Stage, tuple[Operation, ...]], ...]] = (
-    ("declared", ("exchange", "queue", "policy")),
+    ("declared", ("rename", "exchange", "queue", "policy")),
     ("bound", ("bind",)),
     ("removed", ("unbind", "delete policy", "delete queue", "delete exchange")),
 )
@@ -113,7 +113,8 @@ class Applier:
                 self._remove(step)
                 self._finish(step)
         else:
-            declared = [step for step in steps if step.operation != "policy"]
+            self._rename([step for step in steps if step.operation == "rename"])
+            declared = [step for step in steps if step.operation not in {"policy", "rename"}]
             self._declare(declared, plan)
             for step in steps:
                 if step.operation == "policy":
@@ -130,6 +131,13 @@ class Applier:
         self._on_step(step)
 
     # ------------------------------------------------------------------------------------------------------- adding
+
+    def _rename(self, steps: Sequence[Step]) -> None:
+        """Note where queues live that were renamed."""
+        if steps:
+            self._flow(register.note(self._channel, self._wanted.project, self._wanted.generations))
+        for step in steps:
+            self._finish(step)
 
     def _declare(self, steps: Sequence[Step], plan: Plan) -> None:
         specs = [step.spec for step in steps]

@@ -21,6 +21,7 @@ from amqpq.provision.observed import Observed, SeenQueue, address_of_binding, id
 from amqpq.provision.partitions import guarded
 from amqpq.provision.policies import overruled, policies
 from amqpq.provision.removals import concerns, removals
+from amqpq.provision.renaming import renamed
 from amqpq.provision.retiring import retired
 from amqpq.provision.wanted import Wanted
 from amqpq.topology.effective import is_generated
@@ -61,6 +62,7 @@ def differences(
     found = [
         *_exchanges(look),
         *_queues(look),
+        *renamed(wanted),
         *policies(wanted, observed, by_policy),
         *_bindings(wanted, observed, owned),
         *removals(wanted, observed, owned - theirs.keys(), frozenset(each.policy.name for each in by_policy.generated)),

@@ -48,7 +48,7 @@ class Mover:
 
     Args:
         connection: To work on.
-        queue: The logical name.
+        queue: The logical name, by which the ingress is called.
         physical: The queue that is given up.
     """
 

@@ -203,6 +203,9 @@ class Migrator:
             self._ask(self._writing.declare_queue(action.spec))
 
     def _record(self, migration: Migration) -> None:
+        former = migration.former
+        if migration.step is Step.DONE and former is not None and not is_generation(former, migration.new):
+            self.generations = self.generations.without(former)  # no queue of that name is left
         self.generations = self.generations.with_home(migration.queue, home(migration))
         self._run(register.put(self._writing, self._project, self.generations), ANSWER_SECONDS)
 
@@ -220,7 +223,7 @@ class Migrator:
             behind,
             self._patience.workers,
             f"workers of {migration.queue!r} do not consume {migration.new!r}",
-            "they are of an older version, or may not read that queue or the stream "
+            f"{_why_not(migration)}they are of an older version, or may not read that queue or the stream "
             f"{stream_name(self._project)!r}; `resume` waits again, `resume --without-workers` does not, `abort` goes back",
         )
 
@@ -236,8 +239,8 @@ class Migrator:
             staying,
             self._patience.workers,
             f"somebody still consumes {migration.old!r}",
-            "a worker whose task takes this long keeps nothing but what it has begun; a foreign consumer has to be stopped; "
-            "then `resume`",
+            f"{_why_not(migration)}a worker whose task takes this long keeps nothing but what it has begun; a foreign consumer "
+            "has to be stopped; then `resume`",
         )
 
     def _until_drained(self, migration: Migration) -> None:
@@ -308,16 +311,16 @@ class Migrator:
     def _move(self, migration: Migration, *, proof: bool) -> None:
         patience = self._patience
         quiet = patience.quiet if proof else 0.0
-        if proof and migration.old == migration.queue:  # the name that producers may still publish to
+        if proof and migration.old in migration.names:  # which producers may still publish to
             quiet = max(quiet, migration.adopted_at + patience.heard - self._now())
-        mover = emptying.Mover(self._connection, migration.queue, migration.old)
+        mover = emptying.Mover(self._connection, migration.into, migration.old)
         try:
             mover.empty(quiet, patience.drain)
         finally:
             self.moved += mover.moved
 
     def _delete(self, migration: Migration) -> None:
-        if not is_generation(migration.queue, migration.old):
+        if not any(is_generation(name, migration.old) for name in migration.names):
             raise LocalError(f"{migration.old!r} is no generation of {migration.queue!r}; it is not deleted")
         if self.state(migration.old) is None:
             return
@@ -384,6 +387,13 @@ class Migrator:
 
     def _run(self, work: Flow[T], seconds: float) -> T:
         return flow.run(work, seconds)
+
+
+def _why_not(migration: Migration) -> str:
+    """Return what else keeps workers from a queue that is the first of its name."""
+    if not migration.renames:
+        return ""
+    return f"they have the file in which it is {migration.former!r}, and have to be started anew with the new one; or "
 
 
 def _not_made(migration: Migration, error: PreconditionFailed) -> str:

@@ -38,6 +38,9 @@ deleted, there is only forward.
 `orders` to `orders.g2`, and from there to a new `orders`. The second half begins with CREATE, right behind the first one's
 DELETE, and in between the broker has no queue of that name: it returns what is published to it. Given up in the second half,
 the queue stays in `orders.g2`, as without swap: what it was before does not exist any more.
+
+*A queue that was renamed* (`amqpq.topology.renames`) lives in the one of its former name until it is migrated: then the new queue
+is the first of its own name. The exchange `<former>.in` is one of the sources, and so leads to the ingress from FEED on.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from amqpq.errors import LocalError
-from amqpq.topology.generations import Home, alternate_name, ingress_name, ingress_specs, redirected
+from amqpq.topology.generations import Home, alternate_name, ingress_name, ingress_specs, is_generation, redirected
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 
 Strategy: TypeAlias = Literal["drain", "move", "swap"]
@@ -126,6 +129,23 @@ class Migration:
     back: bool = False
     adopted_at: float = 0.0
     """When the adoption was complete, seconds since the epoch; 0 before that."""
+    former: str | None = None
+    """The name that the queue had before it was renamed; `old` may be of that."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names by which others publish to the queue."""
+        return (self.queue,) if self.former is None else (self.queue, self.former)
+
+    @property
+    def renames(self) -> bool:
+        """Whether it goes from a queue of the former name to one of its own, or back: some workers know only that name."""
+        return self.former is not None and any(is_generation(self.former, name) for name in (self.old, self.new))
+
+    @property
+    def into(self) -> str:
+        """The name by which messages are moved: the former one where workers take them that know no other."""
+        return self.former if self.former is not None and is_generation(self.former, self.new) else self.queue
 
     @property
     def new(self) -> str:
@@ -278,7 +298,14 @@ def home(migration: Migration) -> Home:
     """Return where the queue lives while this step is done."""
     old, new, step = migration.old, migration.new, migration.step
     if step is Step.DONE:
-        return Home(new, (new,), {new: migration.new_type}, ingress=True, adopted_at=migration.adopted_at)
+        return Home(
+            new,
+            (new,),
+            {new: migration.new_type},
+            ingress=True,
+            adopted_at=migration.adopted_at,
+            former=migration.former,
+        )
     consumed: tuple[str, ...] = (old,)
     if step in _LEFT:
         consumed = (new,)
@@ -292,6 +319,7 @@ def home(migration: Migration) -> Home:
         adopted_at=migration.adopted_at,
         moving=True,
         journal=journal(migration),
+        former=migration.former,
     )
 
 
@@ -317,6 +345,7 @@ def journal(migration: Migration) -> dict[str, Any]:
         "aborting": migration.aborting,
         "back": migration.back,
         "adopted_at": migration.adopted_at,
+        "former": migration.former,
     }
 
 
@@ -344,6 +373,7 @@ def restored(found: Mapping[str, Any]) -> Migration:
             aborting=found["aborting"],
             back=found["back"],
             adopted_at=found["adopted_at"],
+            former=found.get("former"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise LocalError(f"the journal of a migration cannot be read: {type(error).__name__} {error}") from error

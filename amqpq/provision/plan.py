@@ -142,6 +142,7 @@ def _steps(
     new = {change.address for change in changes if change.action is Action.CREATE}
     made = {change.address for change in changes if change.action in {Action.CREATE, Action.CHANGE}}
     gone = {change.address for change in changes if change.action is Action.DELETE}
+    yield from (Step("rename", queue, None) for queue in wanted.generations.to_note)
     yield from (Step("exchange", x.name, x) for x in wanted.declarations.exchanges if f"exchange {x.name}" in new)
     yield from (Step("queue", q.name, q) for q in wanted.declarations.queues if f"queue {q.name}" in new)
     # What a policy of the file says is part of the generated one that hides it: so that one comes first.
@@ -188,6 +189,8 @@ def seen_of(observed: Observed, address: str) -> str:
     if kind == "exchange":
         exchange = observed.exchanges.get(name)
         return ABSENT if exchange is None else fingerprint([asdict(exchange.spec), exchange.policy])
+    if kind == "rename":
+        return ABSENT
     if kind == "queue":
         queue = observed.queues.get(name)
         return ABSENT if queue is None else fingerprint([asdict(queue.spec), queue.policy])

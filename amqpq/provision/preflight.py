@@ -9,6 +9,7 @@ from typing import Final
 from amqpq.errors import ConfigurationError, LocalError, ObjectNotFound, TransportError
 from amqpq.provision.migrating import ANSWER_SECONDS, Facts, Migrator, Undecided
 from amqpq.provision.migration import Migration, Step, Strategy
+from amqpq.topology import renames
 from amqpq.topology.declarations import Declarations, queue_spec
 from amqpq.topology.delays import ladder
 from amqpq.topology.generations import alternate_name, ingress_name, is_generation, next_name
@@ -123,7 +124,16 @@ def examine(
             f"queue {under_way.queue!r} is being migrated (step {under_way.step}); `amqpq topology migrate resume` or `abort` "
             "comes first"
         )
-    current = migrator.generations.current(wish.queue)
+    renames.check_current(topology, migrator.generations)
+    generations = renames.placed(
+        topology, migrator.generations, list(filter(migrator.exists, renames.unsure(topology, migrator.generations)))
+    )
+    if wish.queue in generations.to_note:
+        raise LocalError(
+            f"queue {wish.queue!r} was renamed from {topology.formers[wish.queue]!r}, and nobody has applied that yet; `amqpq "
+            "topology apply` comes first"
+        )
+    current = generations.current(wish.queue)
     if not migrator.exists(current):
         raise ObjectNotFound(
             f"the broker has no queue {current!r}; `amqpq topology apply` creates what the file declares"
@@ -132,7 +142,7 @@ def examine(
         raise TransportError(f"the broker blocks publishers ({connection.blocked}); migrate when the alarm is over")
     differences = _differences(connection, replace(spec, name=current))
     swapped = wish.strategy == "swap"
-    if not differences and not (swapped and current != wish.queue):
+    if not differences and is_generation(wish.queue, current) and not (swapped and current != wish.queue):
         return Findings(None)
     home = migrator.generations.homes.get(wish.queue)
     adopted = home is not None and home.ingress
@@ -148,6 +158,7 @@ def examine(
         strategy=wish.strategy,
         ordered=topology.queues[wish.queue].single_active,
         adopted_at=home.adopted_at if home is not None else 0.0,
+        former=topology.formers.get(wish.queue),
     )
     if adopted:
         _check_ingress(migration, facts)
@@ -194,7 +205,7 @@ def _bindings(topology: Topology, wish: Wish, current: str, facts: Facts | None)
     """Return the bindings that go over to the ingress."""
     ours = [
         binding
-        for binding in (*topology.bindings, *ladder(topology).bindings)
+        for binding in (*topology.bindings, *renames.forwarding(topology), *ladder(topology).bindings)
         if binding.target == wish.queue and not binding.to_exchange
     ]
     if facts is None:

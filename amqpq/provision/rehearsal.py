@@ -16,7 +16,7 @@ from amqpq.provision.observed import Observed, SeenPolicy, identity
 from amqpq.provision.steps import Step
 from amqpq.topology.effective import ALTERNATE, applied, effective
 from amqpq.topology.expected import PublishCheck
-from amqpq.topology.generations import NOTHING_MOVED, Generations, ingress_name
+from amqpq.topology.generations import NOTHING_MOVED, Generations
 from amqpq.topology.model import Topology
 from amqpq.topology.partitions import physical_queues
 from amqpq.topology.routing import Router
@@ -77,6 +77,8 @@ class _State:
                 self.bindings[identity(spec)] = spec
             else:
                 self.bindings.pop(identity(spec), None)
+        elif step.operation == "rename":
+            pass
         elif step.operation == "delete policy":
             self.policies.pop(step.name, None)
         elif step.operation == "delete queue":
@@ -179,7 +181,7 @@ def _touches(step: Step, exchanges: frozenset[str]) -> bool:
         return spec.source in exchanges
     if isinstance(spec, SeenPolicy) and spec.apply_to not in {"all", "exchanges"}:
         return False
-    return step.operation not in {"exchange", "queue"}
+    return step.operation not in {"exchange", "queue", "rename"}
 
 
 def _probes(topology: Topology, generations: Generations) -> list[Probe]:
@@ -194,8 +196,8 @@ def _probes(topology: Topology, generations: Generations) -> list[Probe]:
             route = topology.route_for(check.task)
             exchange, key = route.exchange, route.routing_key(check.task, check.arguments)
             words = f"task {check.task}"
-        if not exchange and generations.has_ingress(key):
-            exchange = ingress_name(key)  # as producers do
+        if not exchange:
+            exchange, key = generations.way(key)  # as workers do, and producers
         exactly = check.exactly or not check.reaches
         reaches = frozenset(generations.current(name) for name in check.reaches)
         found.append(Probe(words, exchange, key, _Table(check.headers), reaches, exactly, names))

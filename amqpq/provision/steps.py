@@ -9,7 +9,7 @@ from amqpq.provision.observed import SeenPolicy
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 
 Operation: TypeAlias = Literal[
-    "exchange", "queue", "policy", "bind", "unbind", "delete policy", "delete queue", "delete exchange"
+    "rename", "exchange", "queue", "policy", "bind", "unbind", "delete policy", "delete queue", "delete exchange"
 ]
 
 _KINDS: Final = {"bind": "binding", "unbind": "binding"}
@@ -17,7 +17,7 @@ _KINDS: Final = {"bind": "binding", "unbind": "binding"}
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is done to which object; `spec` is None where it is deleted."""
+    """What is done to which object; `spec` is None where it is deleted, or only noted where it lives (`rename`)."""
 
     operation: Operation
     name: str

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from amqpq.errors import LocalError
 from amqpq.provision.observed import SeenPolicy, fingerprint
+from amqpq.topology import renames
 from amqpq.topology.declarations import Declarations, declarations
 from amqpq.topology.generations import NOTHING_MOVED, Generations, resolve
 from amqpq.topology.model import PolicyBand, Topology
@@ -31,6 +32,8 @@ class Wanted:
     """Addresses of what is to go."""
     spared: frozenset[str] = frozenset()
     """Addresses of what somebody else manages: never deleted, whoever made it."""
+    renamed: frozenset[str] = frozenset()
+    """Queues that had another name."""
     generations: Generations = NOTHING_MOVED
     """Where queues live that have moved; `queues` and `declarations` have them by their physical names."""
 
@@ -48,7 +51,9 @@ def wanted_there(topology: Topology, generations: Generations) -> Wanted:
 
     Raises:
         LocalError: A queue is being migrated: what is there now is neither as before nor as it will be.
+        ConfigurationError: The file is of before a rename that was carried out.
     """
+    renames.check_current(topology, generations)
     moving = [name for name, home in generations.homes.items() if home.moving]
     if moving:
         raise LocalError(
@@ -84,6 +89,7 @@ def wanted(topology: Topology, found: Declarations | None = None) -> Wanted:
         may_delete=topology.allow.delete,
         band=topology.policy_band,
         decommissioned=topology.decommissioned,
+        renamed=frozenset(topology.formers),
         spared=frozenset(
             [
                 *(f"exchange {each.name}" for each in topology.exchanges.values() if each.manage != "full"),

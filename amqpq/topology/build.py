@@ -85,6 +85,7 @@ def build(file: File, findings: Findings, origin: Origin) -> model.Topology:
             for part in file.moved
             if part.from_.startswith("exchange.")
         },
+        formers=_formers(file, queues),
         decommissioned=frozenset(
             [
                 *(f"queue {name}" for name in file.decommission.queues),
@@ -149,6 +150,15 @@ def _queues(file: File) -> dict[str, model.Queue]:
         revocations = _revocations(file.project, file.control.revocations)
         queues.setdefault(revocations.name, revocations)
     return queues
+
+
+def _formers(file: File, queues: Mapping[str, model.Queue]) -> dict[str, str]:
+    pairs = [(part.from_.partition("."), part.to.partition(".")) for part in file.moved]
+    return {
+        new: old
+        for (kind, _, old), (_, _, new) in pairs
+        if kind == "queue" and new in queues and queues[new].manage == "full"
+    }
 
 
 def _delays(file: File, queues: dict[str, model.Queue]) -> model.Delays | None:

@@ -14,7 +14,7 @@ from amqpq.topology import partitions
 from amqpq.topology.delays import ladder
 from amqpq.topology.model import Exchange, Queue, Topology
 from amqpq.topology.permits import permit_messages, permit_queues, permit_spec
-from amqpq.topology.renames import forwarding, old_exchanges
+from amqpq.topology.renames import alias_specs, forwarding, old_exchanges
 from amqpq.types import BindingSpec, ExchangeSpec, Publication, QueueSpec
 
 MILLISECONDS: Final = 1000
@@ -55,7 +55,10 @@ def declarations(topology: Topology) -> Declarations:
         and binding.target not in (external if binding.to_exchange else external_queues)
     ]
     return Declarations(
-        exchanges=tuple(exchange_spec(x) for x in (*exchanges, *renamed, *rungs.exchanges) if x.manage == "full"),
+        exchanges=(
+            *(exchange_spec(x) for x in (*exchanges, *renamed, *rungs.exchanges) if x.manage == "full"),
+            *alias_specs(topology),
+        ),
         queues=(
             *(queue_spec(q) for q in (*queues, *rungs.queues) if q.manage == "full"),
             *(permit_spec(name, count) for name, count in permits.items()),

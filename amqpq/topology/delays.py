@@ -110,6 +110,10 @@ def ladder(topology: Topology) -> Ladder:
         for queue in dict.fromkeys((whole.name, *partition_names(whole)))
         if reachable(whole)
     ]
+    bindings += [
+        Binding(exit_exchange(project), queue, arguments={"x-match": "all", target_header(former): True})
+        for queue, former in topology.formers.items()
+    ]
     for urgent in lanes(delays):
         for level in range(level_count(delays)):
             name = level_name(project, level, urgent=urgent)
@@ -216,7 +220,8 @@ def entry(
     count = units(delays, seconds)
     way = rungs_of(count)
     headers: dict[str, Any] = {f"{DELAY}{rung.level}": rung.digit for rung in way}
-    headers.update((target_header(target), True) for target in targets)
+    # By its former name a queue that was renamed is known to the ladder before and after the apply that renames it.
+    headers.update((target_header(topology.formers.get(target, target)), True) for target in targets)
     headers[DUE] = round(due_seconds * 1000)
     urgent = delays.urgent_lane and (priority or 0) >= URGENT_PRIORITY
     return Entry(level_name(topology.project, way[-1].level, urgent=urgent), headers)

@@ -19,6 +19,9 @@ Who needs to know this, and learns it how:
 * `amqpq topology apply` declares a moved queue under its physical name and binds its ingress (`resolve`).
 
 A project that never migrated has no stream, and everything is as the file says.
+
+A queue of the file that has another name now (`amqpq.topology.renames`) lives in the queue of its *former* name, until it is
+migrated to one of its own.
 """
 
 from __future__ import annotations
@@ -28,11 +31,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from amqpq.errors import LocalError
-from amqpq.topology.declarations import Declarations
 from amqpq.types import BindingSpec, ExchangeSpec, Publication, QueueSpec
+
+if TYPE_CHECKING:
+    from amqpq.topology.declarations import Declarations
 
 FORMAT: Final = 1
 """Of the record; a higher one is refused, because it may mean something that this version would get wrong."""
@@ -57,6 +62,15 @@ class Home:
     """Since when producers can know of the ingress, seconds since the epoch."""
     moving: bool = False
     journal: Mapping[str, Any] | None = None
+    former: str | None = None
+    """The name that the queue had before it was renamed; what lives in generations of that is its own."""
+    noted: bool = True
+    """Whether the record says so; else the file does, and that the broker has a queue of the former name."""
+
+    @property
+    def lead(self) -> str | None:
+        """The former name, where new messages still reach a queue of that name: those who only know that name consume it."""
+        return self.former if self.former is not None and is_generation(self.former, self.current) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +95,45 @@ class Generations:
         home = self.homes.get(queue)
         return default if home is None else home.types.get(physical, default)
 
-    def has_ingress(self, queue: str) -> bool:
-        """Whether what is for this queue goes through its ingress."""
-        home = self.homes.get(queue)
-        return home is not None and home.ingress
-
     def with_home(self, queue: str, home: Home) -> Generations:
         """Return the next record, in which `queue` lives there."""
         return Generations(MappingProxyType({**self.homes, queue: home}), self.serial + 1)
 
+    def without(self, queue: str) -> Generations:
+        """Return the record without a queue that is not there any more."""
+        homes = {name: home for name, home in self.homes.items() if name != queue}
+        return Generations(MappingProxyType(homes), self.serial)
+
+    def noting(self) -> Generations:
+        """Return the next record, which has all that is known."""
+        homes = {queue: replace(home, noted=True) for queue, home in self.homes.items()}
+        return Generations(MappingProxyType(homes), self.serial + 1)
+
+    @property
+    def to_note(self) -> tuple[str, ...]:
+        """Queues that were renamed, and nobody has noted it."""
+        return tuple(queue for queue, home in self.homes.items() if not home.noted)
+
+    def way(self, queue: str) -> tuple[str, str]:
+        """Return exchange and key of what is published to a queue by its name: through the ingress where there is one.
+
+        A queue that was renamed, and lives in one of its former name, is published to by that: so workers that only know that
+        name take it, too.
+        """
+        home = self.homes.get(queue)
+        if home is None:
+            return "", queue
+        if not home.ingress:
+            return "", home.current
+        name = home.lead or queue
+        return ingress_name(name), name
+
     def address(self, publication: Publication) -> Publication:
-        """Return a publication for a queue by its name as it has to be published: through the ingress where there is one."""
-        if publication.exchange or not self.has_ingress(publication.routing_key):
+        """Return a publication for a queue by its name as it has to be published."""
+        if publication.exchange or publication.routing_key not in self.homes:
             return publication
-        return replace(publication, exchange=ingress_name(publication.routing_key))
+        exchange, key = self.way(publication.routing_key)
+        return replace(publication, exchange=exchange, routing_key=key)
 
 
 NOTHING_MOVED: Final = Generations()
@@ -127,7 +166,9 @@ def ingress_specs(queue: str) -> tuple[ExchangeSpec, ExchangeSpec]:
 
 
 def next_name(queue: str, current: str) -> str:
-    """Return the physical name of the generation after `current`."""
+    """Return the physical name of the generation after `current`; the queue's own after a queue of its former name."""
+    if not is_generation(queue, current):
+        return queue
     match = _GENERATION.fullmatch(current.removeprefix(queue))
     return f"{queue}.g{int(match['number']) + 1 if match is not None else 2}"
 
@@ -137,6 +178,11 @@ def is_generation(queue: str, physical: str) -> bool:
     return physical == queue or (
         physical.startswith(queue) and _GENERATION.fullmatch(physical.removeprefix(queue)) is not None
     )
+
+
+def came_by_name(queue: str, exchange: str, key: str) -> bool:
+    """Whether a message with this exchange and key was published to a queue by this name."""
+    return exchange == ingress_name(queue) if exchange else is_generation(queue, key)
 
 
 # ---------------------------------------------------------------------------------------------------------- the record
@@ -153,6 +199,7 @@ def write(generations: Generations) -> bytes:
             "adopted_at": home.adopted_at,
             "moving": home.moving,
             "journal": home.journal,
+            **({} if home.former is None else {"former": home.former}),
         }
         for queue, home in generations.homes.items()
     }
@@ -163,7 +210,8 @@ def read(body: bytes) -> Generations:
     """Read a record.
 
     Raises:
-        LocalError: It is none, it is of a later format, or it names a queue that is no generation of another.
+        LocalError: It is none, it is of a later format, or it names a queue that is no generation of another, nor of the former
+            name that it tells itself: whether the file knows of that, `amqpq.topology.renames.placed` sees.
     """
     try:
         found = json.loads(body)
@@ -187,12 +235,22 @@ def _home(queue: str, part: Mapping[str, Any]) -> Home:
         adopted_at=float(part["adopted_at"]),
         moving=part["moving"] is True,
         journal=part["journal"],
+        former=None if part.get("former") is None else str(part["former"]),
     )
-    # Whoever can write to the stream must not be able to point workers at any queue.
-    odd = [name for name in (home.current, *home.consumed) if not is_generation(queue, name)]
+    check_own(queue, home, home.former)
+    return home
+
+
+def check_own(queue: str, home: Home, former: str | None) -> None:
+    """See that a home is in queues of this name, or of the former one.
+
+    Raises:
+        LocalError: It is not. Whoever can write to the stream must not be able to point workers at any queue.
+    """
+    names = (queue,) if former is None else (queue, former)
+    odd = [each for each in (home.current, *home.consumed) if not any(is_generation(name, each) for name in names)]
     if odd:
         raise LocalError(f"the record of generations says that {queue!r} lives in {odd[0]!r}, which is none of its own")
-    return home
 
 
 # -------------------------------------------------------------------------------------------------------- what is declared
@@ -201,8 +259,9 @@ def _home(queue: str, part: Mapping[str, Any]) -> Home:
 def resolve(wanted: Declarations, generations: Generations) -> Declarations:
     """Return what an apply declares where queues have moved.
 
-    A moved queue is declared under its physical name, and its bindings lead to its ingress, and from there to it. A queue
-    that is being moved is left out with its bindings: they are the migration's.
+    A moved queue is declared under its physical name, and its bindings lead to its ingress, and from there to it; one that was
+    only renamed has no ingress, and its bindings lead to the queue of the former name. A queue that is being moved is left out
+    with its bindings: they are the migration's.
     """
     homes = generations.homes
     moving = {queue for queue, home in homes.items() if home.moving}
@@ -216,7 +275,7 @@ def resolve(wanted: Declarations, generations: Generations) -> Declarations:
         bindings=(
             *(BindingSpec(ingress_name(queue), moved[queue].current) for queue in ours),
             *(
-                redirected(binding) if not binding.to_exchange and binding.target in moved else binding
+                binding if binding.to_exchange else _led(binding, generations)
                 for binding in wanted.bindings
                 if binding.to_exchange or binding.target not in moving
             ),
@@ -227,6 +286,14 @@ def resolve(wanted: Declarations, generations: Generations) -> Declarations:
             if spec.name not in moving
         ),
     )
+
+
+def _led(binding: BindingSpec, generations: Generations) -> BindingSpec:
+    """Return a binding of a queue as it is where that one lives."""
+    home = generations.homes.get(binding.target)
+    if home is None:
+        return binding
+    return redirected(binding) if home.ingress else replace(binding, target=home.current)
 
 
 def located(wanted: Declarations, generations: Generations) -> Declarations:

@@ -399,6 +399,8 @@ class Topology:
     allow: Allow = field(default_factory=Allow)
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Exchanges by their old names, and their new ones."""
+    formers: Mapping[str, str] = field(default_factory=dict)
+    """Queues that were renamed, and their former names; see `amqpq.topology.renames`."""
     decommissioned: frozenset[str] = frozenset()
     """Addresses (`queue old`) of what is to go."""
 

@@ -34,6 +34,7 @@ from amqpq.topology.declarations import exchange_spec, queue_spec
 from amqpq.topology.delays import ladder
 from amqpq.topology.model import Topology, did_you_mean
 from amqpq.topology.partitions import EXCHANGE_TYPE, binding_order, folded
+from amqpq.topology.renames import alias_specs, forwarding, old_exchanges
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec, Table
 
 DEFAULT_EXCHANGE: Final = ""
@@ -202,10 +203,11 @@ def reach(
 def router(topology: Topology) -> Router:
     """Build the router of a topology; keep it where many messages are routed."""
     rungs, whole = ladder(topology), folded(topology)
+    exchanges = (*topology.exchanges.values(), *old_exchanges(topology), *whole.exchanges, *rungs.exchanges)
     return Router(
-        [exchange_spec(exchange) for exchange in (*topology.exchanges.values(), *whole.exchanges, *rungs.exchanges)],
+        (*map(exchange_spec, exchanges), *alias_specs(topology)),
         [queue_spec(queue) for queue in (*topology.queues.values(), *rungs.queues)],
-        (*topology.bindings, *whole.bindings, *rungs.bindings),
+        (*topology.bindings, *forwarding(topology), *whole.bindings, *rungs.bindings),
         version=topology.requires.lowest,
     )
 

@@ -5,7 +5,7 @@ Each entry goes when its machinery comes. What would change nothing (`allow:` th
 
 from __future__ import annotations
 
-from amqpq.topology.build import effective_requirement
+from amqpq.topology.build import DEFAULT_DEAD_LETTER, effective_requirement
 from amqpq.topology.document import File
 from amqpq.topology.problems import Findings, Path
 
@@ -41,9 +41,20 @@ def _found(file: File) -> list[tuple[Path, str]]:
     if file.security.encryption is not None:
         found.append((("security", "encryption"), "encryption"))
     found += [(("schedule", name), "scheduled tasks") for name in file.schedule]
-    found += [
-        (("moved", index), "renames of queues (`moved`)")
-        for index, part in enumerate(file.moved)
-        if part.from_.startswith("queue.")
-    ]
+    for index, part in enumerate(file.moved):
+        kind, _, name = part.to.partition(".")
+        what = _not_renamed(file, name) if kind == "queue" and name in file.queues else None
+        if what is not None:
+            found.append((("moved", index), f"renames of {what} (`moved`)"))
     return found
+
+
+def _not_renamed(file: File, name: str) -> str | None:
+    queue = file.queues[name]
+    if queue.partitions is not None:
+        return "queues with partitions"
+    if queue.type == "stream":
+        return "streams"
+    targets = {part.queue for part in file.dead_letters.values()} | {DEFAULT_DEAD_LETTER.format(project=file.project)}
+    targets |= {part.extra_arguments.get("x-dead-letter-routing-key") for part in file.queues.values()}
+    return "queues that take dead letters" if name in targets else None

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from amqpq.errors import ObjectNotFound, OperationTimeout, OutcomeUnknown
+from amqpq.topology import renames
 from amqpq.topology.generations import NOTHING_MOVED, Generations, read, stream_name, stream_spec, write
+from amqpq.topology.model import Topology
 from amqpq.transport import flow
 from amqpq.transport.interface import Channel, Connection, Flow, Pending, caught_up
 from amqpq.types import PERSISTENT, Delivery, Properties, Publication, QueueSpec
@@ -60,6 +62,28 @@ def look_now(connection: Connection, project: str) -> Generations:
         return NOTHING_MOVED  # a first migration that was cut off before it had written anything
 
 
+def where_now(connection: Connection, topology: Topology) -> Generations:
+    """Read where the queues of a file live, renamed ones included, in the blocking world.
+
+    Raises:
+        LocalError: The record cannot be read by this version, or does not go with the file.
+        AccessRefused: The user may not read the stream, or not ask for a queue.
+    """
+    record = look_now(connection, topology.project)
+    there = [name for name in renames.unsure(topology, record) if flow.run(_exists(connection, name), READ_SECONDS)]
+    return renames.placed(topology, record, there)
+
+
+def _exists(connection: Connection, queue: str) -> Flow[bool]:
+    channel = connection.channel()
+    try:
+        yield channel.declare_queue(QueueSpec(queue), passive=True)
+    except ObjectNotFound:
+        return False
+    channel.close()
+    return True
+
+
 def newest(found: list[Delivery]) -> Generations:
     """Return the record with the highest serial."""
     return max((read(delivery.body) for delivery in found), key=lambda each: each.serial)
@@ -90,3 +114,13 @@ def put(channel: Channel, project: str, generations: Generations) -> Flow[None]:
     (outcome,) = yield channel.publish((publication,))
     if not outcome.confirmed:
         raise OutcomeUnknown(f"the record of generations was not taken: {outcome.fate} {outcome.reason}")
+
+
+def note(channel: Channel, project: str, generations: Generations) -> Flow[Generations]:
+    """Write the renames down that nobody has noted yet; return the record as it is then. The caller has the project's lock."""
+    if not generations.to_note:
+        return generations
+    noting = generations.noting()
+    yield from create(channel, project)
+    yield from put(channel, project, noting)
+    return noting

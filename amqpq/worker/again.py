@@ -137,7 +137,7 @@ class Attempts:
         body, properties = self._codec.encode_task(
             replace(envelope, args=args, kwargs=kwargs, eta=None),
             exchange="",
-            key=work.queue,
+            key=self._topology.formers.get(work.queue, work.queue),
             encoding=Encoding(serializer=serializer),
         )
         self._codec.verify_task(body, properties)

@@ -6,11 +6,11 @@ import logging
 import time
 from typing import Final
 
-from amqpq.errors import AccessRefused, ResourceLocked
+from amqpq.errors import AccessRefused, ConfigurationError, ResourceLocked
 from amqpq.log import WORKER
 from amqpq.provision import held
 from amqpq.provision.ownership import Tenure, owned
-from amqpq.topology import Topology
+from amqpq.topology import Topology, renames
 from amqpq.topology.declarations import declarations
 from amqpq.topology.generations import NOTHING_MOVED, Generations, resolve
 from amqpq.transport import declare, flow, register
@@ -33,7 +33,15 @@ def declare_topology(topology: Topology, connection: Connection, timeout_seconds
     tenure = _taken(topology, connection, timeout_seconds)
     if tenure is None:
         return False
-    wanted = resolve(declarations(topology), read_generations(topology, connection))
+    generations = read_generations(topology, connection)
+    try:
+        renames.check_current(topology, generations)
+    except ConfigurationError as error:
+        logger.warning("declares nothing, and takes what is there: %s", error)
+        tenure.end()
+        return False
+    generations = flow.run(register.note(connection.channel(), topology.project, generations), timeout_seconds)
+    wanted = resolve(declarations(topology), generations)
     applied = flow.run(declare.apply(connection.channel, wanted), timeout_seconds)
     applied = held.settled(applied, wanted, connection, topology.project)
     tenure.note(owned(wanted, applied))
@@ -64,10 +72,10 @@ def read_generations(topology: Topology, connection: Connection) -> Generations:
     """Read where the queues live.
 
     Raises:
-        LocalError: The record was written by a later version.
+        LocalError: The record was written by a later version, or does not go with the file.
     """
     try:
-        return register.look_now(connection, topology.project)
+        return register.where_now(connection, topology)
     except AccessRefused as error:
         logger.info("cannot ask whether queues have moved, and look where the file says: %s", error)
         return NOTHING_MOVED

@@ -29,7 +29,7 @@ from amqpq.message.wire import ROUTE
 from amqpq.retry import Retry
 from amqpq.task import Request, Task, current_request
 from amqpq.topology.delays import came_down, no_ladder
-from amqpq.topology.generations import ingress_name, is_generation
+from amqpq.topology.generations import came_by_name
 from amqpq.topology.partitions import logical
 from amqpq.topology.routing import Router, router
 from amqpq.types import Table
@@ -227,21 +227,20 @@ class Executor:
 
         The broker rewrites both when it dead-letters. And what was put back into its own queue (after a crash, or from
         the dead letters) came through the default exchange or the queue's ingress, what was delayed through an exchange of
-        the ladder: that is fine if its signed route leads to this queue anyway.
+        the ladder: that is fine if its signed route leads to this queue anyway. A queue that was renamed has two names.
         """
         if work.queue in self._dead_letters:
             return None
         signed_for = work.properties.headers.get(ROUTE)
-        moved = (
-            (work.exchange == "" and is_generation(work.queue, work.routing_key))
-            or work.exchange == ingress_name(work.queue)
-            or came_down(self._topology, work.exchange)
-        )
+        former = self._topology.formers.get(work.queue)
+        moved = any(
+            came_by_name(name, work.exchange, work.routing_key) for name in (work.queue, former) if name is not None
+        ) or came_down(self._topology, work.exchange)
         if not moved or not isinstance(signed_for, str):
             return work.exchange, work.routing_key
         exchange, _, key = signed_for.partition("/")
         exchange = exchange.replace("%2F", "/").replace("%25", "%")
-        if (exchange, key) == ("", work.queue):
+        if not exchange and key in {work.queue, former}:
             return exchange, key
         try:
             reached = self._reached(exchange, key, work.properties.headers)

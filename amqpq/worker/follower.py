@@ -14,6 +14,7 @@ from typing import Final, cast
 from amqpq.consumer import Tap
 from amqpq.errors import AmqpqError, ConnectionLost, LocalError, ObjectNotFound
 from amqpq.log import WORKER
+from amqpq.topology import renames
 from amqpq.topology.generations import NOTHING_MOVED, Generations, read, stream_name
 from amqpq.topology.model import Queue, QueueType, Topology
 from amqpq.transport.interface import Connection
@@ -41,6 +42,8 @@ class Follower:
     ) -> None:
         self.generations = first or NOTHING_MOVED
         self._topology = topology
+        # Of a rename that nobody has noted yet: the queues of former names that the broker had at the start.
+        self._there = [home.current for home in self.generations.homes.values() if not home.noted]
         self._stream = stream_name(topology.project) if first is not None else None
         self._reactor = reactor
         self._changed = changed
@@ -78,7 +81,7 @@ class Follower:
         tap.ack(delivery.tag)
         tap.flush()
         try:
-            found = read(delivery.body)
+            found = renames.placed(self._topology, read(delivery.body), self._there)
         except LocalError as error:
             logger.error("%s: %s", tap.queue, error)  # noqa: TRY400 - the sentence says it all
             return

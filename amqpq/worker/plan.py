@@ -16,6 +16,7 @@ from amqpq.errors import ConfigurationError
 from amqpq.topology import Topology
 from amqpq.topology.model import Queue
 from amqpq.topology.partitions import physical_queues, selected
+from amqpq.topology.renames import now_named
 from amqpq.topology.units import size_bytes
 from amqpq.worker.autoscale import Scale
 from amqpq.worker.intake import PREFETCH_LIMIT
@@ -206,7 +207,7 @@ def choose_queues(topology: Topology, wanted: Sequence[str]) -> tuple[str, ...]:
     for name in wanted:
         if name == topology.revocations:
             raise ConfigurationError(f"-Q {name}: it holds revocations, which every worker reads anyway, and no tasks")
-        found = selected(topology, name)
+        found = selected(topology, now_named(topology).get(name, name))
         if not found:
             known = ", ".join(_shown(queue) for queue in topology.queues.values())
             raise ConfigurationError(

@@ -6,6 +6,7 @@ import re
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from amqpq.topology.generations import alternate_name, ingress_name, is_generation
 from amqpq.topology.lint.context import Context
 from amqpq.topology.model import did_you_mean
 from amqpq.topology.permits import prefix
@@ -115,9 +116,16 @@ def _moved(context: Context) -> None:
             continue
         section = "queues" if new["kind"] == "queue" else "exchanges"
         known = getattr(context.file, section)
+        _renamed_once(context, index)
+        if new["kind"] == "queue":
+            _renamed_queue(context, path, old["name"], new["name"])
         if new["name"] not in known:
             near = did_you_mean(new["name"], known)
             remedy = "" if near else f"declare it under `{section}:`"
+            if any(other.from_ == part.to for other in context.file.moved):
+                remedy = (
+                    "one name after the other: take this line out when the first rename is over, then write the next"
+                )
             context.findings.error((*path, "to"), "TOP013", f"there is no {new['kind']} '{new['name']}'{near}", remedy)
         elif known[new["name"]].manage != "full":
             message = f"'{new['name']}' belongs to somebody else (manage: {known[new['name']].manage}): it is not ours to rename"
@@ -125,6 +133,35 @@ def _moved(context: Context) -> None:
         if old["name"] in known:
             message = f"the {old['kind']} '{old['name']}' was renamed to '{new['name']}', and the file still has it"
             context.findings.error((*path, "from"), "TOP011", message, "remove one of them")
+
+
+def _renamed_once(context: Context, index: int) -> None:
+    part = context.file.moved[index]
+    before = context.file.moved[:index]
+    for key, word in (("from", part.from_), ("to", part.to)):
+        if any(word == (other.from_ if key == "from" else other.to) for other in before) and (
+            key == "from" or word.startswith("queue.")
+        ):
+            message = f"'{word}' is renamed twice"
+            context.findings.error(("moved", index, key), "TOP011", message, "remove one of them")
+
+
+def _renamed_queue(context: Context, path: Path, old: str, new: str) -> None:
+    """What else must not have the names that a rename needs."""
+    here: Path = (*path, "from")
+    if is_generation(old, new) or is_generation(new, old):
+        message = f"'{old}' and '{new}' are what a migration would name generations of one queue"
+        context.findings.error(here, "TOP011", message, "name it differently")
+    if old in context.topology.queues and old not in context.file.queues:
+        message = f"the queue '{old}' was renamed to '{new}', and amqpq makes one of that name"
+        context.findings.error(here, "TOP011", message, "remove this")
+    for name in (ingress_name(old), alternate_name(old)):
+        if name in context.file.exchanges:
+            message = f"'{name}' is what the rename of the queue '{old}' names an exchange"
+            context.findings.error(("exchanges", name), "TOP011", message, "name it differently")
+    if old in context.file.decommission.queues:
+        message = f"the queue '{old}' is to go, and it was renamed to '{new}', which lives there until it is migrated"
+        context.findings.error(here, "TOP011", message, "remove it from `decommission`")
 
 
 def _decommissioned(context: Context) -> None:

@@ -264,18 +264,25 @@ def test_what_is_refused_as_not_built_is_on_the_page(format_page: str) -> None:
             "amqpq": 1,
             "project": "shop",
             "exchanges": {"hashed": {"type": "x-consistent-hash"}},
-            "queues": {"default": {"require": "optional"}},
+            "queues": {
+                "default": {"require": "optional"},
+                "spread": {"partitions": 2},
+                "log": {"type": "stream"},
+                "shop.dead": {},
+            },
             "routes": {"*": {"queue": "default", "reply": "client"}},
             "messages": {"confirm": False},
             "replies": {"mode": "client"},
             "security": {"signing": {"algorithm": "x509"}, "encryption": {"key": "env:K"}},
             "schedule": {"nightly": {"task": "t"}},
-            "moved": [{"from": "queue.a", "to": "queue.b"}],
+            "moved": [
+                {"from": f"queue.{name}.before", "to": f"queue.{name}"} for name in ("spread", "log", "shop.dead")
+            ],
         },
         environ={},
     )
     refused = [problem.message for problem in inspection.problems if problem.rule == "TOP000"]
-    assert len(refused) == 9
+    assert len(refused) == 11
     section = format_page.partition("## Not built yet\n")[2].partition("\n## ")[0]
     for message in refused:
         what = re.sub(r" \(`.*\)$", "", message.removeprefix("not built yet: "))

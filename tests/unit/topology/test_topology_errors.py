@@ -218,8 +218,11 @@ CASES = {
         ),
     ),
     "not built: moved": (
-        "moved: [{from: queue.a, to: queue.high}]",
-        "t.yaml:7:9: TOP000 not built yet: renames of queues (`moved`); remove it rather than rely on it",
+        "dead_letters: {d: {queue: high}}\nmoved: [{from: queue.a, to: queue.high}]",
+        (
+            "t.yaml:8:9: TOP000 not built yet: renames of queues that take dead letters (`moved`); remove it rather than rely on "
+            "it"
+        ),
     ),
     "format version": (None, "t.yaml:1:8: TOP001 format version 2 is not known; this amqpq reads `amqpq: 1`"),
 }

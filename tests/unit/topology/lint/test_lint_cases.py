@@ -62,6 +62,41 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         {"moved": [{"from": "queue.r", "to": "queue.q"}]},
     ),
     ("TOP013 error: there is no queue 'qq'", {"moved": [{"from": "queue.old", "to": "queue.qq"}]}),
+    (
+        "TOP013 error: there is no queue 'mid'",
+        {"moved": [{"from": "queue.old", "to": "queue.mid"}, {"from": "queue.mid", "to": "queue.q"}]},
+    ),
+    (
+        "TOP011 error: 'queue.q' is renamed twice",
+        {"moved": [{"from": "queue.old", "to": "queue.q"}, {"from": "queue.older", "to": "queue.q"}]},
+    ),
+    (
+        "TOP011 error: 'exchange.old' is renamed twice",
+        {"moved": [{"from": "exchange.old", "to": "exchange.t"}, {"from": "exchange.old", "to": "exchange.d"}]},
+    ),
+    (
+        "TOP011 error: 'q.g2' and 'q' are what a migration would name generations of one queue",
+        {"moved": [{"from": "queue.q.g2", "to": "queue.q"}]},
+    ),
+    (
+        "TOP011 error: the queue 'p.dead' was renamed to 'q', and amqpq makes one of that name",
+        {"moved": [{"from": "queue.p.dead", "to": "queue.q"}]},
+    ),
+    (
+        "TOP011 error: 'old.in' is what the rename of the queue 'old' names an exchange",
+        {"exchanges": {"old.in": {}}, "moved": [{"from": "queue.old", "to": "queue.q"}]},
+    ),
+    (
+        r"TOP000 error: not built yet: renames of queues that take dead letters \(`moved`\)",
+        {
+            "queues": {"r": {"extra_arguments": {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "q"}}},
+            "moved": [{"from": "queue.old", "to": "queue.q"}],
+        },
+    ),
+    (
+        "TOP011 error: the queue 'old' is to go, and it was renamed to 'q'",
+        {"decommission": {"queues": ["old"]}, "moved": [{"from": "queue.old", "to": "queue.q"}]},
+    ),
     ("TOP001 error: 'queue.old' to 'exchange.t' is no rename", {"moved": [{"from": "queue.old", "to": "exchange.t"}]}),
     (
         "TOP063 warning: 't' belongs to somebody else",
