@@ -21,7 +21,7 @@ from amqpq.provision.observed import Observed, SeenQueue, address_of_binding, id
 from amqpq.provision.partitions import guarded
 from amqpq.provision.policies import overruled, policies
 from amqpq.provision.removals import concerns, removals
-from amqpq.provision.renaming import renamed
+from amqpq.provision.renaming import inherited, renamed
 from amqpq.provision.retiring import retired
 from amqpq.provision.wanted import Wanted
 from amqpq.topology.effective import is_generated
@@ -57,6 +57,7 @@ def differences(
         others: The manifests of other projects, by project.
     """
     by_policy = carried(wanted, observed, owned) if by_policy is None else by_policy
+    owned = inherited(wanted, observed, owned)
     look = _Look(wanted, observed, owned, by_policy)
     theirs = owners(others)
     found = [

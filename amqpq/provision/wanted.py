@@ -32,8 +32,8 @@ class Wanted:
     """Addresses of what is to go."""
     spared: frozenset[str] = frozenset()
     """Addresses of what somebody else manages: never deleted, whoever made it."""
-    renamed: frozenset[str] = frozenset()
-    """Queues that had another name."""
+    formers: Mapping[str, str] = field(default_factory=dict)
+    """Queues that were renamed, and their former names."""
     generations: Generations = NOTHING_MOVED
     """Where queues live that have moved; `queues` and `declarations` have them by their physical names."""
 
@@ -89,7 +89,7 @@ def wanted(topology: Topology, found: Declarations | None = None) -> Wanted:
         may_delete=topology.allow.delete,
         band=topology.policy_band,
         decommissioned=topology.decommissioned,
-        renamed=frozenset(topology.formers),
+        formers=topology.formers,
         spared=frozenset(
             [
                 *(f"exchange {each.name}" for each in topology.exchanges.values() if each.manage != "full"),

@@ -128,6 +128,13 @@ class Generations:
         name = home.lead or queue
         return ingress_name(name), name
 
+    def led(self, binding: BindingSpec) -> BindingSpec:
+        """Return a binding of a queue as it is where that one lives."""
+        home = self.homes.get(binding.target)
+        if home is None:
+            return binding
+        return redirected(binding) if home.ingress else replace(binding, target=home.current)
+
     def address(self, publication: Publication) -> Publication:
         """Return a publication for a queue by its name as it has to be published."""
         if publication.exchange or publication.routing_key not in self.homes:
@@ -275,7 +282,7 @@ def resolve(wanted: Declarations, generations: Generations) -> Declarations:
         bindings=(
             *(BindingSpec(ingress_name(queue), moved[queue].current) for queue in ours),
             *(
-                binding if binding.to_exchange else _led(binding, generations)
+                binding if binding.to_exchange else generations.led(binding)
                 for binding in wanted.bindings
                 if binding.to_exchange or binding.target not in moving
             ),
@@ -286,14 +293,6 @@ def resolve(wanted: Declarations, generations: Generations) -> Declarations:
             if spec.name not in moving
         ),
     )
-
-
-def _led(binding: BindingSpec, generations: Generations) -> BindingSpec:
-    """Return a binding of a queue as it is where that one lives."""
-    home = generations.homes.get(binding.target)
-    if home is None:
-        return binding
-    return redirected(binding) if home.ingress else replace(binding, target=home.current)
 
 
 def located(wanted: Declarations, generations: Generations) -> Declarations:

@@ -56,5 +56,5 @@ def _not_renamed(file: File, name: str) -> str | None:
     if queue.type == "stream":
         return "streams"
     targets = {part.queue for part in file.dead_letters.values()} | {DEFAULT_DEAD_LETTER.format(project=file.project)}
-    targets |= {part.extra_arguments.get("x-dead-letter-routing-key") for part in file.queues.values()}
-    return "queues that take dead letters" if name in targets else None
+    named = any(part.extra_arguments.get("x-dead-letter-routing-key") == name for part in file.queues.values())
+    return "queues that take dead letters" if named or name in targets else None
