@@ -13,6 +13,7 @@ from amqpq.cli import output
 from amqpq.cli.applying import create_policies
 from amqpq.errors import AmqpqError, ResourceLocked, TransportError
 from amqpq.provision import held, observe_http
+from amqpq.provision.noting import note
 from amqpq.provision.ownership import Tenure, holder, owned
 from amqpq.provision.renaming import said
 from amqpq.topology import renames
@@ -52,8 +53,8 @@ def apply_file(loaded: Topology, *, as_json: bool, timeout: float) -> None:
         for name in generations.to_note:
             home = generations.homes[name]
             click.echo(f"queue {name} is {said(name, home.former, home.current)}", err=True)
-        generations = flow.run(register.note(connection.channel(), loaded.project, generations), timeout)
         wanted = resolve(declarations(loaded), generations)
+        note(connection, loaded.project, generations, wanted.queues, timeout)
         for name in [name for name, home in generations.homes.items() if home.moving]:
             click.echo(f"queue {name} is being migrated, and left as it is", err=True)
         there = _existing(loaded, wanted, connection, timeout)

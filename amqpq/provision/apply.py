@@ -21,13 +21,14 @@ from amqpq.provision import journal
 from amqpq.provision.compiling import Generated, Need
 from amqpq.provision.journal import Manifest, Stage
 from amqpq.provision.look import Eyes, look
+from amqpq.provision.noting import note
 from amqpq.provision.observed import SeenPolicy, address_of_binding
 from amqpq.provision.plan import ABSENT, Plan
 from amqpq.provision.steps import Operation, Step
 from amqpq.provision.wanted import Wanted
 from amqpq.topology.declarations import Declarations
 from amqpq.topology.effective import argument_name
-from amqpq.transport import declare, flow, register
+from amqpq.transport import declare, flow
 from amqpq.transport.interface import Channel, Flow
 from amqpq.types import BindingSpec, ExchangeSpec, QueueSpec
 
@@ -135,7 +136,8 @@ class Applier:
     def _rename(self, steps: Sequence[Step]) -> None:
         """Note where queues live that were renamed."""
         if steps:
-            self._flow(register.note(self._channel, self._wanted.project, self._wanted.generations))
+            eyes, wanted = self._eyes, self._wanted
+            note(eyes.connection, wanted.project, wanted.generations, wanted.queues.values(), eyes.timeout_seconds)
         for step in steps:
             self._finish(step)
 

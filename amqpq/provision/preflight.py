@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
 
 from amqpq.errors import ConfigurationError, LocalError, ObjectNotFound, TransportError
 from amqpq.provision.migrating import ANSWER_SECONDS, Facts, Migrator, Undecided
 from amqpq.provision.migration import Migration, Step, Strategy
+from amqpq.provision.noting import compared, type_before
 from amqpq.topology import renames
-from amqpq.topology.declarations import Declarations, queue_spec
+from amqpq.topology.declarations import queue_spec
 from amqpq.topology.delays import ladder
 from amqpq.topology.generations import alternate_name, ingress_name, is_generation, next_name
 from amqpq.topology.model import QueueType, Topology, did_you_mean
 from amqpq.topology.partitions import exchange_name
-from amqpq.transport import declare, flow
+from amqpq.transport import declare
 from amqpq.transport.declare import Difference
 from amqpq.transport.interface import Connection
 from amqpq.types import BindingSpec, QueueSpec
-
-TYPE: Final = "x-queue-type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +137,7 @@ def examine(
         )
     if connection.blocked:
         raise TransportError(f"the broker blocks publishers ({connection.blocked}); migrate when the alarm is over")
-    differences = _differences(connection, replace(spec, name=current))
+    differences = compared(connection, replace(spec, name=current), ANSWER_SECONDS)
     swapped = wish.strategy == "swap"
     if not differences and is_generation(wish.queue, current) and not (swapped and current != wish.queue):
         return Findings(None)
@@ -153,7 +150,7 @@ def examine(
         # A queue that lives under another name already only has the second half of a swap before it.
         spec=spec if swapped and current != wish.queue else replace(spec, name=next_name(wish.queue, current)),
         step=Step.CREATE if adopted else Step.ADOPT,
-        old_type=_type_before(spec, differences),
+        old_type=type_before(spec, differences),
         bindings=() if adopted else _bindings(topology, wish, current, facts),
         strategy=wish.strategy,
         ordered=topology.queues[wish.queue].single_active,
@@ -167,22 +164,6 @@ def examine(
             f"there is a queue {migration.new!r} already, and it is not ours: no record names it; delete it, or keep what it has"
         )
     return Findings(migration, differences)
-
-
-def _differences(connection: Connection, spec: QueueSpec) -> tuple[Difference, ...]:
-    """Ask the broker how a queue that exists differs from `spec`; asking cannot create it."""
-    applied = flow.run(declare.apply(connection.channel, Declarations((), (spec,), ())), ANSWER_SECONDS)
-    (step,) = applied
-    if step.error is not None and not step.differences:
-        raise step.error
-    return step.differences
-
-
-def _type_before(spec: QueueSpec, differences: Iterable[Difference]) -> str:
-    for difference in differences:
-        if difference.key == TYPE:
-            return "classic" if difference.broker == "none" else difference.broker
-    return str(spec.arguments[TYPE])
 
 
 def _check_consumers(migrator: Migrator, wish: Wish, current: str) -> None:

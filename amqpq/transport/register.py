@@ -114,13 +114,3 @@ def put(channel: Channel, project: str, generations: Generations) -> Flow[None]:
     (outcome,) = yield channel.publish((publication,))
     if not outcome.confirmed:
         raise OutcomeUnknown(f"the record of generations was not taken: {outcome.fate} {outcome.reason}")
-
-
-def note(channel: Channel, project: str, generations: Generations) -> Flow[Generations]:
-    """Write the renames down that nobody has noted yet; return the record as it is then. The caller has the project's lock."""
-    if not generations.to_note:
-        return generations
-    noting = generations.noting()
-    yield from create(channel, project)
-    yield from put(channel, project, noting)
-    return noting

@@ -9,6 +9,7 @@ from typing import Final
 from amqpq.errors import AccessRefused, ConfigurationError, ResourceLocked
 from amqpq.log import WORKER
 from amqpq.provision import held
+from amqpq.provision.noting import note
 from amqpq.provision.ownership import Tenure, owned
 from amqpq.topology import Topology, renames
 from amqpq.topology.declarations import declarations
@@ -40,8 +41,8 @@ def declare_topology(topology: Topology, connection: Connection, timeout_seconds
         logger.warning("declares nothing, and takes what is there: %s", error)
         tenure.end()
         return False
-    generations = flow.run(register.note(connection.channel(), topology.project, generations), timeout_seconds)
     wanted = resolve(declarations(topology), generations)
+    note(connection, topology.project, generations, wanted.queues, timeout_seconds)
     applied = flow.run(declare.apply(connection.channel, wanted), timeout_seconds)
     applied = held.settled(applied, wanted, connection, topology.project)
     tenure.note(owned(wanted, applied))

@@ -276,13 +276,18 @@ class Mortal(Migrator):
 
 
 def test_a_migration_to_the_new_name_goes_on_wherever_it_is_cut_off(before: Scene, apps: tuple[App, App]) -> None:
-    """Killed behind every step; what producers with both files publish before, in between and after is there once."""
+    """Killed behind every step; what producers with both files publish before, in between and after is there once.
+
+    The queue gets another type, too: that comes with the one of its own name.
+    """
     scene, (old, new) = before, apps
+    scene.new = scene.write("new", "post", MOVED, kind="quorum")
     scene.apply("new")
+    assert (scene.changes("new"), scene.where().homes["post"].types) == (["migrate queue mail"], {"mail": "classic"})
     ids: list[str] = []
     first = scene.migrator(kind=Mortal)
     under_way: Migration | None = scene.begin(first, strategy="move")
-    killed = []
+    killed: list[Step] = []
     while under_way is not None:
         ids += [*scene.send_at_once(old, "mail"), *scene.send_at_once(new, "post")]
         mortal = scene.migrator(kind=Mortal)
