@@ -484,7 +484,7 @@ class File(Part):
     policy_band: PolicyBandPart = Field(
         default_factory=PolicyBandPart, description="The priorities of generated policies."
     )
-    moved: list[MovedPart] = Field(default_factory=list, description="Renames.")
+    moved: list[MovedPart] = Field(default_factory=list, description="Exchanges and queues that have another name now.")
     decommission: DecommissionPart = Field(default_factory=DecommissionPart, description="What is to go.")
     checks: list[CheckPart] = Field(default_factory=list, description="Unit tests of the wiring.")
     lint: LintPart = Field(default_factory=LintPart, description="What lint makes of its findings.")

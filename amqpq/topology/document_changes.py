@@ -10,7 +10,7 @@ from amqpq.topology.document_part import Part
 class MovedPart(Part):
     """A rename."""
 
-    from_: str = Field(alias="from", description="The old address, e.g. exchange.order.")
+    from_: str = Field(alias="from", description="The old address, e.g. exchange.order, queue.mail.")
     to: str = Field(description="The new address.")
 
 

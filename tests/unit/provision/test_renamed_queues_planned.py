@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import pytest
 
 from amqpq.errors import ConfigurationError, LocalError
-from amqpq.provision import text
+from amqpq.provision import emptying, text
 from amqpq.provision.as_if import as_if
 from amqpq.provision.journal import Manifest
+from amqpq.provision.migrating import Migrator
 from amqpq.provision.migration import Migration, Step, abort, actions, following, home, journal, restored
 from amqpq.provision.observed import Observed
 from amqpq.provision.plan import Plan, plan
@@ -212,6 +213,34 @@ def test_the_way_to_the_new_name_can_be_given_up(generation: bool) -> None:
         last = finish(broker, abort(moment))
         assert (last.step, broker.queues, home(last).current) == (Step.DONE, {broker.old, "audit"}, broker.old)
         assert home(last).lead == "mail"
+
+
+class Emptied:
+    """Stands for what empties a queue; notes how."""
+
+    told: ClassVar[list[tuple[str, str, float]]] = []
+    moved = 0
+
+    def __init__(self, _connection: object, into: str, old: str) -> None:
+        self._names = into, old
+
+    def empty(self, quiet: float, _timeout: float) -> None:
+        """Note it."""
+        self.told.append((*self._names, quiet))
+
+
+@pytest.mark.parametrize(("old", "quiet"), [("mail", 75.0), ("mail.g2", 10.0)])
+def test_producers_that_know_the_former_name_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, old: str, quiet: float
+) -> None:
+    """They may publish to the queue of that name for as long as they believe that it has no ingress."""
+    monkeypatch.setattr(emptying, "Mover", Emptied)
+    monkeypatch.setattr(Emptied, "told", [])
+    nothing: Any = None
+    migrator = Migrator(nothing, "shop", None, now=lambda: 1000.0)
+    migration = Migration("post", old, QueueSpec("post"), Step.PROVE, adopted_at=1000.0, former="mail")
+    migrator._move(migration, proof=True)
+    assert Emptied.told == [("post", old, quiet)]
 
 
 def test_who_knows_only_the_former_name_is_thought_of() -> None:

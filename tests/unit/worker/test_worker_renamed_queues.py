@@ -101,6 +101,13 @@ def test_what_was_signed_for_another_queue_is_refused_as_ever(route: tuple[str, 
     assert executed(NEW, "post", route, came).cause == "replayed"
 
 
+def test_a_delayed_message_for_an_exchange_of_another_name_is_accepted() -> None:
+    """It was signed for the old name, and comes out of the ladder."""
+    topology = loaded("mail", moved=[{"from": "exchange.before", "to": "exchange.web"}])
+    assert executed(topology, "mail", ("before", "mail.x"), ("shop.delay.0", "mail.x")).happened == "succeeded"
+    assert executed(topology, "mail", ("before", "other"), ("shop.delay.0", "other")).cause == "replayed"
+
+
 def test_another_attempt_with_other_arguments_is_signed_for_the_former_name() -> None:
     """A worker with the file of before may take it."""
     changed: Reply | None = executed(NEW, "post", ("", "mail"), ("", "mail"), "again").changed
