@@ -181,7 +181,7 @@ def _touches(step: Step, exchanges: frozenset[str]) -> bool:
         return spec.source in exchanges
     if isinstance(spec, SeenPolicy) and spec.apply_to not in {"all", "exchanges"}:
         return False
-    return step.operation not in {"exchange", "queue", "rename"}
+    return step.operation not in {"exchange", "queue"}
 
 
 def _probes(topology: Topology, generations: Generations) -> list[Probe]:

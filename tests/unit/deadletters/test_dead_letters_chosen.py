@@ -72,6 +72,9 @@ def test_text_is_found_in_a_packed_body_and_in_nested_headers(letter: MakeLetter
 
 def test_a_letter_goes_back_to_where_it_came_from(letter: MakeLetter) -> None:
     """Through the default exchange, to its own queue, or to the one that is named."""
+    renamed = Return({"post"}, renamed={"default": "post"}).plan(letter(), 0)
+    assert isinstance(renamed, Publication)
+    assert renamed.routing_key == "post"
     there = Return({"default"}).plan(letter(), 0)
     elsewhere = Return({"default"}, to="new").plan(letter(), 0)
     assert isinstance(there, Publication)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from amqpq import App
+from amqpq.delayed import Shelf
 from amqpq.producer.options import read_options
 from amqpq.producer.planning import Call, Planner
 from amqpq.testing.memory import MemoryBroker, declare_topology, memory_link
@@ -72,6 +73,12 @@ def test_both_files_publish_the_same(task: str, old: dict[str, Any], new: dict[s
 
     assert ways(after) == ways(before)
     assert ways(after)["amqpq-route"] == ("web/mail.topic" if task == "mail.topic" else "/mail")
+
+
+def test_what_waits_in_the_ladder_is_shown_with_the_name_that_its_queue_has_now() -> None:
+    """Whichever of the two its header says."""
+    shelf = Shelf(MemoryBroker().connect(), NEW)
+    assert [shelf._by_header[header] for header in ("amqpq-to-mail", "amqpq-to-post")] == ["post", "post"]
 
 
 def test_other_queues_keep_their_name() -> None:

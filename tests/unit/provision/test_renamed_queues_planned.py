@@ -197,6 +197,7 @@ def finish(broker: Broker, migration: Migration | None) -> Migration:
 def test_nothing_is_lost_or_doubled_on_the_way_to_the_new_name(generation: bool) -> None:
     """After each single write, and whoever is cut off anywhere and goes on."""
     for moment, done in course(generation=generation):
+        assert home(moment).former == "mail"
         broker = brought(moment, done, generation=generation)
         last = finish(broker, moment)
         assert (last.step, broker.queues, home(last).former) == (Step.DONE, {"post", "audit"}, "mail")
