@@ -179,14 +179,16 @@ def _unconfirmed(connection: Connection, sending: Sending) -> PublishError:
 
 def verdict(sending: Sending, outcome: Outcome) -> None:
     """Note what the broker said about a message; an unknown fate leaves it undecided."""
+    if outcome.fate is Fate.CONFIRMED:
+        sending.done = True
+        return
+    if outcome.fate is Fate.UNKNOWN:
+        sending.written = True
+        return
     plan = sending.plan
     publication = sending.publication
     target = f"exchange {publication.exchange!r} with key {publication.routing_key!r}"
-    if outcome.fate is Fate.CONFIRMED:
-        sending.done = True
-    elif outcome.fate is Fate.UNKNOWN:
-        sending.written = True
-    elif outcome.fate is Fate.RETURNED:
+    if outcome.fate is Fate.RETURNED:
         if publication.exchange:
             remedy = "`amqpq topology apply` declares what the file says, `amqpq topology route` shows where it leads"
         else:
@@ -254,8 +256,7 @@ def _submit_chunk(session: Session, chunk: Sequence[Sending]) -> Flow[None]:
         for pending in declared:
             yield pending
         # One channel per kind of reply, so that messages reach each queue in the order of the batch.
-        for each in chunk:
-            each.way = yield from session.ways.address(each.plan.publication)
+        yield from _address(session, chunk)
         yield from _publish_chunk(session, lanes[0].channel, [each for each in chunk if each.slot is None])
         direct = [each for each in chunk if each.slot is not None]
         channels = [session.direct.expect(each.slot) for each in direct if each.slot is not None]
@@ -269,6 +270,19 @@ def _submit_chunk(session: Session, chunk: Sequence[Sending]) -> Flow[None]:
     finally:
         for lane in lanes:
             session.give(lane, clean=clean)
+
+
+def _address(session: Session, sendings: Sequence[Sending]) -> Flow[None]:
+    """Find the way to each queue that is published to by name, once for all messages to it."""
+    ways: dict[str, str] = {}
+    for each in sendings:
+        planned = each.plan.publication
+        if planned.exchange:
+            continue
+        exchange = ways.get(planned.routing_key)
+        if exchange is None:
+            exchange = ways[planned.routing_key] = (yield from session.ways.address(planned)).exchange
+        each.way = planned._replace(exchange=exchange) if exchange else None
 
 
 def _withdraw(lanes: Sequence[Lane], sendings: Sequence[Sending]) -> None:
