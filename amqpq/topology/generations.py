@@ -140,7 +140,7 @@ class Generations:
         if publication.exchange or publication.routing_key not in self.homes:
             return publication
         exchange, key = self.way(publication.routing_key)
-        return replace(publication, exchange=exchange, routing_key=key)
+        return publication._replace(exchange=exchange, routing_key=key)
 
 
 NOTHING_MOVED: Final = Generations()

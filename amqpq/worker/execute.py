@@ -13,7 +13,6 @@ import os
 import time
 import traceback as tracebacks
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, TypeAlias
@@ -204,7 +203,7 @@ class Executor:
             )
         again = retries_of(work.properties)
         if again:
-            envelope = replace(envelope, retries=envelope.retries + again)
+            envelope = envelope._replace(retries=envelope.retries + again)
         task = self._registry.get(envelope.task)
         due = self._due_later(envelope)
         if due is not None:
