@@ -12,7 +12,9 @@ from amqpq.cli.options import json_option, load_topology
 from amqpq.cli.plan import eyes, looking_options, planned, print_plan
 from amqpq.provision import plan as plans
 from amqpq.provision.as_if import as_if
-from amqpq.provision.wanted import wanted
+from amqpq.provision.wanted import wanted, wanted_there
+from amqpq.topology.generations import NOTHING_MOVED
+from amqpq.topology.renames import placed
 
 LIVE = "live"
 """The word for the broker in place of a file; `./live` is a file of this name."""
@@ -41,8 +43,10 @@ def diff(before: str, after: Path, environment: str | None, as_json: bool, obser
         with eyes(topology, observe, timeout) as seeing:
             made = planned(topology, seeing)
     else:
-        observed, manifest = as_if(wanted(load_topology(Path(before), environment)), topology.requires.lowest)
-        made = plans.plan(topology, replace(wanted(topology), may_delete=True), observed, manifest)
+        other = load_topology(Path(before), environment)
+        observed, manifest = as_if(wanted(other), topology.requires.lowest)
+        target = wanted_there(topology, placed(topology, NOTHING_MOVED, other.queues))
+        made = plans.plan(topology, replace(target, may_delete=True), observed, manifest)
     print_plan(made, as_json=as_json, infos=True)
     if made.outcome != "clean":
         unknown = made.outcome == "unknown"

@@ -17,6 +17,7 @@ from amqpq.errors import LocalError
 from amqpq.provision import journal
 from amqpq.provision.observed import Observed, address_of_binding
 from amqpq.provision.removals import concerns
+from amqpq.provision.renaming import inherited
 from amqpq.provision.steps import Step
 from amqpq.provision.wanted import Wanted
 from amqpq.topology import generations
@@ -157,9 +158,9 @@ def _is_system(project: str, name: str) -> bool:
 def _owned(ground: Ground) -> frozenset[str]:
     """Return what is ours: the manifest, where queues of it have moved to, and what amqpq keeps beside it."""
     wanted = ground.wanted
-    found = set(ground.owned)
+    found = set(inherited(wanted, ground.observed, ground.owned))
     for name, home in wanted.generations.homes.items():
-        if not any(f"queue {each}" in ground.owned for each in (name, home.current)):
+        if not any(f"queue {each}" in ground.owned for each in (name, home.current, home.former)):
             continue
         found |= {f"queue {each}" for each in (home.current, *home.consumed)}
         if home.ingress:

@@ -138,8 +138,9 @@ def examine(
     if connection.blocked:
         raise TransportError(f"the broker blocks publishers ({connection.blocked}); migrate when the alarm is over")
     differences = compared(connection, replace(spec, name=current), ANSWER_SECONDS)
-    swapped = wish.strategy == "swap"
-    if not differences and is_generation(wish.queue, current) and not (swapped and current != wish.queue):
+    own = is_generation(wish.queue, current)  # else it lives in a queue of its former name
+    swapped = wish.strategy == "swap" and own
+    if not differences and own and not (swapped and current != wish.queue):
         return Findings(None)
     home = migrator.generations.homes.get(wish.queue)
     adopted = home is not None and home.ingress
@@ -152,7 +153,7 @@ def examine(
         step=Step.CREATE if adopted else Step.ADOPT,
         old_type=type_before(spec, differences),
         bindings=() if adopted else _bindings(topology, wish, current, facts),
-        strategy=wish.strategy,
+        strategy=wish.strategy if own or wish.strategy == "move" else "drain",  # the name it has in the end is its own
         ordered=topology.queues[wish.queue].single_active,
         adopted_at=home.adopted_at if home is not None else 0.0,
         former=topology.formers.get(wish.queue),

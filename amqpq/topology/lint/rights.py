@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from amqpq.topology import permissions
+from amqpq.topology.generations import ingress_name
 from amqpq.topology.lint.context import Context
 from amqpq.topology.model import Permission
 from amqpq.topology.partitions import physical, queue_behind
@@ -21,6 +22,7 @@ def check(context: Context, *, whole: bool) -> None:
     _generations(context, granted)
     if whole:
         _missing(context, granted)
+        _formers(context, granted)
 
 
 def _all(context: Context, granted: Mapping[str, Permission]) -> None:
@@ -61,6 +63,20 @@ def _missing(context: Context, granted: Mapping[str, Permission]) -> None:
                     ("queues", name), "TOP070", message, "extend `read` of the one who works on it"
                 )
                 break
+
+
+def _formers(context: Context, granted: Mapping[str, Permission]) -> None:
+    """Find rights that a queue takes that was renamed: on the one in which it lives, and on the exchange that leads to it."""
+    topology = context.topology
+    by_name = {route.key for route in topology.routes if not route.exchange}
+    for name, former in topology.formers.items():
+        if not any(permissions.matches(permission.read, former) for permission in granted.values()):
+            message = f"none of the users may read the queue '{former}', in which '{name}' lives until it is migrated"
+            context.findings.warning(("queues", name), "TOP070", message, "extend `read` of the one who works on it")
+        ingress = ingress_name(former)
+        if name in by_name and not any(permissions.matches(each.write, ingress) for each in granted.values()):
+            message = f"none of the users may write to '{ingress}', by which producers reach '{name}'"
+            context.findings.warning(("queues", name), "TOP070", message, "extend `write` of the one who sends")
 
 
 def _worked_on(context: Context) -> set[str]:

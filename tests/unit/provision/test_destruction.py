@@ -234,6 +234,32 @@ def test_a_queue_that_has_moved_goes_with_its_ingress(make: Callable[..., Topolo
     assert destruction(ground, Choice()).refusals == ()
 
 
+def test_a_queue_that_was_renamed_and_has_moved_goes_too(make: Callable[..., Topology], see: Any) -> None:
+    """With the way in by its former name, although the manifest is of before the migration."""
+    bound = ["events[order.#] -> orders", "events[mail.*] -> post", "lost -> lost"]
+    queues = {"orders": {"type": "quorum"}, "post": {}, "lost": {"dead_letter": "none"}}
+    topology = make(queues=queues, bindings=bound, moved=[{"from": "queue.mail", "to": "queue.post"}])
+    renamed = Generations({"post": Home("mail", ("mail",), former="mail")})
+    moved = Generations({"post": Home("post", ("post",), ingress=True, former="mail")})
+    before, target = wanted_there(topology, renamed), wanted_there(topology, moved)
+    manifest = {
+        *(f"queue {name}" for name in before.queues),
+        *(f"exchange {name}" for name in before.exchanges),
+        *(f"binding {address_of_binding(binding)}" for binding in before.declarations.bindings),
+    }
+    seen = replace(
+        see(topology),
+        queues={name: SeenQueue(spec, ready=0, unacknowledged=0) for name, spec in target.queues.items()},
+        exchanges={name: SeenExchange(spec) for name, spec in target.exchanges.items()},
+        bindings=target.declarations.bindings,
+    )
+    found = destruction(Ground(target, seen, frozenset(manifest)), Choice())
+    assert found.refusals == ()
+    gone = {step.address for step in found.steps}
+    assert gone >= {"queue post", "exchange post.in", "exchange post.alt", "exchange mail.in", "exchange mail.alt"}
+    assert "binding mail.in -> post.in (exchange)" in gone
+
+
 def test_without_the_api_a_quorum_queue_is_not_proven_empty(make: Callable[..., Topology], see: Any) -> None:
     """Neither is what is not in the file any more; and both are looked for."""
     topology = make()

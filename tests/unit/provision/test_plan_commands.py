@@ -59,6 +59,16 @@ def test_two_files_are_compared_without_a_broker(amqpq: Amqpq) -> None:
     ]
 
 
+def test_a_rename_is_no_other_queue_between_two_files(amqpq: Amqpq) -> None:
+    """The queue of the one is that of the other, under another name."""
+    renamed = NEW.replace("mail: {max", "post: {max").replace("-> mail", "-> post")
+    Path("renamed.yaml").write_text(f"{renamed}moved: [{{from: queue.mail, to: queue.post}}]\n", encoding="utf-8")
+    said = amqpq("diff", "topology.yaml", "renamed.yaml").stdout
+    assert [line for line in said.splitlines() if " queue " in line] == [
+        "  ~ queue      post  renamed from mail: it lives in the queue mail until `amqpq topology migrate post`"
+    ]
+
+
 def test_a_file_does_not_differ_from_itself(amqpq: Amqpq) -> None:
     """Exit code 0, also as JSON."""
     assert amqpq("diff", "topology.yaml", "topology.yaml").exit_code == 0

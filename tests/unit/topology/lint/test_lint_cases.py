@@ -117,6 +117,18 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ),
     # rights
     ("TOP069 info: 'u' may declare and delete everything", rights(configure=".*")),
+    (
+        "TOP070 warning: none of the users may read the queue 'old', in which 'q' lives until it is migrated",
+        {"moved": [{"from": "queue.old", "to": "queue.q"}], **rights(read="^(q|r|u)(\\.g[0-9]+)?$")},
+    ),
+    (
+        r"TOP070 warning: none of the users may write to 'old\.in', by which producers reach 'q'",
+        {
+            "moved": [{"from": "queue.old", "to": "queue.q"}],
+            "routes": {"x": {"queue": "q"}},
+            **rights(write="^(t|amq.default)$"),
+        },
+    ),
     ("TOP069 info: 'u' may read 'q', but not 'q.g2', where a migration would move it", rights(read="^(q|r|u)$")),
     (
         "TOP070 warning: none of the users may write to 'amq.default'",
