@@ -1,13 +1,13 @@
 """Migration under fire: producers with confirms and `mandatory`, workers, and queues that change under them.
 
-    python -m tests.migration [--rate 2000] [--parts changes,kills,aborts,swaps] [--root FOLDER]
+    python -m tests.migration [--rate 2000] [--parts changes,kills,aborts,swaps,renames] [--root FOLDER]
     python -m tests.migration --cluster 3.10,4.0,4.3 [--rate 500]
 
 `changes`: `orders` goes from classic to quorum, then gets a longer TTL than its argument allows; `mail` loses its priorities.
 `kills`: the migrating process is killed in every step, before, between and after its writes; then `resume`. `aborts`: `abort` at
-every step. `swaps`: `orders` changes and keeps its name, also where the migrating process is killed in the second half. Counts
-each message by its number. Uses $AMQPQ_BROKER_URL and $AMQPQ_MANAGEMENT_URL, each part in a virtual host of its own; with
---root, or without those, a private node.
+every step. `swaps`: `orders` changes and keeps its name, also where the migrating process is killed in the second half. `renames`:
+`orders` becomes `purchases`, with producers and workers of both files, killed in every step. Counts each message by its number. Uses
+$AMQPQ_BROKER_URL and $AMQPQ_MANAGEMENT_URL, each part in a virtual host of its own; with --root, or without those, a private node.
 
 `--cluster`: the changes on three nodes (tests/faults/clusters.py), of which one is stopped and started again in the middle of
 each. Producers, workers and the migrating process are on the first node, the others are stopped in turn: what is to be seen is
@@ -132,7 +132,26 @@ def aborts(scene: Scene) -> None:
             say(f"  killed in {step} after {writes} writes, then aborted")
 
 
-PARTS = {"changes": changes, "kills": kills, "aborts": aborts, "swaps": swaps}
+def renames(scene: Scene) -> None:
+    """`orders` gets another name and another type, with producers and workers of both files, and is killed in every step."""
+    scene.publish("renamed")
+    scene.join("renamed", "purchases,mail")
+    scene.command("topology", "apply", file="renamed", expect=(0, 3))  # the other type is refused, and comes later
+    for step, writes in (*ADOPTION, ("create", 0), ("create", 1)):
+        scene.cut_off("renamed", step, writes)
+        say(f"  killed in {step} after {writes} writes")
+    scene.leave(2)  # those with the file of before, which do not follow
+    for step in FORWARD[1:]:
+        for writes in sorted({0, WRITES.get(step, 0)}):
+            scene.cut_off("renamed", step, writes)
+            say(f"  killed in {step} after {writes} writes")
+    scene.command(*MIGRATE, "finish", *QUICK, file="renamed")
+    home = json.loads(scene.command(*MIGRATE, "status", "--json", file="renamed"))["queues"]["purchases"]
+    if home["current"] != "purchases" or home["migration"] is not None:
+        raise RuntimeError(f"after a rename: {home}")
+
+
+PARTS = {"changes": changes, "kills": kills, "aborts": aborts, "swaps": swaps, "renames": renames}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
     python cut_off.py TOPOLOGY STEP WRITES [back] [swap]
 
 It prints `here` when it is there. WRITES: how many of the step's writes are made; 0 is before the first, with the step in the
-journal. `swap`: a step of the second half.
+journal. `swap`: a step of the second half. Where the file has renamed the queue, it is the migration to its new name.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def main() -> None:
     migrator.step, migrator.writes, migrator.back = Step(step), int(writes), "back" in sys.argv
     migrator.swap = "swap" in sys.argv
     migrator.lock()
-    migration = migrator.find("orders")
+    queue = "orders" if "orders" in loaded.queues else "purchases"
+    migration = migrator.find(queue)
     if migration is None:
-        wish = preflight.Wish("orders", strategy="swap" if migrator.swap else "drain")
+        wish = preflight.Wish(queue, strategy="swap" if migrator.swap else "drain")
         found = preflight.examine(loaded, wish, migrator, connection, facts)
         assert found.migration is not None
         migration = found.migration

@@ -22,6 +22,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 TASKS: Final = ("by.direct", "by.topic", "by.fanout", "by.name", "mail.send")
 PRODUCERS: Final = 2
 BATCH: Final = 50
+OTHERS: Final = 1_000_000_000
+"""The first number of a producer that joins later."""
 WAIT_SECONDS: Final = 240.0
 READY_SECONDS: Final = 60.0
 
@@ -61,6 +63,14 @@ FILES: Final = {
     "after": ("{type: quorum, ttl: 2h}", "{}"),
 }
 """What the file says, change by change."""
+
+RENAMED: Final = (
+    ("  orders: {", "  purchases: {"),
+    ("-> orders", "-> purchases"),
+    ("queue: orders", "queue: purchases"),
+    ("replies:", "moved: [{from: queue.orders, to: queue.purchases}]\nreplies:"),
+)
+"""How the file says that `orders` has another name; keys stay."""
 
 
 class Producer(threading.Thread):
@@ -129,6 +139,10 @@ class Scene:
         }
         for name, (orders, mail) in FILES.items():
             self.write(name, orders, mail)
+        text = (folder / "quorum.yaml").read_text(encoding="utf-8")
+        for before, after in RENAMED:
+            text = text.replace(before, after)
+        (folder / "renamed.yaml").write_text(text, encoding="utf-8")
         self._workers: list[subprocess.Popen[str]] = []
         self._rate = rate
         self.producers: list[Producer] = []
@@ -173,22 +187,40 @@ class Scene:
         if said.strip() != "here":
             raise RuntimeError(f"the migration did not come to {step}: {said}")
 
+    def join(self, file: str, queues: str) -> None:
+        """Start one more worker."""
+        number = len(self._workers) + 1
+        log = (self.folder / f"worker-{number}.log").open("w", encoding="utf-8")
+        self._workers.append(
+            subprocess.Popen(
+                [
+                    sys.executable, "-m", "amqpq", "worker", "-A", "moving", "-P", "threads", "-c", "2",
+                    "--prefetch", "200", "-n", f"w{number}@%h", "-Q", queues, "-l", "warning",
+                    "-t", str(self.folder / f"{file}.yaml"),
+                ],
+                cwd=APP, env=self.environ, stdout=log, stderr=subprocess.STDOUT, text=True,
+            )
+        )  # fmt: skip
+
+    def leave(self, count: int) -> None:
+        """End the workers that were started first."""
+        for worker in self._workers[:count]:
+            worker.send_signal(signal.SIGTERM)
+        for worker in self._workers[:count]:
+            worker.wait(60)
+
+    def publish(self, file: str) -> None:
+        """Start one more producer."""
+        producer = Producer(self.folder / f"{file}.yaml", self.environ, OTHERS, self._rate / PRODUCERS)
+        self.producers.append(producer)
+        producer.start()
+
     @contextmanager
     def traffic(self) -> Iterator[None]:
         """Workers and producers, from beginning to end."""
         self.command("topology", "apply")
-        logs = [(self.folder / f"worker-{number}.log").open("w", encoding="utf-8") for number in (1, 2)]
-        self._workers = [
-            subprocess.Popen(
-                [
-                    sys.executable, "-m", "amqpq", "worker", "-A", "moving", "-P", "threads", "-c", "2",
-                    "--prefetch", "200", "-n", f"w{number}@%h", "-Q", "orders,mail", "-l", "warning",
-                    "-t", str(self.folder / "before.yaml"),
-                ],
-                cwd=APP, env=self.environ, stdout=log, stderr=subprocess.STDOUT, text=True,
-            )
-            for number, log in enumerate(logs, 1)
-        ]  # fmt: skip
+        for _ in range(2):
+            self.join("before", "orders,mail")
         self.producers = [
             Producer(self.folder / "before.yaml", self.environ, number, self._rate / PRODUCERS)
             for number in range(PRODUCERS)

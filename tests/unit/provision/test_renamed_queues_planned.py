@@ -12,7 +12,7 @@ from amqpq.errors import ConfigurationError, LocalError
 from amqpq.provision import emptying, text
 from amqpq.provision.as_if import as_if
 from amqpq.provision.journal import Manifest
-from amqpq.provision.migrating import Migrator
+from amqpq.provision.migrating import Migrator, NotYet, Patience
 from amqpq.provision.migration import Migration, Step, abort, actions, following, home, journal, restored
 from amqpq.provision.observed import Observed
 from amqpq.provision.plan import Plan, plan
@@ -214,6 +214,22 @@ def test_the_way_to_the_new_name_can_be_given_up(generation: bool) -> None:
         last = finish(broker, abort(moment))
         assert (last.step, broker.queues, home(last).current) == (Step.DONE, {broker.old, "audit"}, broker.old)
         assert home(last).lead == "mail"
+
+
+def test_who_waits_for_workers_is_told_which_do_not_follow() -> None:
+    """A consumer of the queue of the former name may be one with the file of before."""
+    there = Broker(generation=False).migration()
+    nobody: Any = None
+    migrator = Migrator(nobody, "shop", None, Patience(workers=0.0, look=0.0))
+    migrator._consumers = {"mail": 2, "post": 1}.__getitem__  # type: ignore[method-assign]
+    for step, wait in ((Step.FOLLOW, migrator._until_followed), (Step.LEAVE, migrator._until_left)):
+        with pytest.raises(
+            NotYet, match="they have the file in which it is 'mail', and have to be started anew with the new"
+        ):
+            wait(replace(there, step=step))
+        with pytest.raises(NotYet) as told:
+            wait(replace(there, step=step, former=None))
+        assert "started anew" not in str(told.value)
 
 
 class Emptied:
