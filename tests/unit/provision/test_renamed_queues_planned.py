@@ -216,12 +216,12 @@ def test_the_way_to_the_new_name_can_be_given_up(generation: bool) -> None:
         assert home(last).lead == "mail"
 
 
-def test_who_waits_for_workers_is_told_which_do_not_follow() -> None:
+def test_who_waits_for_workers_is_told_which_do_not_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A consumer of the queue of the former name may be one with the file of before."""
     there = Broker(generation=False).migration()
     nobody: Any = None
     migrator = Migrator(nobody, "shop", None, Patience(workers=0.0, look=0.0))
-    migrator._consumers = {"mail": 2, "post": 1}.__getitem__  # type: ignore[method-assign]
+    monkeypatch.setattr(migrator, "_consumers", {"mail": 2, "post": 1}.__getitem__)
     for step, wait in ((Step.FOLLOW, migrator._until_followed), (Step.LEAVE, migrator._until_left)):
         with pytest.raises(
             NotYet, match="they have the file in which it is 'mail', and have to be started anew with the new"
