@@ -105,14 +105,15 @@ class Generations:
         return Generations(MappingProxyType(homes), self.serial)
 
     def noting(self) -> Generations:
-        """Return the next record, which has all that is known."""
-        homes = {queue: replace(home, noted=True) for queue, home in self.homes.items()}
+        """Return the next record, which has the renames that are to be noted."""
+        known = {queue: home for queue, home in self.homes.items() if home.noted or queue in self.to_note}
+        homes = {queue: replace(home, noted=True) for queue, home in known.items()}
         return Generations(MappingProxyType(homes), self.serial + 1)
 
     @property
     def to_note(self) -> tuple[str, ...]:
-        """Queues that were renamed, and nobody has noted it."""
-        return tuple(queue for queue, home in self.homes.items() if not home.noted)
+        """Queues that were renamed, and nobody has noted it; not while they are moved under their former name."""
+        return tuple(queue for queue, home in self.homes.items() if not (home.noted or home.moving))
 
     def way(self, queue: str) -> tuple[str, str]:
         """Return exchange and key of what is published to a queue by its name: through the ingress where there is one.

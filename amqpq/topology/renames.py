@@ -118,7 +118,7 @@ def placed(topology: Topology, record: Generations, there: Collection[str]) -> G
             )
         if before is not None:
             # Its sources may be bound to the ingress of the former name; to that an apply binds the queue itself.
-            homes[queue] = replace(before, ingress=False, journal=None, former=former, noted=False)
+            homes[queue] = replace(before, ingress=False, adopted_at=0.0, journal=None, former=former, noted=False)
     return record if homes.keys() == record.homes.keys() else Generations(MappingProxyType(homes), record.serial)
 
 

@@ -6,9 +6,9 @@
 `changes`: `orders` goes from classic to quorum, then gets a longer TTL than its argument allows; `mail` loses its priorities.
 `kills`: the migrating process is killed in every step, before, between and after its writes; then `resume`. `aborts`: `abort` at
 every step. `swaps`: `orders` changes and keeps its name, also where the migrating process is killed in the second half.
-`renames`: `orders` becomes `purchases`, with producers and workers of both files, killed in every step. Counts each message by its
-number. Uses $AMQPQ_BROKER_URL and $AMQPQ_MANAGEMENT_URL, each part in a virtual host of its own; with --root, or without those, a
-private node.
+`renames`: `orders` becomes `purchases`, with producers and workers of both files, killed in every step. Counts each message by
+its number. Uses $AMQPQ_BROKER_URL and $AMQPQ_MANAGEMENT_URL, each part in a virtual host of its own; with --root, or without
+those, a private node.
 
 `--cluster`: the changes on three nodes (tests/faults/clusters.py), of which one is stopped and started again in the middle of
 each. Producers, workers and the migrating process are on the first node, the others are stopped in turn: what is to be seen is

@@ -96,6 +96,15 @@ def test_a_queue_that_was_migrated_before_is_renamed_where_it_lives(new: Topolog
         placed(new, before, ["post"])
 
 
+def test_a_rename_waits_for_a_migration_under_the_former_name(new: Topology) -> None:
+    """Its record would stay as it is now; workers follow that migration meanwhile."""
+    moving = Home("mail", ("mail", "mail.g2"), ingress=True, moving=True, journal={"queue": "mail"})
+    where = placed(new, NOTHING_MOVED.with_home("mail", moving), [])
+    assert (where.consumed("post"), where.homes["post"].journal) == (("mail", "mail.g2"), None)
+    assert where.to_note == ()
+    assert set(where.noting().homes) == {"mail"}
+
+
 def test_the_line_must_not_go_before_the_queue_has_one_of_its_own() -> None:
     """Else an apply would make a second queue, and the first one would be nobody's."""
     later = loaded("post", "audit")
