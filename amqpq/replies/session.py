@@ -54,7 +54,7 @@ class Session:
         self.direct = DirectReplies(connection)
         self.ways = Ways(connection)
         self._idle: list[Lane] = []
-        self._deleting: list[Channel] = []
+        self._deleting: dict[int, Channel] = {}
         self._turn = 0
         self._lock = threading.Lock()
 
@@ -99,12 +99,9 @@ class Session:
         """
         with self._lock:
             place = self._turn = (self._turn + 1) % DELETING_CHANNELS
-            if place >= len(self._deleting):
-                place = len(self._deleting)
-                self._deleting.append(self.connection.channel())
-            elif self._deleting[place].closed.done():
-                self._deleting[place] = self.connection.channel()
-            channel = self._deleting[place]
+            channel = self._deleting.get(place)
+            if channel is None or channel.closed.done():
+                channel = self._deleting[place] = self.connection.channel()
 
         def answered(answer: Any) -> None:
             if not answer.cancelled() and (error := answer.exception()) is not None:
