@@ -115,22 +115,13 @@ def _publish_or_follow(
 def _publish(
     connection: Connection, channel: Channel, sending: Sending, declared: Pending[Any] | None = None
 ) -> Flow[None]:
-    pending = channel.publish((sending.publication,))
+    if declared is not None:
+        ignore(declared)
     try:
-        if declared is not None:
-            ignore(pending)
-            try:
-                yield declared
-            except (ConnectionLost, ChannelClosed):
-                # Not the declaration's fault. The message was behind it, and its own answer says how far it came.
-                outcomes = yield pending
-            except OperationTimeout:
-                raise
-            except TransportError as error:
-                queue = sending.plan.reply_queue
-                error.add_note(f"while declaring the reply queue {queue.name if queue is not None else ''}")
-                raise
-        outcomes = yield pending
+        # The answer to the declaration comes before this one: the broker works off a channel in order.
+        outcomes = yield channel.publish((sending.publication,))
+        if declared is not None and outcomes[0].fate is Fate.UNKNOWN:
+            yield from _declared(sending, declared)
     except OperationTimeout:
         sending.written = True
         raise unconfirmed(connection, sending) from None
@@ -142,6 +133,20 @@ def _publish(
         raise sending.error
     if not sending.done:
         raise unknown(sending, outcomes[0].reason)
+
+
+def _declared(sending: Sending, declared: Pending[Any]) -> Flow[None]:
+    """Raise where the channel went away because of the declaration."""
+    try:
+        yield declared
+    except (ConnectionLost, ChannelClosed):
+        return
+    except OperationTimeout:
+        raise
+    except TransportError as error:
+        queue = sending.plan.reply_queue
+        error.add_note(f"while declaring the reply queue {queue.name if queue is not None else ''}")
+        raise
 
 
 def withdraw(sending: Sending, channel: Channel) -> None:

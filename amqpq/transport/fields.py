@@ -19,9 +19,12 @@ from amqpq.types import Properties, Table
 SHORT_STRING_LIMIT = 255
 """Bytes: names, keys and the text properties carry one octet of length."""
 
+_NAMES_KEPT = 512
+
 _TEXT, _BYTES, _TABLE, _TIME, _DECIMAL, _VOID = b"SxFTDV"
 
 _u32 = Struct(">I").pack
+_length = Struct(">I").unpack_from
 _u64 = Struct(">Q").pack
 _header = Struct(">HHQH").pack
 _tag_i32 = Struct(">ci").pack
@@ -80,21 +83,21 @@ def encode_table(table: Table) -> bytes:
     return _u32(len(data)) + data
 
 
-_latest: dict[str, tuple[bytes, str | None, bytes]] = {}
+_NONE_YET = object()
+
+_latest: dict[str, tuple[bytes, object, bytes]] = {}
 """By header name: the name as it is written, and the latest text under it, with both as they are written.
 
 Most texts of a message are those of the one before: the task, the route, the sender, the key. Only the very same object
 counts, which costs one comparison of addresses."""
 
-_NAMES_KEPT = 512
 
-
-def _first(key: str) -> tuple[bytes, None, bytes]:
+def _first(key: str) -> tuple[bytes, object, bytes]:
     """Encode a header name, and keep it; whoever makes up names does not fill the memory."""
     name = short_string(key, "the header name")
     if len(_latest) >= _NAMES_KEPT:
         _latest.clear()
-    entry = (name, None, b"")
+    entry = (name, _NONE_YET, b"")
     _latest[key] = entry
     return entry
 
@@ -159,18 +162,32 @@ def decode_table(data: bytes, position: int) -> tuple[dict[str, Any], int]:
     position += 4
     end = position + size
     table: dict[str, Any] = {}
+    names = _names
     while position < end:
         start = position + 1
         position = start + data[position]
-        key = str(data[start:position], "utf-8", "surrogateescape")
+        raw = data[start:position]
+        key = names.get(raw) or _name(raw)
         if data[position] == _TEXT:  # by far the most frequent
-            (length,) = unpack_from(">I", data, position + 1)
-            position += 5
-            table[key] = _text(data[position : position + length])
-            position += length
+            start = position + 5
+            position = start + _length(data, position + 1)[0]
+            table[key] = _text(data[start:position])
         else:
             table[key], position = _decode_value(data, position)
     return table, end
+
+
+_names: dict[bytes, str] = {}
+"""Header names as they are written, and as text: the same few come with every message."""
+
+
+def _name(raw: bytes) -> str:
+    """Decode a header name, and keep it; whoever makes up names does not fill the memory."""
+    name = str(raw, "utf-8", "surrogateescape")
+    if len(_names) >= _NAMES_KEPT:
+        _names.clear()
+    _names[raw] = name
+    return name
 
 
 def _text(data: bytes) -> str | bytes:

@@ -348,7 +348,7 @@ class Executor:
     ) -> Finished:
         """Decide between another attempt and the end."""
         run, request = ran
-        verdict = self._attempts.verdict(work, envelope, run.task, error, request.asked)
+        verdict = self._attempts.verdict(work, envelope, run.task, error, request.asked or [])
         if isinstance(verdict, Again):
             finished = self._retrying(work, envelope, verdict, seconds)
             tell = life.retried
@@ -419,6 +419,7 @@ class Executor:
                 "queue": work.queue,
             },
             report=tell,
+            asked=[],
         )
 
     # ------------------------------------------------------------------------------------------------------ the answer

@@ -40,6 +40,7 @@ from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Outlet
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.settle import (
+    HAPPENED,
     Case,
     End,
     Happened,
@@ -112,7 +113,7 @@ class Settler:
     def conclude(self, job: Job, finished: Finished) -> None:
         """Take what happened to a job, and begin whatever must be safe before it ends."""
         job.finished = finished
-        happened = Happened(finished.happened)
+        happened = HAPPENED[finished.happened]
         settlement = settle(
             happened,
             Case(
