@@ -98,6 +98,11 @@ class Tenure:
         if self._held:
             flow.run(_ended(self._channel, self._project), self._timeout_seconds)
 
+    def leave(self) -> None:
+        """Give the lock up; nothing is noted."""
+        self._reading.leave()
+        self.end()
+
     def _write(self, manifest: Manifest) -> None:
         told = {"host": platform.node(), "by": "apply"}
         flow.run(_written(self._connection.channel(), self._project, manifest, told), self._timeout_seconds)

@@ -39,7 +39,7 @@ def declare_topology(topology: Topology, connection: Connection, timeout_seconds
         renames.check_current(topology, generations)
     except ConfigurationError as error:
         logger.warning("declares nothing, and takes what is there: %s", error)
-        tenure.end()
+        tenure.leave()
         return False
     wanted = resolve(declarations(topology), generations)
     note(connection, topology.project, generations, wanted.queues, timeout_seconds)

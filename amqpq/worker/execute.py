@@ -232,9 +232,11 @@ class Executor:
             return None
         signed_for = work.properties.headers.get(ROUTE)
         former = self._topology.formers.get(work.queue)
-        moved = any(
-            came_by_name(name, work.exchange, work.routing_key) for name in (work.queue, former) if name is not None
-        ) or came_down(self._topology, work.exchange)
+        moved = (
+            came_by_name(work.queue, work.exchange, work.routing_key)
+            or (former is not None and came_by_name(former, work.exchange, work.routing_key))
+            or came_down(self._topology, work.exchange)
+        )
         if not moved or not isinstance(signed_for, str):
             return work.exchange, work.routing_key
         exchange, _, key = signed_for.partition("/")
