@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 from amqpq.topology.declarations import Declarations
@@ -30,17 +31,29 @@ def note(
     """
     if not generations.to_note:
         return generations
-    wanted = {spec.name: spec for spec in specs}
-    for queue in generations.to_note:
-        home = generations.homes[queue]
-        if home.current in wanted and home.current not in home.types:
-            spec = wanted[home.current]
-            kind = type_before(spec, compared(connection, spec, timeout_seconds))
-            generations = generations.with_home(queue, replace(home, types={**home.types, home.current: kind}))
-    noting = generations.noting()
+    noting = typed(connection, generations, specs, timeout_seconds).noting()
     flow.run(register.create(connection.channel(), project), timeout_seconds)
     flow.run(register.put(connection.channel(), project, noting), timeout_seconds)
     return noting
+
+
+def typed(
+    connection: Connection, generations: Generations, specs: Iterable[QueueSpec], timeout_seconds: float
+) -> Generations:
+    """Return where queues live, with the types of those that nobody has noted: the file may say another one.
+
+    Raises:
+        AccessRefused: The user may not declare, which is the only way to ask over AMQP.
+    """
+    wanted = {spec.name: spec for spec in specs}
+    homes = dict(generations.homes)
+    for queue in generations.to_note:
+        home = homes[queue]
+        if home.current in wanted and home.current not in home.types:
+            spec = wanted[home.current]
+            kind = type_before(spec, compared(connection, spec, timeout_seconds))
+            homes[queue] = replace(home, types={**home.types, home.current: kind})
+    return replace(generations, homes=MappingProxyType(homes))
 
 
 def compared(connection: Connection, spec: QueueSpec, timeout_seconds: float) -> tuple[Difference, ...]:

@@ -9,7 +9,7 @@ from typing import Final
 from amqpq.errors import AccessRefused, ConfigurationError, ResourceLocked
 from amqpq.log import WORKER
 from amqpq.provision import held
-from amqpq.provision.noting import note
+from amqpq.provision.noting import note, typed
 from amqpq.provision.ownership import Tenure, owned
 from amqpq.topology import Topology, renames
 from amqpq.topology.declarations import declarations
@@ -23,6 +23,7 @@ LOCK_SECONDS: Final = 15.0
 """How long a worker waits for the project's lock. Another worker that declares has it for less than a second, and somebody who
 migrates a queue for hours."""
 PAUSE_SECONDS: Final = 0.25
+TYPE_SECONDS: Final = 30.0
 
 
 def declare_topology(topology: Topology, connection: Connection, timeout_seconds: float) -> bool:
@@ -76,7 +77,14 @@ def read_generations(topology: Topology, connection: Connection) -> Generations:
         LocalError: The record was written by a later version, or does not go with the file.
     """
     try:
-        return register.where_now(connection, topology)
+        generations = register.where_now(connection, topology)
     except AccessRefused as error:
         logger.info("cannot ask whether queues have moved, and look where the file says: %s", error)
         return NOTHING_MOVED
+    if not generations.to_note:
+        return generations
+    try:
+        return typed(connection, generations, resolve(declarations(topology), generations).queues, TYPE_SECONDS)
+    except AccessRefused as error:
+        logger.info("cannot ask of what type renamed queues are, and take the file's: %s", error)
+        return generations

@@ -25,6 +25,7 @@ from amqpq.topology.declarations import declarations
 from amqpq.topology.generations import NOTHING_MOVED, Generations
 from amqpq.transport import declare, flow, register
 from amqpq.types import Delivery, QueueSpec
+from amqpq.worker.declaring import read_generations
 from tests.conftest import BrokerServer
 from tests.support.commands import Said, amqpq, worker
 from tests.support.lab import answer, until
@@ -427,3 +428,12 @@ def test_a_worker_that_declares_with_the_new_file_makes_no_second_queue(before: 
         until(lambda: consumers(scene, "mail") == 1 or None, "it consumes `mail`")
     assert register.look_now(scene.connection, "shop").homes["post"].current == "mail"
     assert not scene.migrator().exists("post")
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_a_worker_knows_of_what_type_the_queue_is_in_which_it_works(before: Scene, kind: str) -> None:
+    """The file may say another one already, which comes with the migration; before the apply only the broker knows."""
+    scene = before
+    new = scene.write("new", "post", MOVED, kind=kind)
+    where = read_generations(new, scene.connection)
+    assert (where.type_of("post", "mail", kind), where.to_note, where.serial) == ("classic", ("post",), 0)
