@@ -51,8 +51,7 @@ def apply_file(loaded: Topology, *, as_json: bool, timeout: float) -> None:
         generations = register.where_now(connection, loaded)
         renames.check_current(loaded, generations)
         for name in generations.to_note:
-            home = generations.homes[name]
-            click.echo(f"queue {name} is {said(name, home.former, home.current)}", err=True)
+            click.echo(f"queue {name} is {said(name, generations.homes[name])}", err=True)
         wanted = resolve(declarations(loaded), generations)
         note(connection, loaded.project, generations, wanted.queues, timeout)
         for name in [name for name, home in generations.homes.items() if home.moving]:

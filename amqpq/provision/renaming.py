@@ -8,21 +8,21 @@ from dataclasses import replace
 from amqpq.provision.changes import Action, Change
 from amqpq.provision.observed import Observed, address_of_binding
 from amqpq.provision.wanted import Wanted
-from amqpq.topology.generations import ingress_name
+from amqpq.topology.generations import Home, ingress_name
 from amqpq.types import BindingSpec
 
 
 def renamed(wanted: Wanted) -> Iterator[Change]:
     """Return which queues get another name by an apply, and which live in the queue of their former one."""
     for queue, home in wanted.generations.homes.items():
-        if home.lead is None or queue not in wanted.formers:
+        if queue not in wanted.formers:
             continue
-        if home.noted:
+        if home.noted and home.lead is not None:
             because = f"it lives in the queue {home.current}"
             remedy = f"`amqpq topology migrate {queue}` gives it a queue of its own name"
             yield Change("queue", queue, Action.INFO, because=because, remedy=remedy)
-        else:
-            yield Change("queue", queue, Action.CHANGE, because=said(queue, home.former, home.current))
+        elif not home.noted:
+            yield Change("queue", queue, Action.CHANGE, because=said(queue, home))
 
 
 def inherited(wanted: Wanted, observed: Observed, owned: frozenset[str]) -> frozenset[str]:
@@ -47,6 +47,7 @@ def _before(binding: BindingSpec, queue: str) -> str:
     return f"binding {address_of_binding(replace(binding, target=queue, to_exchange=False))}"
 
 
-def said(queue: str, former: str | None, current: str) -> str:
+def said(queue: str, home: Home) -> str:
     """Return what an apply does about a queue that was renamed."""
-    return f"renamed from {former}: it lives in the queue {current} until `amqpq topology migrate {queue}`"
+    until = "" if home.lead is None else f" until `amqpq topology migrate {queue}`"
+    return f"renamed from {home.former}: it lives in the queue {home.current}{until}"

@@ -107,8 +107,16 @@ class Generations:
     def noting(self) -> Generations:
         """Return the next record, which has the renames that are to be noted."""
         known = {queue: home for queue, home in self.homes.items() if home.noted or queue in self.to_note}
-        homes = {queue: replace(home, noted=True) for queue, home in known.items()}
+        # A rename that is taken back ends the one before: the name that the file does not have any more is nobody's.
+        undone = {
+            home.former for queue, home in known.items() if not home.noted and self._former_of(home.former) == queue
+        }
+        homes = {queue: replace(home, noted=True) for queue, home in known.items() if queue not in undone}
         return Generations(MappingProxyType(homes), self.serial + 1)
+
+    def _former_of(self, queue: str | None) -> str | None:
+        home = None if queue is None else self.homes.get(queue)
+        return None if home is None else home.former
 
     @property
     def to_note(self) -> tuple[str, ...]:

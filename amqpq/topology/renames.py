@@ -30,7 +30,7 @@ from types import MappingProxyType
 from typing import Final
 
 from amqpq.errors import ConfigurationError, LocalError
-from amqpq.topology.generations import Generations, Home, check_own, ingress_name, ingress_specs
+from amqpq.topology.generations import Generations, Home, check_own, ingress_name, ingress_specs, is_generation
 from amqpq.topology.model import Binding, Exchange, Topology
 from amqpq.types import ExchangeSpec
 
@@ -111,14 +111,16 @@ def placed(topology: Topology, record: Generations, there: Collection[str]) -> G
         before = homes.get(former)
         if before is None and former in there:
             before = Home(former, (former,))
-        if before is not None and queue in there:
+        if before is not None and queue in there and before.current != queue:
             raise LocalError(
                 f"the file says that queue {former!r} is {queue!r} now, and the broker has both, {before.current!r} and "
                 f"{queue!r}: what is routed to both comes twice. Delete the one that is not meant, when it is empty"
             )
         if before is not None:
-            # Its sources may be bound to the ingress of the former name; to that an apply binds the queue itself.
-            homes[queue] = replace(before, ingress=False, adopted_at=0.0, journal=None, former=former, noted=False)
+            # Its sources may be bound to the ingress of the former name; instead an apply binds the queue itself. A rename
+            # that is taken back leaves `<queue>.in`, which producers have found: that is its ingress from now on.
+            back = is_generation(queue, before.current)
+            homes[queue] = replace(before, ingress=back, adopted_at=0.0, journal=None, former=former, noted=False)
     return record if homes.keys() == record.homes.keys() else Generations(MappingProxyType(homes), record.serial)
 
 

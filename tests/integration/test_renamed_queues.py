@@ -437,3 +437,20 @@ def test_a_worker_knows_of_what_type_the_queue_is_in_which_it_works(before: Scen
     new = scene.write("new", "post", MOVED, kind=kind)
     where = read_generations(new, scene.connection)
     assert (where.type_of("post", "mail", kind), where.to_note, where.serial) == ("classic", ("post",), 0)
+
+
+def test_a_rename_is_taken_back(before: Scene, apps: tuple[App, App]) -> None:
+    """By the line the other way round; at last the file of before holds again."""
+    scene, (old, new) = before, apps
+    scene.apply("old")
+    scene.apply("new")
+    ids = [*scene.send_at_once(old, "mail"), *scene.send_at_once(new, "post")]
+    back = scene.write("back", "mail", "moved: [{from: queue.post, to: queue.mail}]\n")
+    scene.apply("back")
+    assert scene.changes("back") == []
+    with App(back) as app:
+        ids += [*scene.send_at_once(app, "mail"), *scene.send_at_once(old, "mail"), *scene.send_at_once(new, "post")]
+    scene.apply("old")
+    assert scene.changes("old") == []
+    ids += scene.send_at_once(old, "mail")
+    assert scene.ids("mail") == sorted(ids)

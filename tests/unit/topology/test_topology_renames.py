@@ -105,6 +105,22 @@ def test_a_rename_waits_for_a_migration_under_the_former_name(new: Topology) -> 
     assert set(where.noting().homes) == {"mail"}
 
 
+def test_a_rename_can_be_taken_back(old: Topology) -> None:
+    """By the line the other way round; then the file of before holds again, and no record speaks against it."""
+    back = loaded("mail", "audit", moved=[{"from": "queue.post", "to": "queue.mail"}])
+    record = NOTHING_MOVED.with_home("post", FORMER)
+    assert unsure(back, record) == ("mail",)
+    where = placed(back, record, ["mail"])
+    assert (where.current("mail"), where.to_note) == ("mail", ("mail",))
+    noted = where.noting()
+    assert noted.homes == {"mail": Home("mail", ("mail",), ingress=True, former="post")}
+    check_current(back, noted)
+    check_current(old, noted)
+    assert placed(old, noted, []) == noted
+    between = loaded("post", "audit", moved=MOVED)  # a worker that runs on with the file in between
+    assert placed(between, noted, []).consumed("post") == ("mail",)
+
+
 def test_the_line_must_not_go_before_the_queue_has_one_of_its_own() -> None:
     """Else an apply would make a second queue, and the first one would be nobody's."""
     later = loaded("post", "audit")
