@@ -37,6 +37,7 @@ from amqpq.worker.plan import (
     choose_scale,
     worker_name,
 )
+from amqpq.worker.pools.forked import descriptors
 from amqpq.worker.pools.hubpool import HUB_POOLS
 from amqpq.worker.run import run
 
@@ -111,6 +112,11 @@ class _WorkerCommand(click.Command):
     "--max-memory-per-child", metavar="SIZE", default=None, help="Replace a process that a task leaves larger: 200MiB."
 )
 @click.option("-E", "--events", "--task-events", "events", is_flag=True, help="Send events, for Flower and its like.")
+@click.option(
+    "--fork/--no-fork",
+    default=True,
+    help="Fork processes from one that has loaded the application, so that they share memory. [default: where safe]",
+)
 @click.pass_context
 def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     ctx: click.Context,
@@ -135,6 +141,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     max_tasks_per_child: int | None,
     max_memory_per_child: str | None,
     events: bool,
+    fork: bool,
 ) -> None:
     """Run the tasks of an application.
 
@@ -160,7 +167,9 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     pool = choose_pool(pool)
     scale = choose_scale(pool, autoscale, concurrency)
     concurrency = choose_concurrency(pool, concurrency) if scale is None else scale.most
+    before = descriptors()
     app = options.load_app(app_reference)
+    opened = descriptors() - before if fork else None
     if ctx.get_parameter_source("topology_file") is ParameterSource.COMMANDLINE or environment is not None:
         app.topology = options.load_topology(topology_file, environment)
     topology = app.topology
@@ -180,6 +189,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
         health=None if health is None else read_address(expand(health, name)),
         scale=scale,
         events=events,
+        opened=opened,
     )
     with _files(name, logfile, pidfile):
         ctx.exit(_run(plan, app))
