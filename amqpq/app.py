@@ -101,6 +101,11 @@ class Application:
                     )
         return self._topology
 
+    @property
+    def has_topology(self) -> bool:
+        """Whether the topology is loaded, or given."""
+        return self._topology is not None
+
     @topology.setter
     def topology(self, topology: Topology) -> None:
         """Take another topology than the application was made with (`-t` on the command line), before it is first used."""

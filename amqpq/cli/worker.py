@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,9 @@ from amqpq.cli.output import fail
 from amqpq.endpoint import read_address
 from amqpq.errors import NotBuiltYet
 from amqpq.log import WORKER
+from amqpq.version import NOT_INSTALLED, installed
 from amqpq.worker import logs
+from amqpq.worker.aside import aside
 from amqpq.worker.banner import banner
 from amqpq.worker.files import PidFile, expand
 from amqpq.worker.plan import (
@@ -171,7 +172,9 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     app = options.load_app(app_reference)
     opened = descriptors() - before if fork else None
     if ctx.get_parameter_source("topology_file") is ParameterSource.COMMANDLINE or environment is not None:
-        app.topology = options.load_topology(topology_file, environment)
+        app.topology = aside(lambda: options.load_topology(topology_file, environment), opened)
+    elif not app.has_topology:
+        app.topology = aside(lambda: app.topology, opened)
     topology = app.topology
     plan = WorkerPlan(
         reference=_exact(app, app_reference),
@@ -201,7 +204,7 @@ def _run(plan: WorkerPlan, app: App) -> int:
     if plan.logs.format == "json":  # then every line is an object
         logging.getLogger(WORKER).info("%s starts: %s, queues %s", plan.name, pool, ", ".join(plan.queues))
     else:
-        click.echo(banner(plan, app.topology, app.registry.names, pool, _version()))
+        click.echo(banner(plan, app.topology, app.registry.names, pool, installed() or NOT_INSTALLED))
         sys.stdout.flush()
     code = run(plan, app, lambda link_name: config.link(app.topology, name=link_name))
     logging.shutdown()
@@ -241,10 +244,3 @@ def _pool_words(plan: WorkerPlan) -> str:
     place = " in one process" if plan.pool in HUB_POOLS else ""
     count = plan.concurrency if plan.scale is None else f"{plan.scale.fewest} to {plan.scale.most}"
     return f"{plan.pool}, {count} {unit}{plural}{place}"
-
-
-def _version() -> str:
-    try:
-        return metadata.version("amqpq")
-    except metadata.PackageNotFoundError:
-        return "(run from its source, not installed)"

@@ -39,10 +39,10 @@ _HARMLESS_MAJOR: Final = 1
 def descriptors() -> frozenset[int]:
     """Return the numbers of the files and sockets that this process has open; none where the system cannot tell."""
     try:
-        listed = os.listdir("/proc/self/fd")
+        listed = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
     except OSError:
         return frozenset()
-    return frozenset(number for name in listed if _is_open(number := int(name)))
+    return frozenset(number for number in listed if _is_open(number))
 
 
 def obstacle(opened: Collection[int]) -> str:
@@ -63,7 +63,7 @@ def obstacle(opened: Collection[int]) -> str:
     others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if others:
         return f"the application has started a thread ({', '.join(others)})"
-    if len(os.listdir("/proc/self/task")) > 1:
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
         return "a library of the application has started a thread"
     held = [what for number in sorted(opened) if (what := _unshareable(number))]
     if held:
@@ -86,7 +86,7 @@ def _unshareable(number: int) -> str:
     """Say what a descriptor is, if processes that share it could disturb one another."""
     try:
         status = os.fstat(number)
-        target = os.readlink(f"/proc/self/fd/{number}")
+        target = str(Path(f"/proc/self/fd/{number}").readlink())
         text = Path(f"/proc/self/fdinfo/{number}").read_text(encoding="ascii")
     except OSError:  # closed again
         return ""
@@ -99,7 +99,7 @@ def _unshareable(number: int) -> str:
     return "" if stat.S_ISREG(status.st_mode) and flags & os.O_APPEND else target
 
 
-class TemplateLost(Exception):  # noqa: N818 - an event, not a mistake
+class TemplateLost(Exception):
     """The template is gone, or does not answer."""
 
 
