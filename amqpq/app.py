@@ -101,11 +101,6 @@ class Application:
                     )
         return self._topology
 
-    @property
-    def has_topology(self) -> bool:
-        """Whether the topology is loaded, or given."""
-        return self._topology is not None
-
     @topology.setter
     def topology(self, topology: Topology) -> None:
         """Take another topology than the application was made with (`-t` on the command line), before it is first used."""
@@ -114,6 +109,11 @@ class Application:
                 message = "the application's topology is in use already; it cannot be replaced"
                 raise LocalError(message)
             self._topology = topology
+
+    @property
+    def has_topology(self) -> bool:
+        """Whether the topology is loaded, or given."""
+        return self._topology is not None
 
     @property
     def codec(self) -> Codec:

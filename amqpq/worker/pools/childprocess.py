@@ -238,9 +238,9 @@ def ignores(pid: int, signal_number: int) -> bool:
     return bool(masks) and bool(int(masks[0], 16) >> (signal_number - 1) & 1)
 
 
-def death(status: int) -> str:
+def death(status: int | None) -> str:
     """Say in words how a process ended, given its exit status."""
-    if status == UNSEEN:
+    if status is None or status == UNSEEN:
         return "ended, nobody saw how,"
     if status >= 0:
         return f"ended with exit code {status}"

@@ -65,7 +65,16 @@ def obstacle(opened: Collection[int]) -> str:
         return f"the application has started a thread ({', '.join(others)})"
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         return "a library of the application has started a thread"
-    held = [what for number in sorted(opened) if (what := _unshareable(number))]
+    return unshareable(opened)
+
+
+def unshareable(opened: Collection[int]) -> str:
+    """Say what several processes must not have in common, if this one has such; empty where it has not.
+
+    Args:
+        opened: The descriptors in question.
+    """
+    held = [what for number in sorted(opened) if (what := _unshareable_descriptor(number))]
     if held:
         return f"the application has opened {', '.join(held)}"
     finalizers = vars(weakref.finalize).get("_registry", {})
@@ -82,7 +91,7 @@ def _is_open(number: int) -> bool:
     return True
 
 
-def _unshareable(number: int) -> str:
+def _unshareable_descriptor(number: int) -> str:
     """Say what a descriptor is, if processes that share it could disturb one another."""
     try:
         status = os.fstat(number)
