@@ -241,7 +241,7 @@ def ignores(pid: int, signal_number: int) -> bool:
 def death(status: int | None) -> str:
     """Say in words how a process ended, given its exit status."""
     if status is None or status == UNSEEN:
-        return "ended, nobody saw how,"
+        return "ended (nobody saw how)"
     if status >= 0:
         return f"ended with exit code {status}"
     return f"was killed by {signal_name(-status)}"

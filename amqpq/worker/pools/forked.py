@@ -232,9 +232,9 @@ class Template:
         received: list[int] = []
         try:
             socket.send_fds(self._orders, [ORDER.pack(order, pid)], inherited)
-            answer, received, _, _ = socket.recv_fds(self._orders, ANSWER.size, 1, socket.MSG_CMSG_CLOEXEC)
+            answer, received = template.receive(self._orders, ANSWER.size, 1)
         except OSError as error:
-            why = str(error)
+            why = error.strerror or str(error)
         else:
             if answer:
                 found, status, peak = ANSWER.unpack(answer)

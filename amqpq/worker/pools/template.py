@@ -16,6 +16,7 @@ The template ends when its socket does. Its children do not notice.
 
 from __future__ import annotations
 
+import array
 import atexit
 import contextlib
 import os
@@ -79,7 +80,7 @@ def obey(orders: socket.socket) -> tuple[int, int, int] | None:
         In a child: its descriptors; `orders` is closed. In the template: None, when there are no more orders.
     """
     while True:
-        data, descriptors, _, _ = socket.recv_fds(orders, ORDER.size, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        data, descriptors = receive(orders, ORDER.size, DESCRIPTORS)
         if not data:
             return None
         order, pid = ORDER.unpack(data)
@@ -98,6 +99,24 @@ def obey(orders: socket.socket) -> tuple[int, int, int] | None:
             _answer_birth(orders, pid)
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def receive(source: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
+    """Return a packet and the descriptors that came with it, which no program that is started will inherit.
+
+    `socket.recv_fds` does not pass on the flag for that.
+
+    Args:
+        source: The socket.
+        size: Of the packet, bytes.
+        most: Descriptors.
+    """
+    found = array.array("i")
+    data, ancillary, _, _ = source.recvmsg(size, socket.CMSG_LEN(most * found.itemsize), socket.MSG_CMSG_CLOEXEC)
+    for level, kind, numbers in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(numbers[: len(numbers) - len(numbers) % found.itemsize])
+    return data, list(found)
 
 
 def reaped(pid: int) -> bytes:
