@@ -114,9 +114,9 @@ class _WorkerCommand(click.Command):
 )
 @click.option("-E", "--events", "--task-events", "events", is_flag=True, help="Send events, for Flower and its like.")
 @click.option(
-    "--fork/--no-fork",
-    default=True,
-    help="Fork processes from one that has loaded the application, so that they share memory. [default: where safe]",
+    "--no-fork",
+    is_flag=True,
+    help="Import the application in each process. [default: fork from one that has, where that is safe]",
 )
 @click.pass_context
 def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
@@ -142,7 +142,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     max_tasks_per_child: int | None,
     max_memory_per_child: str | None,
     events: bool,
-    fork: bool,
+    no_fork: bool,
 ) -> None:
     """Run the tasks of an application.
 
@@ -170,7 +170,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     concurrency = choose_concurrency(pool, concurrency) if scale is None else scale.most
     before = descriptors()
     app = options.load_app(app_reference)
-    opened = descriptors() - before if fork else None
+    opened = None if no_fork else descriptors() - before
     if ctx.get_parameter_source("topology_file") is ParameterSource.COMMANDLINE or environment is not None:
         app.topology = aside(lambda: options.load_topology(topology_file, environment), opened)
     elif not app.has_topology:

@@ -38,7 +38,10 @@ def aside(compute: Callable[[], T], opened: Collection[int] | None) -> T:
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         data = pipe.read()
-    _, status = os.waitpid(pid, 0)
+    try:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:  # the application has children of this process reaped unseen
+        status = 0 if data else 1
     if status != 0:
         return compute()
     value: T = pickle.loads(data)  # noqa: S301 - from our own process

@@ -15,6 +15,8 @@ from tests.support.pool import children_of, name_of, pool_of, template_of
 
 WAIT_SECONDS = 120.0
 FORKING = ("-A", "forking", "-l", "debug")
+FORKED: tuple[str, ...] = ()
+ANEW: tuple[str, ...] = ("--no-fork",)
 SAYS_NO = "each process of the pool loads the application for itself, and shares no memory: "
 
 
@@ -37,7 +39,8 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_forks_share_their_memory(shop: App, start_worker: Any) -> None:
+@pytest.mark.usefixtures("shop")
+def test_forks_share_their_memory(start_worker: Any) -> None:
     """A fork has less than half for itself of what a process has that is started anew; who reads topologies has gone."""
     forking, anew = start_worker("-c", "1", "-n", "w1@%h"), start_worker("-c", "1", "-n", "w2@%h", "--no-fork")
     assert template_of(forking.process.pid) is not None
@@ -51,10 +54,10 @@ def test_forks_share_their_memory(shop: App, start_worker: Any) -> None:
 def test_a_fork_finds_what_a_process_finds_that_is_started_anew(shop: App, start_worker: Any) -> None:
     """Its group, its input, its signals, its arguments, its threads and its descriptors; nothing of the worker's."""
     found = []
-    for choice in ("--fork", "--no-fork"):
-        worker = start_worker(*FORKING, "-c", "1", choice)
+    for choice in (FORKED, ANEW):
+        worker = start_worker(*FORKING, "-c", "1", *choice)
         (child,) = worker.children()
-        assert (name_of(child) == "amqpq child") == (choice == "--fork")
+        assert (name_of(child) == "amqpq child") == (choice == FORKED)
         found.append(shop.send_task("shop.surroundings").get(timeout=WAIT_SECONDS))
         assert worker.stop() == 0
     forked, anew = found
@@ -75,9 +78,7 @@ def test_each_fork_draws_other_numbers(shop: App, start_worker: Any) -> None:
     assert len({number for _, number in drawn}) == 8
 
 
-def test_a_fork_ends_as_a_program_does(
-    shop: App, start_worker: Any, tmp_path: Path, until: Callable[..., None]
-) -> None:
+def test_a_fork_ends_as_a_program_does(shop: App, start_worker: Any, tmp_path: Path) -> None:
     """It waits for its threads and runs its exit handlers; the template runs none, and nothing is left."""
     worker = start_worker(*FORKING, "-c", "1")
     template = template_of(worker.process.pid)
@@ -110,7 +111,7 @@ def test_a_killed_template_costs_nothing(shop: App, start_worker: Any, tmp_path:
     assert not any(alive(pid) for pid in {template, *children})
 
 
-def test_a_template_that_hangs_is_given_up(shop: App, start_worker: Any, tmp_path: Path) -> None:
+def test_a_template_that_hangs_is_given_up(shop: App, start_worker: Any) -> None:
     """It is not waited for longer than it takes to see that, and ends."""
     worker = start_worker("-c", "1")
     template = template_of(worker.process.pid)
@@ -138,16 +139,16 @@ def test_signals_of_the_terminal_do_not_end_the_template(shop: App, start_worker
     assert pid in children_of(template)
 
 
-@pytest.mark.parametrize("choice", ["--fork", "--no-fork"])
+@pytest.mark.parametrize("choice", [FORKED, ANEW], ids=["forked", "anew"])
 def test_nothing_is_left_of_a_killed_worker(
-    shop: App, start_worker: Any, tmp_path: Path, until: Callable[..., None], choice: str
+    shop: App, start_worker: Any, tmp_path: Path, until: Callable[..., None], choice: tuple[str, ...]
 ) -> None:
     """Neither the template nor a child, busy or not."""
-    worker = start_worker("-c", "2", choice)
+    worker = start_worker("-c", "2", *choice)
     shop.send_task("shop.hold", (str(tmp_path), "held"))
     until(lambda: list(tmp_path.glob("held.begun.*")))
     family = {*children_of(worker.process.pid), *pool_of(worker.process.pid)}
-    assert len(family) == (3 if choice == "--fork" else 2)
+    assert len(family) == (3 if choice == FORKED else 2)
     worker.kill()
     until(lambda: not any(alive(pid) for pid in family), "the end of the killed worker's processes")
 

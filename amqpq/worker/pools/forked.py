@@ -6,6 +6,7 @@ anew, as they are where there is no template. How a child of a lost template end
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -132,7 +133,7 @@ class Forked:
 
     def poll(self) -> int | None:
         """Return the exit status, if it has ended."""
-        if self.returncode is None and self._ended(0.0):
+        if self.returncode is None and ended(self._descriptor, 0.0):
             self._reap()
         return self.returncode
 
@@ -142,7 +143,7 @@ class Forked:
         Raises:
             subprocess.TimeoutExpired: It has not, `timeout` seconds later.
         """
-        if self.returncode is None and not self._ended(timeout):
+        if self.returncode is None and not ended(self._descriptor, timeout):
             raise subprocess.TimeoutExpired(f"fork {self.pid}", timeout or 0.0)
         return self._reap() if self.returncode is None else self.returncode
 
@@ -158,11 +159,6 @@ class Forked:
         """Kill it."""
         self.send_signal(signal.SIGKILL)
 
-    def _ended(self, seconds: float | None) -> bool:
-        waiting = select.poll()
-        waiting.register(self._descriptor, select.POLLIN)
-        return bool(waiting.poll(None if seconds is None else seconds * 1000))
-
     def _reap(self) -> int:
         found = self._origin.reap(self.pid)
         if found is None:
@@ -175,16 +171,24 @@ class Forked:
         return self.returncode
 
 
+def ended(descriptor: int, seconds: float | None) -> bool:
+    """Wait so long for the end of a process, given its descriptor; whether it has ended."""
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(None if seconds is None else seconds * 1000))
+
+
 class Template:
     """The template, as its parent sees it.
 
     Args:
-        pid: Its process id.
+        pid: Its process id. It is a child of this process.
         orders: The socket to it.
     """
 
     def __init__(self, pid: int, orders: socket.socket) -> None:
         self.pid = pid
+        self._descriptor = os.pidfd_open(pid)
         self._orders: socket.socket | None = orders
         orders.settimeout(ANSWER_SECONDS)
 
@@ -197,7 +201,8 @@ class Template:
         if pid < 0:
             logger.warning("a child could not be forked (%s); starting it anew", os.strerror(-pid))
             return execute(plan, inherited)
-        return Forked(pid, received[0], self)
+        # Without room for one more descriptor here it does not arrive, and opening it says so.
+        return Forked(pid, received[0] if received else os.pidfd_open(pid), self)
 
     def reap(self, pid: int) -> tuple[int, int] | None:
         """Return status and peak memory (see `wait4`) of a child that has ended; None where nobody knows them."""
@@ -213,13 +218,11 @@ class Template:
             return
         self._orders.close()
         self._orders = None
-        descriptor = os.pidfd_open(self.pid)
-        waiting = select.poll()
-        waiting.register(descriptor, select.POLLIN)
-        if not waiting.poll(END_SECONDS * 1000):
-            os.kill(self.pid, signal.SIGKILL)
-        os.close(descriptor)
-        os.waitpid(self.pid, 0)
+        if not ended(self._descriptor, END_SECONDS):
+            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+        os.close(self._descriptor)
+        with contextlib.suppress(ChildProcessError):  # the application has children of this process reaped unseen
+            os.waitpid(self.pid, 0)
 
     def _ask(self, order: int, pid: int, inherited: Sequence[int] = ()) -> tuple[int, int, int, list[int]]:
         """Give an order, return the answer's numbers and descriptors.
@@ -247,7 +250,8 @@ class Template:
         logger.warning(
             "process %d, from which children were forked, does not answer (%s); starting new ones anew", self.pid, why
         )
-        os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
         self.close()
 
 

@@ -22,6 +22,12 @@ WAYS = os.environ.get("FORKING_IMPORT", "")
 _stop = threading.Event()
 _kept: list[object] = []
 
+
+def note_the_end() -> None:
+    """Say which process ends."""
+    (FOLDER / f"ended.{os.getpid()}").touch()
+
+
 if "thread" in WAYS:
     threading.Thread(target=_stop.wait, name="poller", daemon=True).start()
 if "pipe" in WAYS:
@@ -29,7 +35,7 @@ if "pipe" in WAYS:
 if "folder" in WAYS:
     _kept.append(tempfile.TemporaryDirectory())
 if FOLDER.is_dir():
-    atexit.register(lambda: (FOLDER / f"ended.{os.getpid()}").touch())
+    atexit.register(note_the_end)
 
 
 @app.task(name="shop.surroundings")
