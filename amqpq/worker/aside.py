@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 from collections.abc import Callable, Collection
 from typing import NoReturn, TypeVar
 
-from amqpq.worker.pools.forked import obstacle
+from amqpq.worker.pools.forked import fork, obstacle
 
 T = TypeVar("T")
 
@@ -29,10 +28,8 @@ def aside(compute: Callable[[], T], opened: Collection[int] | None) -> T:
     """
     if opened is None or obstacle(opened):
         return compute()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
     reading, writing = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         _compute(compute, writing)
     os.close(writing)

@@ -160,7 +160,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def _reap(self) -> int:
-        found = self._origin.reap(self.pid)
+        found = self._origin.reap(self.pid) or _inherited(self.pid)
         if found is None:
             self.returncode = UNSEEN
         else:
@@ -169,6 +169,15 @@ class Forked:
             self.peak_bytes = peak * MAXRSS_UNIT
         os.close(self._descriptor)
         return self.returncode
+
+
+def _inherited(pid: int) -> tuple[int, int] | None:
+    """Reap a child of a lost template; where this is a container's first process, such children become its own."""
+    try:
+        found, status, usage = os.wait4(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return (status, usage.ru_maxrss) if found == pid else None
 
 
 def ended(descriptor: int, seconds: float | None) -> bool:
@@ -255,15 +264,21 @@ class Template:
         self.close()
 
 
+def fork() -> int:
+    """Fork this process; what waits to be written is written once."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # a program may be started without
+            stream.flush()
+    return os.fork()
+
+
 def make_template() -> Template:
     """Fork the template off this process, which has loaded the application and has one thread (see `obstacle`)."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
     # The collector writes into each object that it looks at, and what is written to is shared no more.
     gc.collect()
     gc.freeze()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         ours.close()
         template.serve(theirs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from amqpq.worker import aside as aside_module
 from amqpq.worker.aside import aside
 from amqpq.worker.pools import template
-from amqpq.worker.pools.forked import descriptors, unshareable
+from amqpq.worker.pools.childprocess import UNSEEN, death
+from amqpq.worker.pools.forked import Forked, Template, descriptors, unshareable
 from amqpq.worker.pools.template import ANSWER, DESCRIPTORS, FORK, ORDER, REAP
 
 Sockets = tuple[socket.socket, socket.socket]
@@ -135,6 +137,30 @@ def test_descriptors_that_are_received_are_not_inherited(line: Sockets) -> None:
     finally:
         for number in received:
             os.close(number)
+
+
+class NoTemplate(Template):
+    """One that is lost."""
+
+    def __init__(self) -> None:
+        self._orders = None
+
+
+def test_how_a_process_ended_may_be_seen_by_nobody() -> None:
+    """Its template is lost, and another process has reaped it; nobody waits for that."""
+    with subprocess.Popen(["true"]) as process:
+        orphan = Forked(process.pid, os.pidfd_open(process.pid), NoTemplate())
+        process.wait()
+    assert orphan.poll() == orphan.wait() == UNSEEN
+    assert death(orphan.returncode) == "ended (nobody saw how)"
+
+
+def test_the_first_process_of_a_container_inherits_orphans() -> None:
+    """Then it can tell how they ended, and has to bury them."""
+    with subprocess.Popen(["false"]) as process:
+        orphan = Forked(process.pid, os.pidfd_open(process.pid), NoTemplate())
+        assert orphan.wait(60.0) == 1
+        assert orphan.peak_bytes
 
 
 @pytest.fixture
