@@ -161,6 +161,7 @@ def test_no_zombie_stays(shop: App, start_worker: Any, until: Callable[..., None
     for number in range(3):
         assert shop.send_task("shop.add", (number, 1)).get(timeout=WAIT_SECONDS) == number + 1
     until(lambda: [alive(pid) for pid in children_of(template)] == [True], "the burial of those that were replaced")
+    assert "did not end within" not in worker.text
 
 
 @pytest.mark.parametrize(
