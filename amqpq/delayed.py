@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from amqpq.deadletters import flows
@@ -238,7 +238,7 @@ def _due_now(letter: Letter, codec: Codec) -> Properties:
     stamp = codec.verify_task(delivery.body, delivery.properties)
     headers = {name: value for name, value in delivery.properties.headers.items() if not delays.is_passing(name)}
     had_eta = headers.pop("eta", None) is not None
-    properties = replace(delivery.properties, headers=headers, user_id=None)
+    properties = delivery.properties._replace(headers=headers, user_id=None)
     if stamp is None or not had_eta:
         return properties
     signer = codec.signer

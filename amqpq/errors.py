@@ -14,7 +14,8 @@ call may succeed later without anyone changing anything.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from itertools import islice
+from typing import ClassVar, Final
 
 
 class AmqpqError(Exception):
@@ -257,6 +258,10 @@ class BlockedInDoubt(Blocked, OutcomeUnknown):
     """The broker blocked publishers just after this message was written: it may take it when the alarm ends."""
 
 
+FAILURES_SHOWN: Final = 10
+"""Of a batch, in the text of its error."""
+
+
 class BatchFailed(PublishError):
     """Some messages of the batch were not published.
 
@@ -265,8 +270,10 @@ class BatchFailed(PublishError):
 
     def __init__(self, failures: dict[str, PublishError]) -> None:
         self.failures = dict(failures)
-        lines = "\n".join(f"{message_id}: {error}" for message_id, error in self.failures.items())
-        super().__init__(f"{len(self.failures)} of the batch's messages were not published:\n{lines}")
+        lines = [f"{message_id}: {error}" for message_id, error in islice(self.failures.items(), FAILURES_SHOWN)]
+        if len(self.failures) > FAILURES_SHOWN:
+            lines.append(f"and {len(self.failures) - FAILURES_SHOWN} more; `failures` has all of them")
+        super().__init__("\n".join([f"{len(self.failures)} of the batch's messages were not published:", *lines]))
 
     def __reduce__(self) -> tuple[type[BatchFailed], tuple[dict[str, PublishError]]]:
         """Pickle by the failures, not by the rendered text."""

@@ -14,10 +14,10 @@ import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar
 
 from amqpq import lifecycle
 from amqpq.errors import ConfigurationError, LocalError, MaxRetriesExceeded, NotBuiltYet
@@ -29,8 +29,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class Request(NamedTuple):
     """The message a worker is running right now, as the task sees it (`self.request`).
 
     `report(state, meta)` publishes an intermediate state; it is None outside a worker, where nobody listens.
@@ -39,7 +41,7 @@ class Request:
     id: str | None = None
     task: str = ""
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = _NOTHING
     root_id: str | None = None
     parent_id: str | None = None
     group: str | None = None
@@ -53,16 +55,16 @@ class Request:
     reply_to: str | None = None
     correlation_id: str | None = None
     priority: int | None = None
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = _NOTHING
     hostname: str = ""
     """The worker's name, `name@host`."""
-    delivery_info: Mapping[str, Any] = field(default_factory=dict)
+    delivery_info: Mapping[str, Any] = _NOTHING
     """`exchange`, `routing_key`, `redelivered`, `queue` of the delivery."""
     report: Callable[[str, object], None] | None = None
     max_retries: float = DEFAULT_MAX_RETRIES
     """How often the task may be tried again; `retry.UNLIMITED` is no limit."""
-    asked: list[BaseException] = field(default_factory=list)
-    """What `retry()` decided: a `Retry` that was not raised, or the error with which it gave up."""
+    asked: list[BaseException] | None = None
+    """What `retry()` decided: a `Retry` that was not raised, or the error with which it gave up. None outside a worker."""
 
     @property
     def called_directly(self) -> bool:
@@ -392,10 +394,11 @@ class Task(TaskHooks, Generic[P, R]):
         if countdown is not None and (isinstance(countdown, bool) or not 0 <= countdown < math.inf):
             message = f"retry(): countdown={countdown!r} is not a number of seconds from 0"
             raise LocalError(message)
+        asked = [] if request.asked is None else request.asked
         most = request.max_retries if max_retries is None else max_retries
         if request.retries >= most:
             error = exc or MaxRetriesExceeded(f"{self.name}[{request.id}] was tried again {request.retries} times")
-            request.asked.append(error)
+            asked.append(error)
             raise error
         arguments = None
         if args is not None or kwargs is not None:
@@ -405,7 +408,7 @@ class Task(TaskHooks, Generic[P, R]):
         found = Retry(exc, seconds=countdown, due=eta, arguments=arguments)
         if throw:
             raise found
-        request.asked.append(found)
+        asked.append(found)
         return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
 """What JSON can hold."""
@@ -74,8 +74,14 @@ class QueueState:
 # ------------------------------------------------------------------------------------------------ messages on the wire
 
 
-@dataclass(frozen=True, slots=True)
-class Properties:
+# These three are made for every message there is, so they are named tuples: a frozen dataclass of as many fields takes four
+# times as long to make (it sets each through `object.__setattr__`).
+
+NO_HEADERS: Final[Table] = {}
+"""Of a message without any; nobody writes to it."""
+
+
+class Properties(NamedTuple):
     """The basic properties of a message. Absent is None, never a default of ours.
 
     `expiration` is in milliseconds (the wire carries it as decimal text); `timestamp` in seconds since the epoch.
@@ -83,7 +89,7 @@ class Properties:
 
     content_type: str | None = None
     content_encoding: str | None = None
-    headers: Table = field(default_factory=dict)
+    headers: Table = NO_HEADERS
     delivery_mode: int | None = None
     priority: int | None = None
     correlation_id: str | None = None
@@ -96,8 +102,7 @@ class Properties:
     app_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(NamedTuple):
     """One message to publish, with its address. `mandatory` makes an unroutable message come back."""
 
     exchange: str
@@ -107,8 +112,7 @@ class Publication:
     mandatory: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One message received. `tag` is valid on the channel it came from, and nowhere else.
 
     `consumer_tag` is empty for a message that was fetched with `get`; `message_count` is set only then.

@@ -132,7 +132,7 @@ def drained(contender: ours.Contender, queue: drive.Queue, setting: Setting, dee
     with drive.running_worker(contender, queue, setting.folder / "worker.log") as pid:
         began = board.wait(start + WARM, drive.DEADLINE_SECONDS)
         before, first = cpu.tree_seconds(pid), board.total()[0]
-        ended = board.wait(first + min(MEASURED, deep - WARM), drive.DEADLINE_SECONDS)
+        ended = board.wait(start + WARM + min(MEASURED, deep - WARM), drive.DEADLINE_SECONDS)
         processor, done = cpu.tree_seconds(pid) - before, board.total()[0] - first
         queue.purge()
     return processor / done, (ended - began) / 1e9 / done

@@ -7,7 +7,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from amqpq.clock import SYSTEM_CLOCK, Clock
@@ -386,7 +386,7 @@ class Desk:
             return planned
         if self._generations is None:
             self._generations = register.look_now(self._connection, self._way.project)
-        return replace(planned, routing_key=self._generations.current(planned.routing_key))
+        return planned._replace(routing_key=self._generations.current(planned.routing_key))
 
     def _is_there(self, queue: str) -> bool:
         """Whether a target exists; asked once. One that goes later keeps its copies on the way until it is back."""

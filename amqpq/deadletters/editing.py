@@ -161,7 +161,7 @@ def edited(letter: Letter, envelope: TaskEnvelope, draft: Draft, codec: Codec, h
         LocalError: It cannot be written, or the key here is not allowed to sign it.
     """
     plain = sent_back(letter, draft.queue)
-    changed = replace(envelope, args=draft.args, kwargs=draft.kwargs, expires=draft.expires)
+    changed = envelope._replace(args=draft.args, kwargs=draft.kwargs, expires=draft.expires)
     facts = codec.task_facts(letter.delivery.properties)
     body, properties = codec.encode_task(
         changed, exchange="", key=draft.queue, encoding=Encoding(serializer=facts.serializer)
@@ -177,7 +177,7 @@ def edited(letter: Letter, envelope: TaskEnvelope, draft: Draft, codec: Codec, h
     history = {name: value for name, value in plain.properties.headers.items() if name in HISTORY}
     who = f"{codec.signer.key_id if codec.signer is not None else 'unsigned'}@{host}"
     headers = {**properties.headers, **history, EDITED_BY: who}
-    return replace(plain, body=body, properties=replace(properties, headers=headers))
+    return plain._replace(body=body, properties=properties._replace(headers=headers))
 
 
 def _is_moment(text: str) -> bool:

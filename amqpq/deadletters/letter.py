@@ -6,7 +6,7 @@ Nothing here is verified. A header of the wrong type is an absent one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -105,7 +105,7 @@ def sent_back(letter: Letter, target: str) -> Publication:
     headers[REQUEUES] = letter.requeues + 1
     if properties.user_id is not None:
         headers[_USER_ID] = properties.user_id
-    copied = replace(properties, headers=headers, expiration=None, user_id=None)
+    copied = properties._replace(headers=headers, expiration=None, user_id=None)
     return Publication(exchange="", routing_key=target, body=letter.delivery.body, properties=copied, mandatory=True)
 
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from amqpq.deadletters.letter import BROKERS_COUNTS, Letter
@@ -61,7 +61,7 @@ def token(letter: Letter) -> str:
     """Return the name of a dead letter and a digest of all that it is; the same each time it is read."""
     delivery = letter.delivery
     headers = {name: value for name, value in delivery.properties.headers.items() if name not in BROKERS_COUNTS}
-    whole = replace(delivery.properties, headers={})
+    whole = delivery.properties._replace(headers={})
     digest = hashlib.blake2b(repr((sorted(headers.items(), key=_name), whole)).encode(errors="replace"), digest_size=16)
     digest.update(delivery.body)
     return f"{digest.hexdigest()} {letter.queue}"
@@ -171,7 +171,7 @@ def marks(copies: Sequence[Delivery]) -> Counter[str]:
 
 def _on_the_way(way: Way, letter: Letter, copy: Publication) -> Publication:
     headers = {**copy.properties.headers, RETURNED: token(letter)}
-    return replace(copy, exchange=way.name, properties=replace(copy.properties, headers=headers))
+    return copy._replace(exchange=way.name, properties=copy.properties._replace(headers=headers))
 
 
 def _name(item: tuple[str, object]) -> str:

@@ -39,10 +39,11 @@ _pack = msgpack.packb
 
 def user_headers(headers: Table) -> dict[str, Any]:
     """Return the headers that are the user's own: neither the protocol's, nor ours, nor the broker's."""
-    names = headers.keys() - RESERVED
-    if not names:
+    if headers.keys() <= RESERVED:  # mostly; and this makes no set
         return {}
-    return {name: headers[name] for name in names if not name.startswith((OUR_PREFIX, BROKER_PREFIX))}
+    return {
+        name: headers[name] for name in headers.keys() - RESERVED if not name.startswith((OUR_PREFIX, BROKER_PREFIX))
+    }
 
 
 def task_bytes(properties: Properties, user: Mapping[str, Any], body: bytes) -> bytes:

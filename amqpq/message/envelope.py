@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
-from amqpq.types import Table
+from amqpq.types import NO_HEADERS, Table
+
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class TaskEnvelope:
+class TaskEnvelope(NamedTuple):
     """A task to run, as it travels (Celery's message protocol 2).
 
     `eta` and `expires` are ISO 8601 with an offset. `timelimit` is (hard, soft), in seconds. `embed` holds what is to
@@ -20,7 +21,7 @@ class TaskEnvelope:
     id: str
     task: str
     args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = _NOTHING
     root_id: str | None = None
     parent_id: str | None = None
     group: str | None = None
@@ -35,12 +36,11 @@ class TaskEnvelope:
     correlation_id: str | None = None
     """None is the task's id."""
     priority: int | None = None
-    embed: Mapping[str, Any] = field(default_factory=dict)
-    headers: Table = field(default_factory=dict)
+    embed: Mapping[str, Any] = _NOTHING
+    headers: Table = NO_HEADERS
 
 
-@dataclass(frozen=True, slots=True)
-class ResultEnvelope:
+class ResultEnvelope(NamedTuple):
     """What became of a task, finally or so far.
 
     `result` is the return value; for a failure `{exc_type, exc_message, exc_module}` (`amqpq.message.failure` makes and

@@ -18,6 +18,7 @@ All other headers are the user's own. They are signed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 
@@ -137,8 +138,12 @@ ATTEMPT_LOG: Final = "amqpq-attempt-log"
 RETURNED: Final = "amqpq-returned"
 
 
+@lru_cache(maxsize=512)
 def route_text(exchange: str, key: str) -> str:
-    """Return the intended route as one text: `exchange/key`, with `%` and `/` in the exchange's name escaped."""
+    """Return the intended route as one text: `exchange/key`, with `%` and `/` in the exchange's name escaped.
+
+    The same object each time: what writes the headers knows it again (`amqpq.transport.fields`).
+    """
     if "/" in exchange or "%" in exchange:
         exchange = exchange.replace("%", "%25").replace("/", "%2F")
     return f"{exchange}/{key}"

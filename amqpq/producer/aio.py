@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from amqpq import log
 from amqpq.errors import BatchFailed, TransportError
-from amqpq.producer import attempts, publishing
+from amqpq.producer import attempts, bulk, publishing
 from amqpq.producer.attempts import Attempts
 from amqpq.producer.options import RetryPolicy
 from amqpq.producer.publishing import Sending
@@ -50,7 +50,7 @@ class AsyncProducer:
         while True:
             try:
                 session = await self._runner.session(course.left(now()))
-                await aioflow.run(publishing.submit_batch(session, sendings), course.left(now()))
+                await aioflow.run(bulk.submit_batch(session, sendings), course.left(now()))
                 break
             except TransportError as error:
                 pause = course.pause(error, now())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from amqpq import log
 from amqpq.errors import BatchFailed, TransportError
-from amqpq.producer import attempts, publishing
+from amqpq.producer import attempts, bulk, publishing
 from amqpq.producer.attempts import Attempts
 from amqpq.producer.options import RetryPolicy
 from amqpq.producer.publishing import Sending
@@ -58,7 +58,7 @@ class Producer:
         while True:
             try:
                 session = self._runner.session(course.left(time.monotonic()))
-                flow.run(publishing.submit_batch(session, sendings), course.left(time.monotonic()))
+                flow.run(bulk.submit_batch(session, sendings), course.left(time.monotonic()))
                 break
             except TransportError as error:
                 pause = course.pause(error, time.monotonic())

@@ -17,10 +17,9 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amqpq.errors import LocalError, NoRoute
 from amqpq.lifecycle import DIRECT_REPLY_QUEUE, MAX_EXPIRES_MS, reply_queue, reply_queue_name
@@ -40,20 +39,25 @@ _KEYLESS: Final = frozenset({"fanout", "headers"})
 
 NO_OPTIONS: Final = TaskOptions()
 
+_NO_KWARGS: Final[Mapping[str, Any]] = {}
 
-@dataclass(frozen=True, slots=True)
-class Call:
+_VERSION_4: Final = 0x4 << 76
+_VARIANT: Final = 0x2 << 62
+_RANDOM_BITS: Final = (1 << 128) - 1 - (0xF << 76) - (0x3 << 62)
+"""All of a UUID's bits but those two fields (RFC 9562, section 5.4)."""
+
+
+class Call(NamedTuple):
     """A task to send: its name, its arguments, the options of the call and those of the task where its code is here."""
 
     task: str
     args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = _NO_KWARGS
     options: CallOptions = PLAIN
     task_options: TaskOptions = NO_OPTIONS
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What to do for one call: the message, and the queue to declare before it is published."""
 
     task: str
@@ -64,11 +68,28 @@ class Plan:
     reply_queue: QueueSpec | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(NamedTuple):
     exchange: str
     key: str
     route: Route | None
+
+
+class _Course(NamedTuple):
+    """What the options of a call, its task and its route decide, whatever its arguments are."""
+
+    task_options: TaskOptions
+    target: _Target
+    mode: str
+    priority: int | None
+    encoding: Encoding
+    timed: bool
+    """Whether it expires, or is due later."""
+
+
+def new_task_id() -> str:
+    """Return a random UUID as text; `uuid.uuid4` makes an object of it first, and takes three times as long."""
+    digits = f"{int.from_bytes(os.urandom(16)) & _RANDOM_BITS | _VERSION_4 | _VARIANT:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 class Planner:
@@ -87,7 +108,7 @@ class Planner:
         codec: Codec,
         *,
         clock: Callable[[], float] = time.time,
-        new_id: Callable[[], str] = lambda: str(uuid4()),
+        new_id: Callable[[], str] = new_task_id,
     ) -> None:
         self._topology = topology
         self._codec = codec
@@ -102,6 +123,7 @@ class Planner:
             if queue.partitions and queue.hash_header is not None
         }
         self._routes: dict[str, Route] = {}
+        self._courses: dict[str, _Course] = {}
         self._origin = (0, "")
 
     def plan(self, call: Call, parent: Request | None = None) -> Plan:
@@ -114,20 +136,15 @@ class Planner:
         Raises:
             LocalError: It cannot be sent as asked: no route, no such queue, arguments that cannot be written, too large.
         """
-        options, task_options = call.options, call.task_options
+        options = call.options
         _check_arguments(call)
-        target = self._target(call)
-        route = target.route
-        mode = self._mode(options, task_options, route)
+        _, target, mode, priority, encoding, timed = self._course(call)
         task_id = options.task_id or self._new_id()
-        priority = options.priority if options.priority is not None else task_options.priority
-        if priority is None and route is not None:
-            priority = route.priority
-        if priority is not None:
-            check_priority(priority)
         now = datetime.fromtimestamp(self._clock(), UTC)
-        due = due_of(options, now)
-        expires_seconds, expires_text = self._expiry(call, route, now, due)
+        due = expires_seconds = expires_text = None
+        if timed:
+            due = due_of(options, now)
+            expires_seconds, expires_text = self._expiry(call, target.route, now, due)
         envelope = TaskEnvelope(
             id=task_id,
             task=call.task,
@@ -146,31 +163,26 @@ class Planner:
             priority=priority,
             headers=options.headers,
         )
-        # In the ladder a time to live of its own would end the message too early: there the signed header alone decides.
-        ttl_ms = self._ttl_ms(expires_seconds, mode) if due is None else None
-        exchange = target.exchange
-        entry = (
-            None
-            if due is None
-            else self._destinations.entry((exchange, target.key), options.headers, priority, due=due, now=now)
-        )
-        encoding = self._encoding(options, task_options, route, ttl_ms)
-        body, properties = self._codec.encode_task(envelope, exchange=exchange, key=target.key, encoding=encoding)
+        exchange, key, waits_seconds = target.exchange, target.key, expires_seconds or 0.0
+        entry = None
+        if due is not None:
+            entry = self._destinations.entry((exchange, key), options.headers, priority, due=due, now=now)
+            waits_seconds = max(waits_seconds, (due - now).total_seconds())
+        elif expires_seconds is not None:
+            # In the ladder a time to live of its own would end the message too early: there the signed header alone decides.
+            encoding = replace(encoding, ttl_ms=self._ttl_ms(expires_seconds, mode))
+        body, properties = self._codec.encode_task(envelope, exchange=exchange, key=key, encoding=encoding)
+        replies_ms = int((self._topology.replies.expires_seconds + waits_seconds) * 1000)
         if entry is not None:
             exchange = entry.exchange
-            properties = replace(properties, headers={**properties.headers, **entry.headers})
-        waits_seconds = max(expires_seconds or 0.0, (due - now).total_seconds() if due is not None else 0.0)
-        replies_ms = int((self._topology.replies.expires_seconds + waits_seconds) * 1000)
-        if due is not None:
+            properties = properties._replace(headers={**properties.headers, **entry.headers})
             check_reply_queue(replies_ms, mode)
         return Plan(
-            task=call.task,
-            task_id=task_id,
-            publication=Publication(
-                exchange, target.key, body, properties, mandatory=self._topology.messages.mandatory
-            ),
-            mode=mode,
-            reply_queue=reply_queue(task_id, expires_ms=replies_ms) if mode == "task" else None,
+            call.task,
+            task_id,
+            Publication(exchange, key, body, properties, self._topology.messages.mandatory),
+            mode,
+            reply_queue(task_id, expires_ms=replies_ms) if mode == "task" else None,
         )
 
     @property
@@ -180,6 +192,33 @@ class Planner:
         if self._origin[0] != pid:
             self._origin = (pid, f"gen{pid}@{socket.gethostname()}")
         return self._origin[1]
+
+    def _course(self, call: Call) -> _Course:
+        """Decide what the arguments do not; for calls without options once for each task, as most calls are like that."""
+        options, task_options = call.options, call.task_options
+        if options is PLAIN:
+            kept = self._courses.get(call.task)
+            if kept is not None and kept.task_options is task_options:
+                return kept
+        target = self._target(call)
+        route = target.route
+        priority = options.priority if options.priority is not None else task_options.priority
+        if priority is None and route is not None:
+            priority = route.priority
+        if priority is not None:
+            check_priority(priority)
+        times = (options.countdown, options.eta, options.expires, task_options.expires, route and route.expires_seconds)
+        course = _Course(
+            task_options,
+            target,
+            self._mode(options, task_options, route),
+            priority,
+            self._encoding(options, task_options, route),
+            timed=any(time is not None for time in times),
+        )
+        if options is PLAIN and route is not None and set(route.fields()) <= {"task"}:
+            self._courses[call.task] = course
+        return course
 
     # ---------------------------------------------------------------------------------------------------------- where
 
@@ -280,17 +319,13 @@ class Planner:
             raise LocalError(message)
         return check_reply_mode(mode)
 
-    def _encoding(
-        self, options: CallOptions, task_options: TaskOptions, route: Route | None, ttl_ms: int | None
-    ) -> Encoding:
+    def _encoding(self, options: CallOptions, task_options: TaskOptions, route: Route | None) -> Encoding:
         serializer = options.serializer or task_options.serializer or (route.serializer if route is not None else None)
         persistent = self._topology.messages.persistent
         compression = options.compression or compression_word(task_options.compression)
         if compression is None and route is not None and route.compression != "default":
             compression = route.compression or "none"
-        return Encoding(
-            serializer=serializer, compression=compression or "default", persistent=persistent, ttl_ms=ttl_ms
-        )
+        return Encoding(serializer=serializer, compression=compression or "default", persistent=persistent)
 
     def _expiry(
         self, call: Call, route: Route | None, now: datetime, due: datetime | None

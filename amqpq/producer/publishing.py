@@ -1,4 +1,4 @@
-"""Flows that publish: one call, or a batch of them.
+"""The flow that publishes one call; `amqpq.producer.bulk` has the one of a batch.
 
 The reply queue is declared first and the task published behind it on the same channel, without waiting in between: the
 broker handles a channel's requests in order, and a refused declaration closes the channel, so that the message behind it is
@@ -41,12 +41,6 @@ from amqpq.types import Fate, Outcome, Publication
 
 logger = log.logger(log.PRODUCER)
 
-BATCH_LANES = 16
-"""Channels that declare the reply queues of a batch: 3 to 5 times what one does (measured)."""
-
-BATCH_CHUNK = 500
-"""Messages of a batch under way at a time; bounds what waits in buffers and for confirms."""
-
 
 @dataclass(slots=True)
 class Sending:
@@ -79,7 +73,7 @@ def submit(session: Session, sending: Sending) -> Flow[None]:
         OutcomeUnknown: The channel went away, or the deadline passed, before the confirm.
         ConnectionLost, ChannelClosed: It was not sent.
     """
-    yield from _until_unblocked(session.connection, sending)
+    yield from until_unblocked(session.connection, sending)
     plan = sending.plan
     sending.way = yield from session.ways.address(plan.publication)
     if sending.slot is not None:
@@ -94,11 +88,11 @@ def submit(session: Session, sending: Sending) -> Flow[None]:
         clean = True
     except (Unroutable, Nacked):
         if plan.reply_queue is not None:
-            clean = yield from _delete_queues(session, [lane], [sending])
+            clean = yield from delete_queues(session, [lane], [sending])
         raise
     except BaseException as error:
         if not isinstance(error, Exception):
-            _withdraw([lane], [sending])
+            withdraw(sending, lane.channel)
         raise
     finally:
         session.give(lane, clean=clean)
@@ -121,25 +115,16 @@ def _publish_or_follow(
 def _publish(
     connection: Connection, channel: Channel, sending: Sending, declared: Pending[Any] | None = None
 ) -> Flow[None]:
-    pending = channel.publish((sending.publication,))
+    if declared is not None:
+        ignore(declared)
     try:
-        if declared is not None:
-            ignore(pending)
-            try:
-                yield declared
-            except (ConnectionLost, ChannelClosed):
-                # Not the declaration's fault. The message was behind it, and its own answer says how far it came.
-                outcomes = yield pending
-            except OperationTimeout:
-                raise
-            except TransportError as error:
-                queue = sending.plan.reply_queue
-                error.add_note(f"while declaring the reply queue {queue.name if queue is not None else ''}")
-                raise
-        outcomes = yield pending
+        # The answer to the declaration comes before this one: the broker works off a channel in order.
+        outcomes = yield channel.publish((sending.publication,))
+        if declared is not None and outcomes[0].fate is Fate.UNKNOWN:
+            yield from _declared(sending, declared)
     except OperationTimeout:
         sending.written = True
-        raise _unconfirmed(connection, sending) from None
+        raise unconfirmed(connection, sending) from None
     except PublishError as error:
         error.message_id = sending.plan.task_id
         raise
@@ -150,7 +135,37 @@ def _publish(
         raise unknown(sending, outcomes[0].reason)
 
 
-def _until_unblocked(connection: Connection, sending: Sending) -> Flow[None]:
+def _declared(sending: Sending, declared: Pending[Any]) -> Flow[None]:
+    """Raise where the channel went away because of the declaration."""
+    try:
+        yield declared
+    except (ConnectionLost, ChannelClosed):
+        return
+    except OperationTimeout:
+        raise
+    except TransportError as error:
+        queue = sending.plan.reply_queue
+        error.add_note(f"while declaring the reply queue {queue.name if queue is not None else ''}")
+        raise
+
+
+def withdraw(sending: Sending, channel: Channel) -> None:
+    """Delete the reply queue of a call whose caller was cancelled or interrupted: nobody will ever ask for the result.
+
+    Args:
+        sending: The call.
+        channel: The one that declared the queue, so that this comes after the declaration.
+    """
+    if sending.plan.reply_queue is not None and not sending.done:
+        ignore(channel.delete_queue(sending.plan.reply_queue.name))
+
+
+def until_unblocked(connection: Connection, sending: Sending) -> Flow[None]:
+    """Wait while the broker blocks publishers.
+
+    Raises:
+        Blocked: It does until the deadline.
+    """
     reason = connection.blocked
     if reason is None:
         return
@@ -165,7 +180,7 @@ def _until_unblocked(connection: Connection, sending: Sending) -> Flow[None]:
         raise Blocked(message, message_id=sending.plan.task_id) from None
 
 
-def _unconfirmed(connection: Connection, sending: Sending) -> PublishError:
+def unconfirmed(connection: Connection, sending: Sending) -> PublishError:
     """Return the error of a message that was written and not answered before the deadline."""
     plan = sending.plan
     if connection.blocked is None:
@@ -179,14 +194,16 @@ def _unconfirmed(connection: Connection, sending: Sending) -> PublishError:
 
 def verdict(sending: Sending, outcome: Outcome) -> None:
     """Note what the broker said about a message; an unknown fate leaves it undecided."""
+    if outcome.fate is Fate.CONFIRMED:
+        sending.done = True
+        return
+    if outcome.fate is Fate.UNKNOWN:
+        sending.written = True
+        return
     plan = sending.plan
     publication = sending.publication
     target = f"exchange {publication.exchange!r} with key {publication.routing_key!r}"
-    if outcome.fate is Fate.CONFIRMED:
-        sending.done = True
-    elif outcome.fate is Fate.UNKNOWN:
-        sending.written = True
-    elif outcome.fate is Fate.RETURNED:
+    if outcome.fate is Fate.RETURNED:
         if publication.exchange:
             remedy = "`amqpq topology apply` declares what the file says, `amqpq topology route` shows where it leads"
         else:
@@ -222,95 +239,7 @@ def _named(plan: Plan) -> str:
     return f"{plan.task}[{plan.task_id}]"
 
 
-# ------------------------------------------------------------------------------------------------------------- batches
-
-
-def submit_batch(session: Session, sendings: Sequence[Sending]) -> Flow[None]:
-    """Publish many calls, in order; what becomes of each is noted in it. May be run again for those undecided.
-
-    Raises:
-        Blocked: The broker blocked publishers until the deadline, and nothing of the current chunk was sent.
-        ConnectionLost, ChannelClosed, OutcomeUnknown: Some are undecided.
-    """
-    for start in range(0, len(sendings), BATCH_CHUNK):
-        chunk = [each for each in sendings[start : start + BATCH_CHUNK] if not each.done and each.error is None]
-        if chunk:
-            yield from _until_unblocked(session.connection, chunk[0])
-            yield from _submit_chunk(session, chunk)
-
-
-def _submit_chunk(session: Session, chunk: Sequence[Sending]) -> Flow[None]:
-    with_queue = [each for each in chunk if each.plan.reply_queue is not None]
-    lanes = [session.take() for _ in range(min(BATCH_LANES, len(with_queue)) or 1)]
-    clean = False
-    try:
-        declared = [
-            lanes[number % len(lanes)].channel.declare_queue(each.plan.reply_queue)
-            for number, each in enumerate(with_queue)
-            if each.plan.reply_queue is not None
-        ]
-        for pending in declared:
-            ignore(pending)
-        for pending in declared:
-            yield pending
-        # One channel per kind of reply, so that messages reach each queue in the order of the batch.
-        for each in chunk:
-            each.way = yield from session.ways.address(each.plan.publication)
-        yield from _publish_chunk(session, lanes[0].channel, [each for each in chunk if each.slot is None])
-        direct = [each for each in chunk if each.slot is not None]
-        channels = [session.direct.expect(each.slot) for each in direct if each.slot is not None]
-        if channels:
-            yield from _publish_chunk(session, channels[-1], direct)
-        clean = yield from _delete_queues(session, lanes, [each for each in with_queue if each.error is not None])
-    except BaseException as error:
-        if not isinstance(error, Exception):
-            _withdraw(lanes, with_queue)
-        raise
-    finally:
-        for lane in lanes:
-            session.give(lane, clean=clean)
-
-
-def _withdraw(lanes: Sequence[Lane], sendings: Sequence[Sending]) -> None:
-    """Delete the reply queues of calls whose caller was cancelled or interrupted: nobody will ever ask for the results."""
-    for number, each in enumerate(sendings):
-        if each.plan.reply_queue is not None and not each.done:
-            # On the lane that declared it, so that it comes after the declaration.
-            ignore(lanes[number % len(lanes)].channel.delete_queue(each.plan.reply_queue.name))
-
-
-def _publish_chunk(session: Session, channel: Channel, sendings: Sequence[Sending]) -> Flow[None]:
-    """Publish; and once more, another way, those that the broker returned because their queue has moved."""
-    yield from _publish_all(session.connection, channel, sendings)
-    followed: list[Sending] = []
-    for each in sendings:
-        if isinstance(each.error, Unroutable):
-            other = yield from session.ways.after_return(each.publication)
-            if other is not None:
-                each.way, each.error = other, None
-                followed.append(each)
-    yield from _publish_all(session.connection, channel, followed)
-
-
-def _publish_all(connection: Connection, channel: Channel, sendings: Sequence[Sending]) -> Flow[None]:
-    if not sendings:
-        return
-    pending = channel.publish([each.publication for each in sendings])
-    try:
-        outcomes = yield pending
-    except OperationTimeout:
-        for each in sendings:
-            each.written = True
-            each.error = _unconfirmed(connection, each)
-        raise
-    for each, outcome in zip(sendings, outcomes, strict=True):
-        verdict(each, outcome)
-    undecided = [each for each in sendings if not each.done and each.error is None]
-    if undecided:
-        raise unknown(undecided[0], "the channel went away during a batch")
-
-
-def _delete_queues(session: Session, lanes: Sequence[Lane], sendings: Sequence[Sending]) -> Flow[bool]:
+def delete_queues(session: Session, lanes: Sequence[Lane], sendings: Sequence[Sending]) -> Flow[bool]:
     """Delete the reply queues of messages that were refused; say whether the lanes are still good."""
     names = [each.plan.reply_queue.name for each in sendings if each.plan.reply_queue is not None]
     try:

@@ -30,7 +30,7 @@ def announced(call: Call) -> Call:
         routing_key=options.routing_key,
     )
     check_headers(headers)
-    return replace(call, options=replace(options, headers=headers, task_id=task_id))
+    return call._replace(options=replace(options, headers=headers, task_id=task_id))
 
 
 def published(sendings: Iterable[Sending]) -> None:

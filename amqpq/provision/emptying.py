@@ -21,7 +21,6 @@ import queue as queues
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from amqpq.errors import OutcomeUnknown, ResourceLocked, TransportError
@@ -145,7 +144,7 @@ def copy(delivery: Delivery, queue: str) -> Publication:
     }
     if properties.user_id is not None:
         headers[USER_ID] = properties.user_id  # the broker refuses it from anybody else
-    kept = replace(properties, headers=headers, user_id=None)
+    kept = properties._replace(headers=headers, user_id=None)
     return Publication(ingress_name(queue), delivery.routing_key, delivery.body, kept)
 
 

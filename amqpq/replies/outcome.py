@@ -23,6 +23,8 @@ class Known(Generic[R]):
         task: Its name, where it is known.
     """
 
+    __slots__ = ("fetched", "final", "forgotten", "id", "mode", "send_error", "slot", "task", "unsent")
+
     def __init__(self, task_id: str, *, mode: str = "task", slot: Slot | None = None, task: str = "") -> None:
         self.id = task_id
         self.task = task

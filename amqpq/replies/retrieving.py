@@ -2,9 +2,8 @@
 
 Retrieval consumes, and holds the newest state unacknowledged until a newer one or the final one is there: a caller that
 gives up, or dies, puts it back by closing its channel, and nothing is lost. With the final state in hand the message is
-acknowledged and the queue deleted. The consumer is not cancelled first: the broker cancels it with the queue (and says so,
-which nobody minds any more). To cancel would cost a round trip, because `basic.cancel-ok` comes from the queue's process
-and may overtake, or be overtaken by, the answer to the deletion, which comes from the channel's.
+acknowledged and the queue deleted, for which nobody waits. The consumer is not cancelled first: the broker cancels it with the
+queue (and says so, which nobody minds any more).
 
 A lost connection is not an error here: the same `Retrieval` is run again on the next one.
 """
@@ -20,17 +19,15 @@ from amqpq.errors import (
     AccessRefused,
     ChannelClosed,
     ObjectNotFound,
-    OperationTimeout,
-    QueueUnavailable,
     ResultNotFound,
 )
 from amqpq.message.envelope import ResultEnvelope
 from amqpq.replies import reading
 from amqpq.replies.direct import Slot
-from amqpq.replies.mailbox import Mailbox
+from amqpq.replies.mailbox import Mailbox, ignore
 from amqpq.replies.session import Lane, Session
 from amqpq.transport import lagging
-from amqpq.transport.interface import Flow
+from amqpq.transport.interface import Channel, Flow, Pending
 from amqpq.types import Delivery
 
 logger = log.logger(log.REPLIES)
@@ -80,18 +77,12 @@ class Retrieval:
 
     def _fetch(self, session: Session) -> Flow[ResultEnvelope]:
         lane = session.take()
-        channel = lane.channel
         clean = False
         try:
             if self.final is None:
                 self.final = yield from self._wait(session, lane)
-            try:
-                yield channel.delete_queue(self.queue)
-            except (OperationTimeout, QueueUnavailable):
-                # The result is here. The queue goes when the broker, or its node, gets to it, or with its x-expires.
-                logger.warning("the reply queue %s was not seen deleted in time", self.queue)
-            else:
-                clean = True
+            session.delete_soon(self.queue)
+            clean = True
             return self.final
         finally:
             session.give(lane, clean=clean)
@@ -100,13 +91,12 @@ class Retrieval:
         channel = lane.channel
         mailbox: Mailbox[Delivery | _Event] = Mailbox(session.connection.pending)
         lane.watch(lambda: mailbox.put(_Event.CLOSED))
-        yield channel.consume(
-            self.queue, mailbox.put, prefetch=PREFETCH, on_cancel=lambda _: mailbox.put(_Event.CANCELLED)
-        )
+        asked = yield from self._ask(channel, mailbox)
         held: Delivery | None = None
         while True:
             event = yield from mailbox.next()
             if event is _Event.CLOSED:
+                yield asked  # raises what was refused
                 # Also after 30 minutes with an unacknowledged state, by the broker's consumer timeout: then resume.
                 raise ChannelClosed(
                     f"the channel that waited for task {self.task_id} was closed: {channel.closed.result()}"
@@ -114,9 +104,7 @@ class Retrieval:
             if not isinstance(event, Delivery):
                 # The queue was deleted, or moved to another node of the cluster: to ask again tells which.
                 held = None
-                yield channel.consume(
-                    self.queue, mailbox.put, prefetch=PREFETCH, on_cancel=lambda _: mailbox.put(_Event.CANCELLED)
-                )
+                asked = yield from self._ask(channel, mailbox)
                 continue
             envelope = self._read(event)
             if envelope is None:
@@ -131,6 +119,16 @@ class Retrieval:
             self.state = envelope.status
             if self._on_state is not None:
                 self._on_state(envelope.status, envelope.result)
+
+    def _ask(self, channel: Channel, mailbox: Mailbox[Delivery | _Event]) -> Flow[Pending[str]]:
+        """Consume the queue. Nobody waits for the answer: the first delivery says the same, and a refusal closes the channel."""
+        asked = channel.consume(
+            self.queue, mailbox.put, prefetch=PREFETCH, on_cancel=lambda _: mailbox.put(_Event.CANCELLED)
+        )
+        ignore(asked)
+        if asked.done():
+            yield asked  # raises where the channel was closed before anybody watched it
+        return asked
 
 
 def peek(

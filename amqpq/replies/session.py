@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
+from amqpq import log
 from amqpq.replies.direct import DirectReplies
 from amqpq.replies.mailbox import ignore
 from amqpq.transport.interface import Channel, Connection
 from amqpq.transport.ways import Ways
 
+logger = log.logger(log.REPLIES)
+
 IDLE_CHANNELS: Final = 64
 """Channels kept for the next user. Opening one costs a round trip; an idle one costs the broker about 30 KB."""
+
+DELETING_CHANNELS: Final = 4
+"""A deletion waits for the broker's metadata store, and the one behind it on the same channel for both."""
 
 
 class Lane:
@@ -48,6 +54,8 @@ class Session:
         self.direct = DirectReplies(connection)
         self.ways = Ways(connection)
         self._idle: list[Lane] = []
+        self._deleting: dict[int, Channel] = {}
+        self._turn = 0
         self._lock = threading.Lock()
 
     @property
@@ -82,3 +90,21 @@ class Session:
                     self._idle.append(lane)
                     return
         ignore(lane.channel.close())
+
+    def delete_soon(self, queue: str) -> None:
+        """Have a reply queue deleted whose result is here, and wait for nothing.
+
+        On channels that do nothing else: where one deletion is refused, and closes its channel, no caller's work is on it. What
+        is not deleted like this goes with its `x-expires`.
+        """
+        with self._lock:
+            place = self._turn = (self._turn + 1) % DELETING_CHANNELS
+            channel = self._deleting.get(place)
+            if channel is None or channel.closed.done():
+                channel = self._deleting[place] = self.connection.channel()
+
+        def answered(answer: Any) -> None:
+            if not answer.cancelled() and (error := answer.exception()) is not None:
+                logger.info("the reply queue %s was not seen deleted: %s", queue, error)
+
+        channel.delete_queue(queue).add_done_callback(answered)

@@ -94,7 +94,7 @@ class Generations:
         """Return a publication for a queue by its name as it has to be published: through the ingress where there is one."""
         if publication.exchange or not self.has_ingress(publication.routing_key):
             return publication
-        return replace(publication, exchange=ingress_name(publication.routing_key))
+        return publication._replace(exchange=ingress_name(publication.routing_key))
 
 
 NOTHING_MOVED: Final = Generations()

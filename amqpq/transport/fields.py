@@ -19,9 +19,12 @@ from amqpq.types import Properties, Table
 SHORT_STRING_LIMIT = 255
 """Bytes: names, keys and the text properties carry one octet of length."""
 
+_NAMES_KEPT = 512
+
 _TEXT, _BYTES, _TABLE, _TIME, _DECIMAL, _VOID = b"SxFTDV"
 
 _u32 = Struct(">I").pack
+_length = Struct(">I").unpack_from
 _u64 = Struct(">Q").pack
 _header = Struct(">HHQH").pack
 _tag_i32 = Struct(">ci").pack
@@ -57,17 +60,20 @@ def encode_table(table: Table) -> bytes:
     parts: list[bytes] = []
     add = parts.append
     for key, value in table.items():
-        name = key.encode("utf-8", "surrogateescape")
-        if len(name) > SHORT_STRING_LIMIT:
-            message = f"the header name {key[:60]!r}... is {len(name)} bytes long; AMQP allows 255"
-            raise NotSerializable(message)
-        add(_octets[len(name)])
-        add(name)
+        latest = _latest.get(key)
+        if latest is None:
+            latest = _first(key)
+        elif latest[1] is value:
+            add(latest[2])
+            continue
+        name = latest[0]
         if type(value) is str:  # by far the most frequent
             data = value.encode("utf-8", "surrogateescape")
-            add(_tag_u32(b"S", len(data)))
-            add(data)
+            entry = name + _tag_u32(b"S", len(data)) + data
+            _latest[key] = name, value, entry
+            add(entry)
         else:
+            add(name)
             try:
                 _encode_value(value, add)
             except NotSerializable as error:
@@ -75,6 +81,25 @@ def encode_table(table: Table) -> bytes:
                 raise NotSerializable(message) from None
     data = b"".join(parts)
     return _u32(len(data)) + data
+
+
+_NONE_YET = object()
+
+_latest: dict[str, tuple[bytes, object, bytes]] = {}
+"""By header name: the name as it is written, and the latest text under it, with both as they are written.
+
+Most texts of a message are those of the one before: the task, the route, the sender, the key. Only the very same object
+counts, which costs one comparison of addresses."""
+
+
+def _first(key: str) -> tuple[bytes, object, bytes]:
+    """Encode a header name, and keep it; whoever makes up names does not fill the memory."""
+    name = short_string(key, "the header name")
+    if len(_latest) >= _NAMES_KEPT:
+        _latest.clear()
+    entry = (name, _NONE_YET, b"")
+    _latest[key] = entry
+    return entry
 
 
 def _encode_value(value: Any, add: Callable[[bytes], None]) -> None:
@@ -137,18 +162,32 @@ def decode_table(data: bytes, position: int) -> tuple[dict[str, Any], int]:
     position += 4
     end = position + size
     table: dict[str, Any] = {}
+    names = _names
     while position < end:
         start = position + 1
         position = start + data[position]
-        key = str(data[start:position], "utf-8", "surrogateescape")
+        raw = data[start:position]
+        key = names.get(raw) or _name(raw)
         if data[position] == _TEXT:  # by far the most frequent
-            (length,) = unpack_from(">I", data, position + 1)
-            position += 5
-            table[key] = _text(data[position : position + length])
-            position += length
+            start = position + 5
+            position = start + _length(data, position + 1)[0]
+            table[key] = _text(data[start:position])
         else:
             table[key], position = _decode_value(data, position)
     return table, end
+
+
+_names: dict[bytes, str] = {}
+"""Header names as they are written, and as text: the same few come with every message."""
+
+
+def _name(raw: bytes) -> str:
+    """Decode a header name, and keep it; whoever makes up names does not fill the memory."""
+    name = str(raw, "utf-8", "surrogateescape")
+    if len(_names) >= _NAMES_KEPT:
+        _names.clear()
+    _names[raw] = name
+    return name
 
 
 def _text(data: bytes) -> str | bytes:
@@ -217,46 +256,66 @@ def encode_header(properties: Properties, body_size: int) -> bytes:  # noqa: C90
     flags = 0
     parts: list[bytes] = []
     add = parts.append
-    if properties.content_type is not None:
+    (
+        content_type, content_encoding, headers, delivery_mode, priority, correlation_id, reply_to, expiration,
+        message_id, timestamp, kind, user_id, app_id,
+    ) = properties  # fmt: skip
+    if content_type is not None:
         flags |= 0x8000
-        add(short_string(properties.content_type, "the content type"))
-    if properties.content_encoding is not None:
+        add(_common(content_type, "the content type"))
+    if content_encoding is not None:
         flags |= 0x4000
-        add(short_string(properties.content_encoding, "the content encoding"))
-    if properties.headers:
+        add(_common(content_encoding, "the content encoding"))
+    if headers:
         flags |= 0x2000
-        add(encode_table(properties.headers))
-    if properties.delivery_mode is not None:
+        add(encode_table(headers))
+    if delivery_mode is not None:
         flags |= 0x1000
-        add(_octet(properties.delivery_mode, "the delivery mode"))
-    if properties.priority is not None:
+        add(_octet(delivery_mode, "the delivery mode"))
+    if priority is not None:
         flags |= 0x0800
-        add(_octet(properties.priority, "the priority"))
-    if properties.correlation_id is not None:
+        add(_octet(priority, "the priority"))
+    identity = b""
+    if correlation_id is not None:
         flags |= 0x0400
-        add(short_string(properties.correlation_id, "the correlation id"))
-    if properties.reply_to is not None:
+        identity = short_string(correlation_id, "the correlation id")
+        add(identity)
+    if reply_to is not None:
         flags |= 0x0200
-        add(short_string(properties.reply_to, "the reply-to address"))
-    if properties.expiration is not None:
+        add(short_string(reply_to, "the reply-to address"))
+    if expiration is not None:
         flags |= 0x0100
-        add(short_string(str(properties.expiration), "the expiration"))
-    if properties.message_id is not None:
+        add(short_string(str(expiration), "the expiration"))
+    if message_id is not None:
         flags |= 0x0080
-        add(short_string(properties.message_id, "the message id"))
-    if properties.timestamp is not None:
+        add(identity if message_id is correlation_id else short_string(message_id, "the message id"))
+    if timestamp is not None:
         flags |= 0x0040
-        add(_long(properties.timestamp, "the timestamp"))
-    if properties.type is not None:
+        add(_long(timestamp, "the timestamp"))
+    if kind is not None:
         flags |= 0x0020
-        add(short_string(properties.type, "the type"))
-    if properties.user_id is not None:
+        add(short_string(kind, "the type"))
+    if user_id is not None:
         flags |= 0x0010
-        add(short_string(properties.user_id, "the user id"))
-    if properties.app_id is not None:
+        add(_common(user_id, "the user id"))
+    if app_id is not None:
         flags |= 0x0008
-        add(short_string(properties.app_id, "the application id"))
+        add(_common(app_id, "the application id"))
     return _header(60, 0, body_size, flags) + b"".join(parts)
+
+
+_commons: dict[str, bytes] = {}
+_COMMONS_KEPT = 64
+
+
+def _common(text: str, what: str) -> bytes:
+    """Encode one of the few texts that stand in every message; each is encoded once."""
+    data = _commons.get(text)
+    if data is None:
+        data = short_string(text, what)
+        if len(_commons) < _COMMONS_KEPT:
+            _commons[text] = data
+    return data
 
 
 def _octet(number: int, what: str) -> bytes:

@@ -1,10 +1,10 @@
 """The I/O thread of one blocking connection: it alone reads the socket, and it flushes what could not be sent at once.
 
-Who writes: the calling thread, directly, under a lock, as long as nothing waits in the buffer: a publish then costs one
-system call and no change of thread. The socket is non-blocking; what the kernel does not take goes into the buffer, and
-the I/O thread sends it on as room appears. So no caller can be caught inside a write for ever, whatever the broker does
-(RabbitMQ stops reading from publishers under a memory or disk alarm, and for moments under flow control). The buffer is
-bounded: `wait_for_room` holds callers back above `BUFFER_LIMIT_BYTES`.
+Who writes: the calling thread, directly, under a lock, as long as the kernel takes it, and with it what others have left in
+the buffer: a publish then costs one system call and no change of thread. The socket is non-blocking; what the kernel does not
+take goes into the buffer, and the I/O thread sends it on as room appears. So no caller can be caught inside a write for ever,
+whatever the broker does (RabbitMQ stops reading from publishers under a memory or disk alarm, and for moments under flow
+control). The buffer is bounded: `wait_for_room` holds callers back above `BUFFER_LIMIT_BYTES`.
 
 What is sent from the I/O thread itself (acks and results from callbacks), or with `lazy`, is collected and leaves in
 one write at the end of the turn.
@@ -80,6 +80,7 @@ class Reactor:
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._out: deque[bytes | memoryview] = deque()
+        self._full = False  # the kernel did not take all: what waits is the I/O thread's to send
         self._out_bytes = 0
         self._taken_bytes = 0  # by the kernel since the beginning: whether a full buffer moves
         self._calls: deque[Callable[[], object]] = deque()
@@ -124,16 +125,12 @@ class Reactor:
         with self._lock:
             if self._ended:
                 return
-            if self._out or lazy or own:
-                self._out.append(data)
-                self._out_bytes += len(data)
-            else:
-                sent = self._try_send(data)
-                if sent == len(data):
+            self._out.append(data)
+            self._out_bytes += len(data)
+            if not (self._full or lazy or own):
+                self._send_waiting()
+                if not self._full:
                     return
-                rest = memoryview(data)[sent:]
-                self._out.append(rest)
-                self._out_bytes += len(rest)
         if not own:
             self._wake()
 
@@ -309,24 +306,29 @@ class Reactor:
         if not self._out:
             return False
         with self._lock:
-            out = self._out
-            while out:
-                data = out.popleft()
-                if out and len(data) < WRITE_PIECE_BYTES:
-                    pieces, size = [data], len(data)
-                    while out and size < WRITE_PIECE_BYTES:
-                        pieces.append(out.popleft())
-                        size += len(pieces[-1])
-                    data = b"".join(pieces)
-                sent = self._try_send(data)
-                self._out_bytes -= sent
-                if sent < len(data):
-                    out.appendleft(memoryview(data)[sent:])
-                    if sent == 0:
-                        break
-            if self._out_bytes <= BUFFER_LIMIT_BYTES:
-                self._room.notify_all()
-            return bool(out)
+            self._send_waiting()
+            return self._full
+
+    def _send_waiting(self) -> None:
+        """Send what waits until nothing does, or the kernel takes nothing more; the lock is held."""
+        out = self._out
+        while out:
+            data = out.popleft()
+            if out and len(data) < WRITE_PIECE_BYTES:
+                pieces, size = [data], len(data)
+                while out and size < WRITE_PIECE_BYTES:
+                    pieces.append(out.popleft())
+                    size += len(pieces[-1])
+                data = b"".join(pieces)
+            sent = self._try_send(data)
+            self._out_bytes -= sent
+            if sent < len(data):
+                out.appendleft(memoryview(data)[sent:])
+                if sent == 0:
+                    break
+        self._full = bool(out)
+        if self._out_bytes <= BUFFER_LIMIT_BYTES:
+            self._room.notify_all()
 
     def _patience(self) -> float | None:
         """How long to sleep when nothing happens, seconds."""

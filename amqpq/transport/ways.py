@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from amqpq.errors import AccessRefused, ObjectNotFound
@@ -68,7 +67,7 @@ class Ways:
 
     def _addressed(self, publication: Publication) -> Publication:
         _, ingress = self._known.get(publication.routing_key, (0.0, False))
-        return replace(publication, exchange=ingress_name(publication.routing_key)) if ingress else publication
+        return publication._replace(exchange=ingress_name(publication.routing_key)) if ingress else publication
 
     def _look(self, queue: str) -> Flow[None]:
         asked_at = self._monotonic()

@@ -135,7 +135,7 @@ class Attempts:
         """Write the message anew, with other arguments: signed by this worker, for this queue, as the next attempt's."""
         serializer = self._codec.task_facts(work.properties).serializer
         body, properties = self._codec.encode_task(
-            replace(envelope, args=args, kwargs=kwargs, eta=None),
+            envelope._replace(args=args, kwargs=kwargs, eta=None),
             exchange="",
             key=work.queue,
             encoding=Encoding(serializer=serializer),

@@ -13,7 +13,7 @@ Some properties must not be copied, because RabbitMQ acts on them:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -181,7 +181,7 @@ def another_try(delivery: Delivery, *, queue: str, crashes: int, suspicion: Susp
         headers[CRASHES] = crashes
     publication = _copy(delivery, queue, headers)
     expiration = delivery.properties.expiration
-    return replace(publication, properties=replace(publication.properties, expiration=expiration))
+    return publication._replace(properties=publication.properties._replace(expiration=expiration))
 
 
 def for_later(delivery: Delivery, *, queue: str, entry: Entry) -> Publication:
@@ -191,7 +191,7 @@ def for_later(delivery: Delivery, *, queue: str, entry: Entry) -> Publication:
     """
     headers = {name: value for name, value in _kept(delivery.properties).items() if not is_passing(name)}
     publication = _copy(delivery, queue, {**headers, **entry.headers})
-    return replace(publication, exchange=entry.exchange)
+    return publication._replace(exchange=entry.exchange)
 
 
 def next_attempt(delivery: Delivery, *, queue: str, entry: Entry | None, attempt: Attempt) -> Publication:
@@ -215,7 +215,7 @@ def next_attempt(delivery: Delivery, *, queue: str, entry: Entry | None, attempt
         ATTEMPT_LOG: log if _size(log) <= ATTEMPT_LOG_BYTES else [entry_of_log],
     }
     base = for_later(delivery, queue=queue, entry=entry or Entry("", {}))
-    return replace(base, properties=replace(base.properties, headers={**base.properties.headers, **counted}))
+    return base._replace(properties=base.properties._replace(headers={**base.properties.headers, **counted}))
 
 
 def _kept(properties: Properties) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _kept(properties: Properties) -> dict[str, Any]:
 
 
 def _copy(delivery: Delivery, queue: str, headers: Table) -> Publication:
-    properties = replace(delivery.properties, headers=headers, expiration=None, user_id=None, delivery_mode=PERSISTENT)
+    properties = delivery.properties._replace(headers=headers, expiration=None, user_id=None, delivery_mode=PERSISTENT)
     return Publication(exchange="", routing_key=queue, body=delivery.body, properties=properties, mandatory=True)
 
 

@@ -13,7 +13,6 @@ import os
 import time
 import traceback as tracebacks
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, TypeAlias
@@ -204,7 +203,7 @@ class Executor:
             )
         again = retries_of(work.properties)
         if again:
-            envelope = replace(envelope, retries=envelope.retries + again)
+            envelope = envelope._replace(retries=envelope.retries + again)
         task = self._registry.get(envelope.task)
         due = self._due_later(envelope)
         if due is not None:
@@ -350,7 +349,7 @@ class Executor:
     ) -> Finished:
         """Decide between another attempt and the end."""
         run, request = ran
-        verdict = self._attempts.verdict(work, envelope, run.task, error, request.asked)
+        verdict = self._attempts.verdict(work, envelope, run.task, error, request.asked or [])
         if isinstance(verdict, Again):
             finished = self._retrying(work, envelope, verdict, seconds)
             tell = life.retried
@@ -421,6 +420,7 @@ class Executor:
                 "queue": work.queue,
             },
             report=tell,
+            asked=[],
         )
 
     # ------------------------------------------------------------------------------------------------------ the answer

@@ -36,7 +36,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from amqpq.errors import AccessRefused, AmqpqError, ObjectNotFound
 from amqpq.types import Fate
@@ -76,6 +76,10 @@ class Happened(StrEnum):
     """It was begun, and cut off by a stop that was not its fault."""
 
 
+HAPPENED: Final[Mapping[str, Happened]] = MappingProxyType({str(each): each for each in Happened})
+"""By their words, as they come from another process."""
+
+
 class Step(StrEnum):
     """What is published, and must be confirmed, before the delivery may end."""
 
@@ -93,8 +97,7 @@ class End(StrEnum):
     RELEASE = "release"
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """What `settle` must know of a delivery beside what happened to it.
 
     `answerable`: there is a result to publish (a reply address, and a result made for it). `parkable`: its queue has a
@@ -187,6 +190,8 @@ def settle(happened: Happened, case: Case, *, crash_limit: int = CRASH_LIMIT) ->
     Returns:
         The steps to have confirmed, and the end that follows them.
     """
+    if happened is Happened.SUCCEEDED:
+        return SETTLEMENTS[happened, case.answerable, case.parkable]
     if happened is Happened.UNTOUCHED:
         return GIVE_BACK
     if happened in {Happened.EARLY, Happened.RETRIED}:

@@ -13,7 +13,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from amqpq.consumer import Tap
@@ -40,6 +40,7 @@ from amqpq.worker.jobs import Job, Jobs
 from amqpq.worker.lane import Outlet
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.settle import (
+    HAPPENED,
     Case,
     End,
     Happened,
@@ -112,7 +113,7 @@ class Settler:
     def conclude(self, job: Job, finished: Finished) -> None:
         """Take what happened to a job, and begin whatever must be safe before it ends."""
         job.finished = finished
-        happened = Happened(finished.happened)
+        happened = HAPPENED[finished.happened]
         settlement = settle(
             happened,
             Case(
@@ -253,8 +254,8 @@ class Settler:
             history = {name: delivery.properties.headers.get(name) for name in (FIRST_FAILED, ATTEMPT_LOG)}
             kept = {name: value for name, value in history.items() if value is not None}
             _, body, properties = finished.changed
-            properties = replace(properties, headers={**properties.headers, **kept})
-            delivery, before = replace(delivery, body=body, properties=properties), 0
+            properties = properties._replace(headers={**properties.headers, **kept})
+            delivery, before = delivery._replace(body=body, properties=properties), 0
         attempt = Attempt(before + 1, self._around.place, finished.reason, now)
         return next_attempt(delivery, queue=job.queue, entry=entry, attempt=attempt)
 

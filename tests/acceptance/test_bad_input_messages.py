@@ -102,11 +102,11 @@ class Message:
         """The same message with other headers; `__` stands for a dash, None removes one."""
         changed = {**self.properties.headers, **{name.replace("__", "-"): value for name, value in headers.items()}}
         kept = {name: value for name, value in changed.items() if value is not None}
-        return replace(self, properties=replace(self.properties, headers=kept))
+        return replace(self, properties=self.properties._replace(headers=kept))
 
     def with_properties(self, **properties: Any) -> Message:
         """The same message with other properties."""
-        return replace(self, properties=replace(self.properties, **properties))
+        return replace(self, properties=self.properties._replace(**properties))
 
     def flipped(self) -> Message:
         """The same message with one bit of its body flipped."""

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ def park(shop: App, count: int) -> None:
             "amqpq-reason": f"RuntimeError: number {number}",
             "amqpq-queue": "default",
         }
-        publications.append(Publication("", DEAD, body, replace(properties, headers=headers)))
+        publications.append(Publication("", DEAD, body, properties._replace(headers=headers)))
     publish(shop, publications)
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -37,7 +36,7 @@ def parked(shop: App, cause: str, number: int) -> Publication:
     if cause == "undecodable":
         body = b"\xc1" + body
     if cause == "forged":
-        properties = replace(properties, headers={**properties.headers, "task": "shop.fail"})
+        properties = properties._replace(headers={**properties.headers, "task": "shop.fail"})
     return dead_letter(
         Delivery(body, properties, "", "default", False, 1),
         queue="default",

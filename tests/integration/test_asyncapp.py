@@ -115,7 +115,8 @@ def test_delay_and_get_are_awaited(run: Callable[[Body], None], connection: Conn
         result = await double.delay(4)
         assert await result.get(timeout=20) == 8
         assert (await result.state(), await result.ready(), await result.successful()) == ("SUCCESS", True, True)
-        assert state(connection, f"amqpq.reply.{result.id}") is None
+        queue = f"amqpq.reply.{result.id}"
+        await asyncio.to_thread(until, lambda: state(connection, queue) is None, "the reply queue deleted")
         direct = await double.apply_async((5,), reply="direct")
         assert await direct.get(timeout=20) == 10
         none = await double.apply_async((6,), reply="none")

@@ -6,7 +6,6 @@ import itertools
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -247,13 +246,13 @@ class MemoryChannel:
         if properties.reply_to == DIRECT_REPLY:
             if self._reply_address is None:
                 raise Refused(PRECONDITION_FAILED, "fast reply consumer does not exist")
-            properties = replace(properties, reply_to=self._reply_address)
+            properties = properties._replace(reply_to=self._reply_address)
         if publication.properties.expiration is not None:
             _check_expiration(publication.properties.expiration)
         cc, bcc = further_keys(properties.headers)
         if bcc:
             kept = {name: value for name, value in properties.headers.items() if name != "BCC"}
-            properties = replace(properties, headers=kept)
+            properties = properties._replace(headers=kept)
         message = Message(publication.body, properties, publication.exchange, publication.routing_key, (*cc, *bcc))
         routed = self._host.publish(message)
         if not routed.found and publication.mandatory:
@@ -314,7 +313,7 @@ class MemoryChannel:
             if waiting is None:
                 return None
             delivery = self.delivered(found, waiting, None, no_ack=no_ack)
-            return replace(delivery, message_count=len(found))
+            return delivery._replace(message_count=len(found))
 
         return self._ask(fetch)
 

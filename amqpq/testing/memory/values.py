@@ -101,7 +101,7 @@ class Message:
             marks["x-delivery-count"] = returns
         if not marks:
             return self.properties
-        return replace(self.properties, headers={**self.properties.headers, **marks})
+        return self.properties._replace(headers={**self.properties.headers, **marks})
 
     def died(self, queue: str, reason: str, now_seconds: float) -> Message:
         """The message with one more death, without its expiration."""
@@ -114,7 +114,7 @@ class Message:
         others = tuple(each for each in self.deaths if (each.queue, each.reason) != (queue, reason))
         return replace(
             self,
-            properties=replace(self.properties, expiration=None),
+            properties=self.properties._replace(expiration=None),
             deaths=(death, *others),
             first_death=self.first_death or (self.exchange, queue, reason),
         )

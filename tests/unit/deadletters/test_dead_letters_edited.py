@@ -40,7 +40,7 @@ def dead(
     """A dead letter of a genuine task; with another `body` it is not."""
     own, properties = codec.encode_task(ENVELOPE, exchange="", key="default", encoding=Encoding(serializer=serializer))
     marked = {"amqpq-cause": "failed", "amqpq-queue": "default", "amqpq-first-failed": "2026-01-01T00:00:00+00:00"}
-    properties = replace(properties, headers={**properties.headers, **marked, **(headers or {})})
+    properties = properties._replace(headers={**properties.headers, **marked, **(headers or {})})
     return read(Delivery(own if body is None else body, properties, "", "shop.dead", False, 1), "shop.dead")
 
 
@@ -78,9 +78,9 @@ def test_what_a_worker_would_not_believe_cannot_be_edited(codec: Codec) -> None:
 def test_a_pickle_is_not_opened(codec: Codec) -> None:
     """Loading it would run code."""
     letter = dead(codec)
-    properties = replace(letter.delivery.properties, content_type="application/x-python-serialize")
+    properties = letter.delivery.properties._replace(content_type="application/x-python-serialize")
     with pytest.raises(LocalError, match="pickle"):
-        editing.open_letter(replace(letter, delivery=replace(letter.delivery, properties=properties)), codec)
+        editing.open_letter(replace(letter, delivery=letter.delivery._replace(properties=properties)), codec)
 
 
 def test_a_key_that_may_not_sign_the_task_is_refused(codec: Codec) -> None:

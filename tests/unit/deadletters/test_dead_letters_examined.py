@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,7 +33,7 @@ def letter(writer: Codec, *args: Any, serializer: str | None = None, **kwargs: A
         TaskEnvelope("a1", "shop.add", args, kwargs), exchange="", key="default", encoding=Encoding(serializer)
     )
     headers = {**properties.headers, "amqpq-cause": "failed", "amqpq-queue": "default"}
-    return read(Delivery(body, replace(properties, headers=headers), "", "dead", redelivered=True, tag=1), "dead")
+    return read(Delivery(body, properties._replace(headers=headers), "", "dead", redelivered=True, tag=1), "dead")
 
 
 def test_a_genuine_letter_is_verified_and_its_arguments_are_shown() -> None:
@@ -58,8 +57,8 @@ def test_what_is_shown_is_bounded() -> None:
 def test_an_altered_letter_is_refused_and_not_read(altered: dict[str, Any], why: str) -> None:
     """Forged, moved to another key, or with a header of its own: the arguments are not read."""
     genuine = letter(codec(), 2)
-    properties = replace(genuine.delivery.properties, headers={**genuine.headers, **altered})
-    found = examine(read(replace(genuine.delivery, properties=properties), "dead"), codec())
+    properties = genuine.delivery.properties._replace(headers={**genuine.headers, **altered})
+    found = examine(read(genuine.delivery._replace(properties=properties), "dead"), codec())
     assert (found.verdict, found.args) == ("refused", None)
     assert why in found.why
 
@@ -105,6 +104,6 @@ def test_a_pickle_is_verified_and_not_loaded() -> None:
 def test_a_body_that_is_no_task_is_not_readable() -> None:
     """The verdict about the signature stands, and the body says what is wrong with it."""
     broken = letter(codec(None, required=False), 2)
-    found = examine(read(replace(broken.delivery, body=b"\xc1"), "dead"), codec(required=False))
+    found = examine(read(broken.delivery._replace(body=b"\xc1"), "dead"), codec(required=False))
     assert found.args is None
     assert "not readable" in found.body

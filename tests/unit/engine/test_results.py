@@ -13,12 +13,13 @@ import pytest
 
 from amqpq import App, errors
 from amqpq.message import ResultEnvelope, failure
+from amqpq.replies.session import DELETING_CHANNELS, Session
 from amqpq.testing.memory import MemoryBroker
 from amqpq.testing.responder import Responder
 from amqpq.transport import lagging
 from amqpq.transport.interface import Channel, Connection
 from amqpq.types import ExchangeSpec, Properties, Publication, QueueSpec
-from tests.support.lab import answer
+from tests.support.lab import answer, until
 
 Ready = Callable[[str], "int | None"]
 
@@ -551,3 +552,20 @@ def test_an_id_that_is_still_unknown_then_does_not_exist(app: App, behind: Calla
         with pytest.raises(errors.ResultNotFound, match="task never has no reply queue"):
             ask()
     assert node.asked == 3
+
+
+def test_a_refused_deletion_is_nobody_elses_trouble(
+    broker: MemoryBroker, connection: Connection, ready: Ready, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It closes its channel, and those that follow go through others; the log has it."""
+    session = Session(broker.connect())
+    answer(connection.channel().declare_queue(QueueSpec("taken", exclusive=True)))
+    names = [f"amqpq.reply.{number}" for number in range(3 * DELETING_CHANNELS)]
+    for name in names:
+        answer(connection.channel().declare_queue(QueueSpec(name)))
+    with caplog.at_level(logging.INFO):
+        for name in names:
+            session.delete_soon("taken")
+            session.delete_soon(name)
+        until(lambda: all(ready(name) is None for name in names), "all others deleted")
+        until(lambda: "the reply queue taken was not seen deleted" in caplog.text, "a line in the log")

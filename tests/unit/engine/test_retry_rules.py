@@ -144,7 +144,7 @@ def running(task: Task[..., Any]) -> Any:
     tokens = []
 
     def set_request(**values: Any) -> Request:
-        request = Request(id="1", task=task.name, args=(1,), **values)
+        request = Request(id="1", task=task.name, args=(1,), asked=[], **values)
         tokens.append(current_request.set(request))
         return request
 

@@ -61,8 +61,8 @@ def other(value: Any) -> list[Any]:
 def changed(properties: Properties, field: Field, value: Any) -> Properties:
     """Return the properties with one field replaced."""
     if field in PROPERTIES:
-        return replace(properties, **{field.name: value})
-    return replace(properties, headers={**properties.headers, field.name: value})
+        return properties._replace(**{field.name: value})
+    return properties._replace(headers={**properties.headers, field.name: value})
 
 
 def current(properties: Properties, field: Field) -> Any:
@@ -99,7 +99,7 @@ def test_headers_that_broker_and_worker_add_do_not_break_the_signature(make_code
     """A dead letter, or a message that was dead-lettered by the broker, can still be checked."""
     codec, body, properties = signed_task(make_codec)
     added = {"x-death": [{"count": 1}], "x-first-death-queue": "q", "amqpq-cause": "failed", "CC": ["a"]}
-    assert codec.decode_task(body, replace(properties, headers={**properties.headers, **added})).headers == TASK.headers
+    assert codec.decode_task(body, properties._replace(headers={**properties.headers, **added})).headers == TASK.headers
 
 
 @pytest.mark.parametrize(
@@ -119,24 +119,24 @@ def test_changing_adding_or_removing_a_user_header_breaks_the_signature(
     """The user's headers are signed, values and types and all."""
     codec, body, properties = signed_task(make_codec)
     with pytest.raises(errors.SignatureInvalid):
-        codec.decode_task(body, replace(properties, headers={**properties.headers, **headers}))
+        codec.decode_task(body, properties._replace(headers={**properties.headers, **headers}))
     without = {name: value for name, value in properties.headers.items() if name != "tenant"}
     with pytest.raises(errors.SignatureInvalid):
-        codec.decode_task(body, replace(properties, headers=without))
+        codec.decode_task(body, properties._replace(headers=without))
 
 
 def test_the_order_of_headers_does_not_matter(make_codec: Any) -> None:
     """Tables have no order on the wire."""
     codec, body, properties = signed_task(make_codec)
     backwards = dict(reversed(list(properties.headers.items())))
-    assert codec.decode_task(body, replace(properties, headers=backwards)).headers == TASK.headers
+    assert codec.decode_task(body, properties._replace(headers=backwards)).headers == TASK.headers
 
 
 def test_a_date_header_is_signed_by_the_second_it_names(codec: Codec) -> None:
     """AMQP timestamps lose fraction and zone on the wire; the signature does not notice."""
     moment = datetime(2026, 11, 21, 12, 0, 0, 5, tzinfo=UTC)
-    body, properties = codec.encode_task(replace(TASK, headers={"at": moment}), exchange="", key="q")
-    arrived = replace(properties, headers={**properties.headers, "at": datetime(2026, 11, 21, 12)})  # noqa: DTZ001 - as py-amqp reads it
+    body, properties = codec.encode_task(TASK._replace(headers={"at": moment}), exchange="", key="q")
+    arrived = properties._replace(headers={**properties.headers, "at": datetime(2026, 11, 21, 12)})  # noqa: DTZ001 - as py-amqp reads it
     assert codec.decode_task(body, arrived).id == "5a1e"
 
 
@@ -160,7 +160,7 @@ def test_every_flipped_bit_of_a_signature_breaks_it(codec: Codec) -> None:
         for bit in range(8):
             tampered = text[:place] + chr(ord(text[place]) ^ 1 << bit) + text[place + 1 :]
             with pytest.raises(errors.SignatureInvalid):
-                codec.decode_task(body, replace(properties, headers={**properties.headers, "amqpq-sig": tampered}))
+                codec.decode_task(body, properties._replace(headers={**properties.headers, "amqpq-sig": tampered}))
 
 
 @pytest.mark.parametrize(
@@ -268,4 +268,4 @@ def test_what_cannot_be_encoded_cannot_have_been_signed(codec: Codec, value: Any
     body, properties = codec.encode_task(TaskEnvelope("5a1e", "t"), exchange="", key="q")
     for name in ("root_id", "mine"):
         with pytest.raises(errors.SignatureInvalid):
-            codec.decode_task(body, replace(properties, headers={**properties.headers, name: value}))
+            codec.decode_task(body, properties._replace(headers={**properties.headers, name: value}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -49,7 +48,7 @@ def encode(codec: Codec, envelope: TaskEnvelope = SMALL, **options: Any) -> tupl
 def with_headers(properties: Properties, **changed: Any) -> Properties:
     """Return the properties with headers replaced; `__` in a name is `-`."""
     names = {name.replace("__", "-"): value for name, value in changed.items()}
-    return replace(properties, headers={**properties.headers, **names})
+    return properties._replace(headers={**properties.headers, **names})
 
 
 # ----------------------------------------------------------------------------------------------------------- both ways
@@ -60,9 +59,9 @@ def with_headers(properties: Properties, **changed: Any) -> Properties:
 def test_a_full_task_comes_back_as_it_was(make_codec: Any, serializer: str, compression: str | None) -> None:
     """Every field of a task survives every serializer and compression."""
     codec = make_codec(Rules(serializer=serializer, accept=(serializer,), compression=compression, compress_above=0))
-    body, properties = encode(codec, replace(FULL, kwargs={**FULL.kwargs, "pad": "x" * 500}))
+    body, properties = encode(codec, FULL._replace(kwargs={**FULL.kwargs, "pad": "x" * 500}))
     assert (properties.headers.get("compression") is None) == (compression is None)
-    assert codec.decode_task(body, properties) == replace(FULL, kwargs={**FULL.kwargs, "pad": "x" * 500})
+    assert codec.decode_task(body, properties) == FULL._replace(kwargs={**FULL.kwargs, "pad": "x" * 500})
 
 
 def test_a_minimal_task_carries_only_what_differs_from_the_default(codec: Codec) -> None:
@@ -76,7 +75,7 @@ def test_a_minimal_task_carries_only_what_differs_from_the_default(codec: Codec)
 def test_the_properties_of_a_task_say_who_what_and_when(codec: Codec) -> None:
     """The basic properties are those that RabbitMQ's tools and Celery look at."""
     _, properties = encode(codec, FULL, encoding=Encoding(persistent=False, ttl_ms=1500))
-    assert replace(properties, headers={}) == Properties(
+    assert properties._replace(headers={}) == Properties(
         content_type="application/x-msgpack",
         content_encoding="binary",
         headers={},
@@ -104,7 +103,7 @@ def test_a_result_comes_back_as_it_was(make_codec: Any, serializer: str) -> None
 
 def test_a_call_may_choose_its_own_serializer_and_compression(codec: Codec) -> None:
     """What one call asks for goes before the rules."""
-    envelope = replace(SMALL, args=["x" * 5000])
+    envelope = SMALL._replace(args=["x" * 5000])
     body, properties = encode(codec, envelope, encoding=Encoding(serializer="json", compression="bzip2"))
     assert properties.content_type == "application/json"
     assert properties.headers["compression"] == "application/x-bz2"
@@ -115,8 +114,8 @@ def test_a_call_may_choose_its_own_serializer_and_compression(codec: Codec) -> N
 def test_what_is_below_the_threshold_or_would_grow_is_sent_as_it_is(make_codec: Any) -> None:
     """Compression that does not pay is left out."""
     codec = make_codec(Rules(compression="zlib", compress_above=100))
-    _, small = encode(codec, replace(SMALL, args=["x" * 50]))
-    _, noise = encode(codec, replace(SMALL, args=[bytes(i * i * 7 % 251 for i in range(150))]))
+    _, small = encode(codec, SMALL._replace(args=["x" * 50]))
+    _, noise = encode(codec, SMALL._replace(args=[bytes(i * i * 7 % 251 for i in range(150))]))
     assert "compression" not in small.headers
     assert "compression" not in noise.headers
 
@@ -131,10 +130,10 @@ class Opaque:
 @pytest.mark.parametrize(
     "envelope,place",
     [
-        (replace(SMALL, args=[1, Opaque()]), "argument 2, a Opaque"),
-        (replace(SMALL, kwargs={"when": Opaque()}), "argument 'when', a Opaque"),
-        (replace(SMALL, embed={"chain": [Opaque()]}), "'chain', a list"),
-        (replace(SMALL, args=[{"deep": [1, Opaque()]}]), "argument 1, a dict"),
+        (SMALL._replace(args=[1, Opaque()]), "argument 2, a Opaque"),
+        (SMALL._replace(kwargs={"when": Opaque()}), "argument 'when', a Opaque"),
+        (SMALL._replace(embed={"chain": [Opaque()]}), "'chain', a list"),
+        (SMALL._replace(args=[{"deep": [1, Opaque()]}]), "argument 1, a dict"),
     ],
 )
 @pytest.mark.parametrize("serializer", ["msgpack", "json", "yaml"])
@@ -154,14 +153,14 @@ def test_a_value_that_contains_itself_is_refused(make_codec: Any) -> None:
     endless.append(endless)
     for serializer in ("msgpack", "json", "yaml"):
         with pytest.raises(errors.NotSerializable):
-            encode(make_codec(Rules(serializer=serializer)), replace(SMALL, args=endless))
+            encode(make_codec(Rules(serializer=serializer)), SMALL._replace(args=endless))
 
 
 def test_a_message_over_the_limit_tells_both_sizes(make_codec: Any) -> None:
     """The limit counts before compression, and the error says what to do."""
     codec = make_codec(Rules(max_size=1000, compression="zlib", compress_above=0))
     with pytest.raises(errors.MessageTooLarge) as caught:
-        encode(codec, replace(SMALL, args=["x" * 2000]))
+        encode(codec, SMALL._replace(args=["x" * 2000]))
     text = str(caught.value)
     assert "2007 bytes" in text
     assert "1000" in text
@@ -174,21 +173,21 @@ def test_a_message_over_the_limit_tells_both_sizes(make_codec: Any) -> None:
 def test_a_header_of_the_protocol_cannot_be_set_by_the_user(codec: Codec, name: str) -> None:
     """User headers cannot steer execution."""
     with pytest.raises(errors.ConfigurationError, match="protocol's own"):
-        encode(codec, replace(SMALL, headers={name: "x"}))
+        encode(codec, SMALL._replace(headers={name: "x"}))
 
 
 def test_a_header_that_cannot_be_signed_is_refused(codec: Codec) -> None:
     """A header is signed or not sent."""
     with pytest.raises(errors.NotSerializable, match="header"):
-        encode(codec, replace(SMALL, headers={"thing": Opaque()}))
+        encode(codec, SMALL._replace(headers={"thing": Opaque()}))
 
 
 def test_names_longer_than_amqp_allows_are_refused_before_the_driver_sees_them(codec: Codec) -> None:
     """AMQP's short strings hold 255 bytes."""
     with pytest.raises(errors.NotSerializable, match="255"):
-        encode(codec, replace(SMALL, headers={"n" * 256: 1}))
+        encode(codec, SMALL._replace(headers={"n" * 256: 1}))
     with pytest.raises(errors.NotSerializable, match="255"):
-        encode(codec, replace(SMALL, id="i" * 256))
+        encode(codec, SMALL._replace(id="i" * 256))
 
 
 def test_unknown_serializers_and_compressions_are_refused_at_once() -> None:
@@ -259,7 +258,7 @@ def test_a_key_may_sign_only_what_it_is_trusted_for(make_codec: Any) -> None:
 
 def test_a_task_named_results_is_not_meant_by_the_word(make_codec: Any) -> None:
     """The word `results` allows results, never a task of that name."""
-    task = encode(make_codec(), replace(SMALL, task="results"))
+    task = encode(make_codec(), SMALL._replace(task="results"))
     with pytest.raises(errors.KeyUntrusted):
         make_codec(may=("results",)).decode_task(*task)
 
@@ -350,7 +349,7 @@ def test_nothing_is_unpacked_or_decoded_before_the_signature_was_checked(
     notes = spied(monkeypatch)
     rules = Rules(serializer=serializer, accept=(serializer,), compression="zlib", compress_above=0)
     codec = make_codec(rules)
-    body, properties = encode(codec, replace(SMALL, args=["x" * 1000]))
+    body, properties = encode(codec, SMALL._replace(args=["x" * 1000]))
     attempts = [
         (body[:-1] + bytes([body[-1] ^ 1]), properties),
         (body, with_headers(properties, amqpq__kid="stranger")),
@@ -439,7 +438,7 @@ def test_a_body_that_is_no_task_is_refused_with_the_reason(
     base = Properties("application/x-msgpack", "binary", {"task": "t", "id": "1"})
     headers = {**base.headers, **properties.pop("headers", {})}
     with pytest.raises(error, match=words):
-        codec.decode_task(body, replace(base, headers=headers, **properties))
+        codec.decode_task(body, base._replace(headers=headers, **properties))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from amqpq.errors import SignatureInvalid
@@ -21,7 +19,7 @@ def _encoded(codec: Codec, reply_to: str) -> tuple[bytes, Properties]:
 def test_a_direct_reply_address_may_carry_the_brokers_token(codec: Codec) -> None:
     """A task signed with the direct address is genuine with the token that the broker put behind it."""
     body, properties = _encoded(codec, DIRECT)
-    assert codec.decode_task(body, replace(properties, reply_to=TOKEN)).reply_to == TOKEN
+    assert codec.decode_task(body, properties._replace(reply_to=TOKEN)).reply_to == TOKEN
 
 
 @pytest.mark.parametrize(
@@ -39,4 +37,4 @@ def test_any_other_change_of_the_reply_address_is_a_forgery(codec: Codec, signed
     """Nobody can send a task's result elsewhere, nor turn a queue's address into a direct one."""
     body, properties = _encoded(codec, signed)
     with pytest.raises(SignatureInvalid):
-        codec.decode_task(body, replace(properties, reply_to=arrived))
+        codec.decode_task(body, properties._replace(reply_to=arrived))

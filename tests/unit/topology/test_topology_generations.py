@@ -78,9 +78,9 @@ def test_a_publication_by_name_goes_through_the_ingress() -> None:
     """Only where there is one, and only for the default exchange."""
     record = NOTHING_MOVED.with_home("orders", MOVED)
     publication = Publication("", "orders", b"", Properties())
-    assert record.address(publication) == replace(publication, exchange="orders.in")
-    assert record.address(replace(publication, exchange="web")).exchange == "web"
-    assert record.address(replace(publication, routing_key="mail")).exchange == ""
+    assert record.address(publication) == publication._replace(exchange="orders.in")
+    assert record.address(publication._replace(exchange="web")).exchange == "web"
+    assert record.address(publication._replace(routing_key="mail")).exchange == ""
 
 
 def test_a_record_cannot_point_workers_at_another_queue() -> None:

@@ -138,3 +138,10 @@ def test_a_property_out_of_range_is_refused_by_name(properties: Properties, word
     with pytest.raises(NotSerializable) as caught:
         encode_header(properties, 0)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, "text", 1, True, b"bytes", {"a": None}])
+def test_what_was_written_before_does_not_show(value: Any) -> None:
+    """A name's latest text is kept as it was written: for that text, and no other value."""
+    for each in (value, "other", value, None, value):
+        assert decode_table(encode_table({"kept": each}), 0)[0] == {"kept": each}

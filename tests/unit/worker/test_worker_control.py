@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -351,7 +350,7 @@ def test_an_unsigned_answer_is_not_believed(app: App, broker: MemoryBroker, star
     request = Request("ping", ticket="t", reply_to="me")
     body, properties = codec.encode_reply("w1@test", {"ok": "pong"}, request)
     assert codec.decode_reply(body, properties, "me") == {"w1@test": {"ok": "pong"}}
-    unsigned = replace(properties, headers={"ticket": "t"})
+    unsigned = properties._replace(headers={"ticket": "t"})
     with pytest.raises(Exception, match="unsigned"):
         codec.decode_reply(body, unsigned, "me")
     with pytest.raises(Exception, match="moved it"):

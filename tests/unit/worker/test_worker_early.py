@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -125,8 +124,8 @@ def test_a_ladder_that_lets_go_early_does_not_let_it_run_early(
     """Whoever changes the hints, which nobody signs, gains nothing: the signed eta sends it back."""
     message = straight(app, in_seconds(600))
     entry = delays.entry(app.topology, 0.1, ["default"], time.time())
-    forged = replace(message.properties, headers={**message.properties.headers, **entry.headers})
-    publish(broker, replace(message, exchange=entry.exchange, properties=forged))
+    forged = message.properties._replace(headers={**message.properties.headers, **entry.headers})
+    publish(broker, message._replace(exchange=entry.exchange, properties=forged))
     broker.advance(1)
     until(lambda: worker.loop.counts["early"] == 1)
     until(lambda: waiting(broker) == 1)

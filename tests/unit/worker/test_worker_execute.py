@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -203,7 +202,7 @@ def test_a_refused_message_is_not_answered(app: App) -> None:
     body, properties = app.codec.encode_task(
         TaskEnvelope("1", "add", (1,), reply_to="amqpq.reply.1"), exchange="", key="default"
     )
-    forged = replace(properties, reply_to="amqpq.reply.of-somebody-else")
+    forged = properties._replace(reply_to="amqpq.reply.of-somebody-else")
     finished = Executor(app, "w1@h").run(
         Work(1, "default", body, forged, "", "default", False, False), lambda _reply: None
     )

@@ -108,7 +108,7 @@ def test_a_follower_takes_only_newer_records(app: App, caplog: pytest.LogCapture
     follower = Follower(app.topology, newer, reactor, told.append)
     tap: Any = Tap()
     follower.delivered(tap, record_of(NOTHING_MOVED.with_home("default", BOTH)))
-    follower.delivered(tap, replace(record_of(newer), body=b"nonsense"))
+    follower.delivered(tap, record_of(newer)._replace(body=b"nonsense"))
     assert told == [newer]
     newest = newer.with_home("default", replace(BOTH, consumed=("default.g2",)))
     follower.delivered(tap, record_of(newest))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,17 +19,17 @@ GENUINE = Delivery(b"[[2, 3], {}, {}]", PROPERTIES, "", "default", redelivered=F
 
 
 def _headers(**changed: Any) -> Properties:
-    return replace(PROPERTIES, headers={**HEADERS, **changed})
+    return PROPERTIES._replace(headers={**HEADERS, **changed})
 
 
 @pytest.mark.parametrize(
     "copy",
     [
-        replace(GENUINE, body=b"[[2, 4], {}, {}]"),
-        replace(GENUINE, properties=replace(PROPERTIES, priority=9)),
-        replace(GENUINE, properties=_headers(task="shop.drop")),
-        replace(GENUINE, properties=_headers(**{"amqpq-sig": "other"})),
-        replace(GENUINE, properties=_headers(mine="x")),
+        GENUINE._replace(body=b"[[2, 4], {}, {}]"),
+        GENUINE._replace(properties=PROPERTIES._replace(priority=9)),
+        GENUINE._replace(properties=_headers(task="shop.drop")),
+        GENUINE._replace(properties=_headers(**{"amqpq-sig": "other"})),
+        GENUINE._replace(properties=_headers(mine="x")),
     ],
 )
 def test_an_altered_copy_has_an_identity_of_its_own(copy: Delivery) -> None:
@@ -40,14 +39,14 @@ def test_an_altered_copy_has_an_identity_of_its_own(copy: Delivery) -> None:
 
 def test_the_same_message_has_the_same_identity_however_it_comes() -> None:
     """A redelivery, and a message published again, are what the memory against replays has to recognise."""
-    again = replace(GENUINE, tag=7, redelivered=True, properties=replace(PROPERTIES, message_id="x"))
+    again = GENUINE._replace(tag=7, redelivered=True, properties=PROPERTIES._replace(message_id="x"))
     assert signed_identity(again) == signed_identity(GENUINE)
 
 
 @pytest.mark.parametrize("changed", [{"amqpq-sig": None}, {"amqpq-ts": "soon"}, {"mine": object()}])
 def test_a_message_that_no_signature_can_cover_has_none(changed: dict[str, Any]) -> None:
     """Such a message is not remembered; the pool refuses it."""
-    assert signed_identity(replace(GENUINE, properties=_headers(**changed))) is None
+    assert signed_identity(GENUINE._replace(properties=_headers(**changed))) is None
 
 
 @pytest.mark.parametrize("requeues", [1, 2, {"a": "table"}])
@@ -60,9 +59,9 @@ def test_a_copy_from_the_dead_letters_is_not_the_message_that_ended_here(requeue
     job.end = End.ACK
     jobs.close(job)
     jobs.orphan(tap)
-    copy = replace(GENUINE, redelivered=True, properties=_headers(**{"amqpq-requeues": requeues}))
+    copy = GENUINE._replace(redelivered=True, properties=_headers(**{"amqpq-requeues": requeues}))
     assert jobs.ended_before(tap, copy) is isinstance(requeues, dict)
-    assert jobs.ended_before(tap, replace(GENUINE, redelivered=True)) is not isinstance(requeues, dict)
+    assert jobs.ended_before(tap, GENUINE._replace(redelivered=True)) is not isinstance(requeues, dict)
 
 
 def test_a_job_that_goes_back_as_a_copy_does_not_swallow_the_copy() -> None:
@@ -73,9 +72,9 @@ def test_a_job_that_goes_back_as_a_copy_does_not_swallow_the_copy() -> None:
     job = jobs.open(tap, GENUINE)
     job.copied = True
     jobs.orphan(tap)
-    marked = replace(GENUINE, properties=_headers(**{"amqpq-suspicions": 1, "amqpq-suspect": True}))
+    marked = GENUINE._replace(properties=_headers(**{"amqpq-suspicions": 1, "amqpq-suspect": True}))
     assert jobs.adopt(tap, marked) is None
-    assert jobs.adopt(tap, replace(GENUINE, redelivered=True)) is job
+    assert jobs.adopt(tap, GENUINE._replace(redelivered=True)) is job
     job.end = End.ACK
     jobs.close(job)
     jobs.orphan(tap)
@@ -90,7 +89,7 @@ def test_an_orphan_whose_redelivery_went_elsewhere_is_given_up() -> None:
     tap, later = Tap("default", 1, nobody, nobody), Tap("default", 1, nobody, nobody)
     ended = jobs.open(tap, GENUINE)
     ended.finished = Finished(ended.number, Happened.SUSPECTED, ended.task)
-    running = jobs.open(tap, replace(GENUINE, body=b"other"))
+    running = jobs.open(tap, GENUINE._replace(body=b"other"))
     jobs.orphan(tap)
     now = jobs_module.DOUBTFUL_SECONDS
     jobs.orphan(later)
@@ -106,11 +105,11 @@ def test_ends_in_doubt_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyP
     nobody: Any = None
     jobs = Jobs(lambda: 0.0)
     tap = Tap("default", 1, nobody, nobody)
-    ended = [replace(GENUINE, tag=number, properties=_headers(id=str(number))) for number in range(5)]
+    ended = [GENUINE._replace(tag=number, properties=_headers(id=str(number))) for number in range(5)]
     for delivery in ended:
         job = jobs.open(tap, delivery)
         job.end = End.ACK
         jobs.close(job)
         jobs.orphan(tap)
-    again = [jobs.ended_before(tap, replace(delivery, redelivered=True)) for delivery in ended]
+    again = [jobs.ended_before(tap, delivery._replace(redelivered=True)) for delivery in ended]
     assert again == [False, False, True, True, True]

@@ -226,7 +226,7 @@ def test_undecodable_bytes_are_parked(start: Any, app: App, broker: MemoryBroker
     signer = app.codec.signer
     assert signer is not None
     headers = {**properties.headers, "amqpq-sig": signature_text(signer.sign(task_bytes(properties, {}, b"\xc1")))}
-    publish(broker, b"\xc1", replace(properties, headers=headers))
+    publish(broker, b"\xc1", properties._replace(headers=headers))
     start()
     assert dead()["amqpq-cause"] == "undecodable"
 

@@ -232,7 +232,7 @@ def test_the_log_of_attempts_is_bounded() -> None:
     for number in range(1, 40):
         attempt = replace(ATTEMPT, number=number, reason="ä" * 5000)
         copy = next_attempt(delivery, queue="default", entry=None, attempt=attempt)
-        delivery = replace(delivery, properties=copy.properties)
+        delivery = delivery._replace(properties=copy.properties)
     log = delivery.properties.headers["amqpq-attempt-log"]
     assert len(log) <= 10
     assert len(str(log)) < ATTEMPT_LOG_BYTES
@@ -254,7 +254,7 @@ def test_the_next_attempt_is_not_taken_for_a_redelivery() -> None:
     jobs = Jobs(lambda: 0.0)
     first = jobs.open(Tap(), DELIVERY)  # type: ignore[arg-type]
     copy = next_attempt(DELIVERY, queue="default", entry=None, attempt=ATTEMPT)
-    second = jobs.open(Tap(), replace(DELIVERY, properties=copy.properties))  # type: ignore[arg-type]
+    second = jobs.open(Tap(), DELIVERY._replace(properties=copy.properties))  # type: ignore[arg-type]
     assert first.print != second.print
 
 

@@ -6,7 +6,6 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,7 +46,7 @@ def put(broker: MemoryBroker, delivery: Delivery, count: int, *, marked: bool) -
     """Put a copy of a message with these marks into the queue."""
     channel = broker.connect().channel()
     headers = {**delivery.properties.headers, SUSPICIONS: count, SUSPECT: marked}
-    publication = Publication("", "default", delivery.body, replace(delivery.properties, headers=headers))
+    publication = Publication("", "default", delivery.body, delivery.properties._replace(headers=headers))
     answer(channel.publish([publication]))
     answer(channel.close())
 
@@ -172,7 +171,7 @@ def test_a_forged_poison_is_parked_as_forged_and_not_answered(
     channel = broker.connect().channel()
     delivery = fetch(channel)
     headers = {**delivery.properties.headers, SUSPICIONS: SUSPICION_LIMIT, SUSPECT: True}
-    altered = Publication("", "default", b"x" + delivery.body, replace(delivery.properties, headers=headers))
+    altered = Publication("", "default", b"x" + delivery.body, delivery.properties._replace(headers=headers))
     answer(channel.publish([altered]))
     channel.ack(delivery.tag)
     answer(channel.close())
@@ -204,7 +203,7 @@ def test_a_counted_suspect_runs_with_nothing_beside_it(
     until(lambda: gate.begun == ["before"])
     monkeypatch.setattr(worker.loop._suspects, "_marked_at", 0.0)
     body, properties = app.codec.encode_task(_task("suspect"), exchange="", key="default")
-    marked = replace(properties, headers={**properties.headers, SUSPICIONS: 2, SUSPECT: True})
+    marked = properties._replace(headers={**properties.headers, SUSPICIONS: 2, SUSPECT: True})
     answer(broker.connect().channel().publish([Publication("", "default", body, marked)]))
     after = [app.send_task("shop.hold", (number,), reply="none") for number in range(3)]
     until(lambda: worker.loop.counts["received"] == 5)
@@ -252,7 +251,7 @@ def test_a_warm_stop_takes_the_mark_from_what_was_not_begun(
     app.send_task("shop.hold", ("waiting",), reply="none")
     until(lambda: worker.loop.counts["received"] == 2)
     body, properties = app.codec.encode_task(_task("suspect"), exchange="", key="default")
-    marked = replace(properties, headers={**properties.headers, SUSPICIONS: 2, SUSPECT: True})
+    marked = properties._replace(headers={**properties.headers, SUSPICIONS: 2, SUSPECT: True})
     answer(broker.connect().channel().publish([Publication("", "default", body, marked)]))
     until(lambda: worker.loop.counts["received"] == 3)
     worker.signal()
