@@ -152,7 +152,7 @@ def _open(address: url.Address, *, heartbeat_seconds: int, timeout_seconds: floa
 
 def async_link(topology: Topology, *, name: str = "") -> AsyncLink:
     """Return an asyncio link to the topology's broker; it connects when it is used."""
-    # asyncio is a fifth of the memory of a worker's child, and of its start.
+    # asyncio takes time to load, and a megabyte, and a blocking program has no use for it.
     aiolink = importlib.import_module("amqpq.transport.aiolink")
     made: AsyncLink = aiolink.AsyncLink(
         addresses(topology),

@@ -1,8 +1,8 @@
-"""The flow that publishes a batch: in chunks, of which the next leaves while the broker confirms the one before.
+"""The flow that publishes a batch: in chunks, of which the next are on their way while the broker answers the ones before.
 
-A chunk is begun by declaring its reply queues, pipelined over several channels, and writing its messages behind the answers; it
-is finished when the broker has spoken of every message. Two are under way at a time, so that the broker does not wait for us,
-nor we for it, and a batch of any length takes bounded memory beside its own.
+A chunk's reply queues are declared first, pipelined over several channels. When they are there its messages are written, while
+those of the next chunk are being declared; and it is finished when the broker has spoken of every message. So neither waits for
+the other: not the broker for us, nor we, nor the workers, for it. A batch of any length takes bounded memory beside its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from amqpq.producer.publishing import Sending, delete_queues, unconfirmed, unkno
 from amqpq.replies.mailbox import ignore
 from amqpq.replies.session import Lane, Session
 from amqpq.transport.interface import Channel, Flow, Pending
-from amqpq.types import Outcome
+from amqpq.types import Outcome, QueueState
 
 LANES: Final = 16
 """Channels that declare the reply queues of a batch: 3 to 5 times what one does (measured)."""
@@ -25,8 +25,11 @@ LANES: Final = 16
 CHUNK: Final = 1000
 """Messages of a chunk; with half as many the broker waits for us now and then (measured: a tenth slower)."""
 
+CHUNK_WITH_QUEUES: Final = 160
+"""The same where there are reply queues: ten for each lane, so that workers begin long before the last one is declared."""
+
 CHUNKS_UNDER_WAY: Final = 2
-"""One more gains nothing (measured)."""
+"""Written, and not answered. One more gains nothing (measured)."""
 
 
 class _Written(NamedTuple):
@@ -41,6 +44,9 @@ class _Written(NamedTuple):
 class _Chunk:
     """Messages on their way."""
 
+    sendings: Sequence[Sending]
+    answers: list[Pending[QueueState]] = field(default_factory=list)
+    """To the declarations of the reply queues."""
     declared: list[tuple[Sending, Channel]] = field(default_factory=list)
     """Those with a reply queue, and the channel that declares it."""
     written: list[_Written] = field(default_factory=list)
@@ -54,7 +60,7 @@ def submit_batch(session: Session, sendings: Sequence[Sending]) -> Flow[None]:
         ConnectionLost, ChannelClosed, OutcomeUnknown: Some are undecided.
     """
     wanted = [each for each in sendings if not each.done and each.error is None]
-    queues = sum(each.plan.reply_queue is not None for each in wanted[:CHUNK])
+    queues = sum(each.plan.reply_queue is not None for each in wanted)
     lanes = [session.take() for _ in range(min(LANES, queues) or 1)]
     bulk = _Bulk(session, lanes)
     clean = False
@@ -85,66 +91,72 @@ class _Bulk:
     def __init__(self, session: Session, lanes: Sequence[Lane]) -> None:
         self._session = session
         self._lanes = lanes
-        self._chunks: deque[_Chunk] = deque()
+        self._declared: deque[_Chunk] = deque()
+        self._written: deque[_Chunk] = deque()
         self.clean = True
         """Whether nothing is outstanding on the lanes."""
 
     def publish(self, sendings: Sequence[Sending]) -> Flow[None]:
-        """Begin and finish chunk after chunk; after an error begin no other one, and finish what is under way."""
+        """Take chunk after chunk through its stages; after an error begin no other one, and finish what is written."""
         failure: TransportError | None = None
-        for start in range(0, len(sendings), CHUNK):
-            try:
-                yield from self._begin(sendings[start : start + CHUNK])
-            except OperationTimeout:
-                raise
-            except TransportError as error:
-                failure = error
-            if failure is None and len(self._chunks) == CHUNKS_UNDER_WAY:
-                failure = yield from self._settle()
+        size = CHUNK_WITH_QUEUES if len(self._lanes) > 1 else CHUNK
+        for start in range(0, len(sendings), size):
+            failure = yield from _failure(self._begin(sendings[start : start + size]))
             if failure is not None:
                 break
-        while self._chunks:
-            failure = (yield from self._settle()) or failure
+        while failure is None and self._declared:
+            failure = yield from _failure(self._write())
+        while self._written:
+            failure = (yield from _failure(self._finish())) or failure
         if failure is not None:
             raise failure
 
     def time_is_up(self) -> None:
         """Note that of what was written, and not answered, nobody knows."""
-        for each in (each for chunk in self._chunks for written in chunk.written for each in written.sendings):
+        chunks = (*self._written, *self._declared)
+        for each in (each for chunk in chunks for written in chunk.written for each in written.sendings):
             if not each.done and each.error is None:
                 each.written = True
                 each.error = unconfirmed(self._session.connection, each)
 
     def withdraw(self) -> None:
         """Delete the reply queues of calls whose caller was cancelled or interrupted: nobody will ask for the results."""
-        for each, channel in (declared for chunk in self._chunks for declared in chunk.declared):
+        for each, channel in (pair for chunk in (*self._written, *self._declared) for pair in chunk.declared):
             withdraw(each, channel)
 
     # ------------------------------------------------------------------------------------------------------ beginning
 
     def _begin(self, sendings: Sequence[Sending]) -> Flow[None]:
-        """Declare the reply queues and, once they are there, write the messages."""
-        session, lanes, chunk = self._session, self._lanes, _Chunk()
-        yield from until_unblocked(session.connection, sendings[0])
-        self._chunks.append(chunk)
+        """Have the reply queues of another chunk declared; write the one before, and finish the one before that."""
+        yield from until_unblocked(self._session.connection, sendings[0])
         with_queue = [each for each in sendings if each.plan.reply_queue is not None]
-        chunk.declared = [(each, lanes[number % len(lanes)].channel) for number, each in enumerate(with_queue)]
-        declared = [
-            channel.declare_queue(each.plan.reply_queue)
-            for each, channel in chunk.declared
-            if each.plan.reply_queue is not None
-        ]
-        for pending in declared:
-            ignore(pending)
-        for pending in declared:
-            yield pending
-        yield from self._address(sendings)
-        by_queue = [each for each in sendings if each.slot is None]
-        direct = [each for each in sendings if each.slot is not None]
+        chunk = _Chunk(sendings)
+        self._declared.append(chunk)
+        for number, each in enumerate(with_queue):
+            channel = self._lanes[number % len(self._lanes)].channel
+            chunk.declared.append((each, channel))
+            if each.plan.reply_queue is not None:
+                pending = channel.declare_queue(each.plan.reply_queue)
+                ignore(pending)
+                chunk.answers.append(pending)
+        if len(self._declared) > 1:
+            yield from self._write()
+        if len(self._written) == CHUNKS_UNDER_WAY:
+            yield from self._finish()
+
+    def _write(self) -> Flow[None]:
+        """Write the messages of the oldest chunk that waits for its reply queues, once they are there."""
+        session, chunk = self._session, self._declared[0]
+        for answer in chunk.answers:  # noqa: UP028 - a list cannot be sent the answers
+            yield answer
+        yield from self._address(chunk.sendings)
+        by_queue = [each for each in chunk.sendings if each.slot is None]
+        direct = [each for each in chunk.sendings if each.slot is not None]
         channels = [session.direct.expect(each.slot) for each in direct if each.slot is not None]
-        for some, channel in ((by_queue, lanes[0].channel), (direct, channels[-1] if channels else None)):
+        for some, channel in ((by_queue, self._lanes[0].channel), (direct, channels[-1] if channels else None)):
             if some and channel is not None:
                 chunk.written.append(_written(channel, some))
+        self._written.append(self._declared.popleft())
 
     def _address(self, sendings: Sequence[Sending]) -> Flow[None]:
         """Find the way to each queue that is published to by name, once for all messages to it."""
@@ -160,35 +172,35 @@ class _Bulk:
 
     # ------------------------------------------------------------------------------------------------------ finishing
 
-    def _settle(self) -> Flow[TransportError | None]:
-        """Finish the oldest chunk; return why some of it is undecided."""
-        try:
-            failure = yield from self._finish(self._chunks[0])
-        except OperationTimeout:
-            raise
-        except TransportError as error:
-            failure = error
-        self._chunks.popleft()
-        return failure
+    def _finish(self) -> Flow[None]:
+        """Hear what became of the oldest chunk that was written.
 
-    def _finish(self, chunk: _Chunk) -> Flow[TransportError | None]:
-        """Hear what became of each; publish once more, another way, what came back because its queue has moved."""
+        Raises:
+            TransportError: Why some of it is undecided.
+        """
+        chunk = self._written[0]
         failure: TransportError | None = None
         for written in chunk.written:
-            failure = (yield from _heard(written)) or failure
-            followed: list[Sending] = []
-            for each in written.sendings:
-                if isinstance(each.error, Unroutable):
-                    other = yield from self._session.ways.after_return(each.publication)
-                    if other is not None:
-                        each.way, each.error = other, None
-                        followed.append(each)
-            if followed:
-                failure = (yield from _heard(_written(written.channel, followed))) or failure
+            failure = (yield from _failure(_heard(written))) or failure
+            failure = (yield from _failure(self._follow(written))) or failure
         refused = [each for each, _ in chunk.declared if each.error is not None]
         if refused:
             self.clean = (yield from delete_queues(self._session, self._lanes, refused)) and self.clean
-        return failure
+        self._written.popleft()
+        if failure is not None:
+            raise failure
+
+    def _follow(self, written: _Written) -> Flow[None]:
+        """Publish once more, another way, what came back because its queue has moved."""
+        followed: list[Sending] = []
+        for each in written.sendings:
+            if isinstance(each.error, Unroutable):
+                other = yield from self._session.ways.after_return(each.publication)
+                if other is not None:
+                    each.way, each.error = other, None
+                    followed.append(each)
+        if followed:
+            yield from _heard(_written(written.channel, followed))
 
 
 def _written(channel: Channel, sendings: Sequence[Sending]) -> _Written:
@@ -197,15 +209,26 @@ def _written(channel: Channel, sendings: Sequence[Sending]) -> _Written:
     return _Written(sendings, channel, pending)
 
 
-def _heard(written: _Written) -> Flow[TransportError | None]:
-    """Wait for the answers and note them; return why some did not come."""
+def _heard(written: _Written) -> Flow[None]:
+    """Wait for the answers and note them.
+
+    Raises:
+        TransportError: Why some did not come.
+    """
+    outcomes = yield written.pending
+    for each, outcome in zip(written.sendings, outcomes, strict=True):
+        verdict(each, outcome)
+    undecided = next((each for each in written.sendings if not each.done and each.error is None), None)
+    if undecided is not None:
+        raise unknown(undecided, "the channel went away during a batch")
+
+
+def _failure(stage: Flow[None]) -> Flow[TransportError | None]:
+    """Run a stage; return the error that ended it. That the time is up is no error of a stage."""
     try:
-        outcomes = yield written.pending
+        yield from stage
     except OperationTimeout:
         raise
     except TransportError as error:
         return error
-    for each, outcome in zip(written.sendings, outcomes, strict=True):
-        verdict(each, outcome)
-    undecided = next((each for each in written.sendings if not each.done and each.error is None), None)
-    return None if undecided is None else unknown(undecided, "the channel went away during a batch")
+    return None

@@ -59,13 +59,14 @@ def signed_identity(delivery: Delivery) -> tuple[int, str] | None:
         covered = task_bytes(delivery.properties, user_headers(headers), delivery.body)
     except UNENCODABLE:
         return None  # nothing that a signature can cover: the pool refuses it
-    return signed_at, hashlib.blake2b(covered, digest_size=16).hexdigest() + signature
+    # Not BLAKE2b, which is twice as slow where the processor knows SHA-256: it shows with large bodies.
+    return signed_at, hashlib.sha256(covered).hexdigest() + signature
 
 
 def unsigned_identity(delivery: Delivery) -> str:
     """Return the best there is for an unsigned message: id, time of publishing, body."""
     properties = delivery.properties
-    digest = hashlib.blake2b(delivery.body, digest_size=16).hexdigest()
+    digest = hashlib.sha256(delivery.body).hexdigest()
     return f"{properties.headers.get('id')} {properties.timestamp} {digest}"
 
 

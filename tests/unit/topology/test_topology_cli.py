@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from amqpq.cli.main import main
 from amqpq.topology import schema
 
 TOPOLOGY = """\
@@ -44,15 +43,9 @@ Amqpq = Callable[..., Result]
 
 
 @pytest.fixture
-def amqpq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Amqpq:
+def amqpq(topology_command: Callable[[str], Amqpq]) -> Amqpq:
     """Run `amqpq topology ...` in a folder with a topology file."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("AMQPQ_TOPOLOGY", raising=False)
-    monkeypatch.delenv("AMQPQ_BROKER_URL", raising=False)
-    monkeypatch.setenv("SHOP_URL", "amqp://shop:hunter2@localhost:5672/")
-    Path("topology.yaml").write_text(TOPOLOGY, encoding="utf-8")
-    runner = CliRunner()
-    return lambda *arguments: runner.invoke(main, ["topology", *arguments])
+    return topology_command(TOPOLOGY)
 
 
 def test_lint_of_a_sound_file_says_so(amqpq: Amqpq) -> None:

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import amqpq
-from amqpq.cli.main import main
 from amqpq.topology import load
 
 TEXT = """\
@@ -33,14 +32,9 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(topology_command: Callable[[str], Run]) -> Run:
     """Run `amqpq topology ...` in a folder with a topology file."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("AMQPQ_TOPOLOGY", raising=False)
-    monkeypatch.delenv("AMQPQ_BROKER_URL", raising=False)
-    monkeypatch.setenv("SHOP_URL", "amqp://shop:hunter2@localhost:5672/")
-    Path("topology.yaml").write_text(TEXT, encoding="utf-8")
-    return lambda *arguments: CliRunner().invoke(main, ["topology", *arguments])
+    return topology_command(TEXT)
 
 
 def rewrite(before: str, after: str) -> None:
