@@ -111,6 +111,11 @@ class Application:
             self._topology = topology
 
     @property
+    def has_topology(self) -> bool:
+        """Whether the topology is loaded, or given."""
+        return self._topology is not None
+
+    @property
     def codec(self) -> Codec:
         """The codec, with the keys, loaded at first use.
 

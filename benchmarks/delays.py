@@ -25,6 +25,7 @@ from amqpq import App
 from amqpq.topology.declarations import declarations
 from amqpq.transport import declare, flow
 from amqpq.types import QueueSpec
+from benchmarks import cpu
 
 SOURCE: dict[str, Any] = {
     "amqpq": 1,
@@ -186,9 +187,7 @@ class Worker:
             time.sleep(0.05)
 
     def resident(self) -> int:
-        pids = [self.process.pid]
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        pids += [int(pid) for pid in children.read_text(encoding="ascii").split()]
+        pids = cpu.tree(self.process.pid)
         pages = [int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) for pid in pids]
         return sum(pages) * os.sysconf("SC_PAGE_SIZE") // 2**20
 

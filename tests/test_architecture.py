@@ -21,7 +21,6 @@ PARAMETERS = 8
 
 # Imports inside a function hide a dependency from the reader. Each has to say here why it cannot stand at the top.
 HIDDEN_IMPORTS = {
-    ("amqpq/cli/main.py", "importlib.metadata"): "costs 15 ms and only --version needs it",
     ("amqpq/cli/options.py", "amqpq.app"): "the engine; --help needs none of it",
     ("amqpq/cli/options.py", "amqpq.topology"): "pydantic and yaml; --help needs neither",
     ("amqpq/cli/output.py", "rich.console"): "costs 60 ms, and most commands print plain text",
@@ -38,6 +37,8 @@ DYNAMIC_IMPORTS = {
     "amqpq/config.py": "pydantic and yaml load when a topology is, a transport and asyncio when they are used",
     "amqpq/convert/settings.py": "the user's Celery settings are a module",
     "amqpq/topology/__init__.py": "pydantic and yaml load when a topology is",
+    "amqpq/security/keys.py": "cryptography takes 6 MB, and a shared secret does without",
+    "amqpq/version.py": "importlib.metadata costs 15 ms, and is needed where no folder has the version",
     "amqpq/worker/host.py": "a child process imports the user's module",
     "amqpq/worker/pools/eventlet_hub.py": "an extra, loaded in its child only",
     "amqpq/worker/pools/gevent_hub.py": "an extra, loaded in its child only",

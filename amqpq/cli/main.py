@@ -13,6 +13,7 @@ from click.shell_completion import get_completion_class
 
 from amqpq.cli import output
 from amqpq.errors import AmqpqError
+from amqpq.version import NOT_INSTALLED, installed
 
 
 class Entry(NamedTuple):
@@ -116,9 +117,7 @@ def _errors_end_plainly() -> Iterator[None]:
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or ctx.resilient_parsing:
         return
-    from importlib.metadata import version  # noqa: PLC0415 - importlib.metadata costs 15 ms
-
-    click.echo(f"amqpq {version('amqpq')}")
+    click.echo(f"amqpq {installed() or NOT_INSTALLED}")
     ctx.exit()
 
 

@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,9 @@ from amqpq.cli.output import fail
 from amqpq.endpoint import read_address
 from amqpq.errors import NotBuiltYet
 from amqpq.log import WORKER
+from amqpq.version import NOT_INSTALLED, installed
 from amqpq.worker import logs
+from amqpq.worker.aside import aside
 from amqpq.worker.banner import banner
 from amqpq.worker.files import PidFile, expand
 from amqpq.worker.plan import (
@@ -37,6 +38,7 @@ from amqpq.worker.plan import (
     choose_scale,
     worker_name,
 )
+from amqpq.worker.pools.forked import descriptors
 from amqpq.worker.pools.hubpool import HUB_POOLS
 from amqpq.worker.run import run
 
@@ -111,6 +113,11 @@ class _WorkerCommand(click.Command):
     "--max-memory-per-child", metavar="SIZE", default=None, help="Replace a process that a task leaves larger: 200MiB."
 )
 @click.option("-E", "--events", "--task-events", "events", is_flag=True, help="Send events, for Flower and its like.")
+@click.option(
+    "--no-fork",
+    is_flag=True,
+    help="Import the application in each process. [default: fork from one that has, where that is safe]",
+)
 @click.pass_context
 def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     ctx: click.Context,
@@ -135,6 +142,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     max_tasks_per_child: int | None,
     max_memory_per_child: str | None,
     events: bool,
+    no_fork: bool,
 ) -> None:
     """Run the tasks of an application.
 
@@ -160,9 +168,13 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
     pool = choose_pool(pool)
     scale = choose_scale(pool, autoscale, concurrency)
     concurrency = choose_concurrency(pool, concurrency) if scale is None else scale.most
+    before = descriptors()
     app = options.load_app(app_reference)
+    opened = None if no_fork else descriptors() - before
     if ctx.get_parameter_source("topology_file") is ParameterSource.COMMANDLINE or environment is not None:
-        app.topology = options.load_topology(topology_file, environment)
+        app.topology = aside(lambda: options.load_topology(topology_file, environment), opened)
+    elif not app.has_topology:
+        app.topology = aside(lambda: app.topology, opened)
     topology = app.topology
     plan = WorkerPlan(
         reference=_exact(app, app_reference),
@@ -180,6 +192,7 @@ def worker(  # noqa: PLR0913, PLR0917 - one parameter per option is click's way
         health=None if health is None else read_address(expand(health, name)),
         scale=scale,
         events=events,
+        opened=opened,
     )
     with _files(name, logfile, pidfile):
         ctx.exit(_run(plan, app))
@@ -191,7 +204,7 @@ def _run(plan: WorkerPlan, app: App) -> int:
     if plan.logs.format == "json":  # then every line is an object
         logging.getLogger(WORKER).info("%s starts: %s, queues %s", plan.name, pool, ", ".join(plan.queues))
     else:
-        click.echo(banner(plan, app.topology, app.registry.names, pool, _version()))
+        click.echo(banner(plan, app.topology, app.registry.names, pool, installed() or NOT_INSTALLED))
         sys.stdout.flush()
     code = run(plan, app, lambda link_name: config.link(app.topology, name=link_name))
     logging.shutdown()
@@ -231,10 +244,3 @@ def _pool_words(plan: WorkerPlan) -> str:
     place = " in one process" if plan.pool in HUB_POOLS else ""
     count = plan.concurrency if plan.scale is None else f"{plan.scale.fewest} to {plan.scale.most}"
     return f"{plan.pool}, {count} {unit}{plural}{place}"
-
-
-def _version() -> str:
-    try:
-        return metadata.version("amqpq")
-    except metadata.PackageNotFoundError:
-        return "(run from its source, not installed)"

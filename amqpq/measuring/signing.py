@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from amqpq.measuring.figures import Clocks, CodecCost
 from amqpq.message.codec import Codec, Rules
 from amqpq.message.envelope import TaskEnvelope
-from amqpq.security.keys import Ed25519Signer
+from amqpq.security.ed25519 import make_signer
 from amqpq.security.signing import MINIMUM_SECRET_BYTES, HmacKey, Signer, Verifier
 
 _KEY: Final = "bench"
@@ -33,7 +31,7 @@ def costs(payload: bytes, max_size: int, clocks: Clocks, seconds: float) -> Iter
     signers: dict[str, Signer | None] = {
         "off": None,
         "hmac-sha256": HmacKey(_KEY, secrets.token_bytes(MINIMUM_SECRET_BYTES)),
-        "ed25519": Ed25519Signer(_KEY, Ed25519PrivateKey.generate()),
+        "ed25519": make_signer(_KEY),
     }
     envelope = TaskEnvelope(secrets.token_hex(16), "bench.noop", (payload,))
     for algorithm, signer in signers.items():

@@ -15,6 +15,7 @@ import base64
 import binascii
 import contextlib
 import hashlib
+import importlib
 import os
 import re
 import secrets
@@ -22,24 +23,12 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
+from typing import Any, Final
 
 from amqpq.errors import KeyProblem
 from amqpq.security.signing import ALGORITHMS, Algorithm, HmacKey, Signer, TrustedKey, Verifier
 
 __all__ = [
-    "Ed25519Signer",
     "KeyInfo",
     "Signer",
     "TrustedKey",
@@ -59,38 +48,6 @@ SECRET_SUFFIX: Final = ".key"  # noqa: S105 - a file name
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 _OWNER_ONLY: Final = 0o600
-
-
-class Ed25519Signer:
-    """An Ed25519 private key (RFC 8032)."""
-
-    __slots__ = ("_key_id", "_private")
-
-    def __init__(self, key_id: str, private: Ed25519PrivateKey) -> None:
-        self._key_id = key_id
-        self._private = private
-
-    def __repr__(self) -> str:
-        """Show the id, never the key."""
-        return f"Ed25519Signer({self._key_id!r})"
-
-    @property
-    def key_id(self) -> str:
-        """The name under which others trust the key."""
-        return self._key_id
-
-    @property
-    def algorithm(self) -> Algorithm:
-        """Always `ed25519`."""
-        return "ed25519"
-
-    def sign(self, data: bytes, /) -> bytes:
-        """Return the 64 bytes of the signature."""
-        return self._private.sign(data)
-
-    def own_trust(self) -> TrustedKey:
-        """Return the public key that checks what this one signs."""
-        return _public_trust(self._key_id, self._private.public_key(), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +104,8 @@ def generate(name: str, algorithm: Algorithm, folder: Path, *, force: bool = Fal
     """
     check_name(name)
     if algorithm == "ed25519":
-        private = Ed25519PrivateKey.generate()
-        files = {
-            PRIVATE_SUFFIX: private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-            PUBLIC_SUFFIX: private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
-        }
+        private, public = _ed25519().make_pair()
+        files = {PRIVATE_SUFFIX: private, PUBLIC_SUFFIX: public}
     elif algorithm == "hmac-sha256":
         files = {SECRET_SUFFIX: secrets.token_hex(32).encode() + b"\n"}
     else:
@@ -210,7 +164,8 @@ def load_signer(
         return HmacKey(key_id, _secret(text, place))
     if algorithm != "ed25519":
         raise KeyProblem(f"unknown signing algorithm {algorithm!r}; there are {', '.join(ALGORITHMS)}")
-    return Ed25519Signer(key_id, _private(text, place))
+    signer: Signer = _ed25519().load_signer(key_id, text, place)
+    return signer
 
 
 def load_trusted(
@@ -231,21 +186,13 @@ def load_trusted(
     text, place = _read(key_reference, base, environ, remedy=f"copy the public key of {key_id!r} there")
     if b"-----" not in text:
         return HmacKey(key_id, _secret(text, place)).own_trust().restricted(may)
-    return _public_trust(key_id, _public(text, place), may)
+    trusted: TrustedKey = _ed25519().load_trusted(key_id, text, place, may)
+    return trusted
 
 
-def _public_trust(key_id: str, public: Ed25519PublicKey, may: tuple[str, ...] | None) -> TrustedKey:
-    """Wrap a public key: `check` answers where the library raises."""
-    verify = public.verify
-
-    def check(signature: bytes, data: bytes) -> bool:
-        try:
-            verify(signature, data)
-        except InvalidSignature:
-            return False
-        return True
-
-    return TrustedKey(key_id, "ed25519", check, may)
+def _ed25519() -> Any:
+    """Return the module that needs `cryptography`, once there is a key that does."""
+    return importlib.import_module("amqpq.security.ed25519")
 
 
 def _read(reference: str, base: Path, environ: Mapping[str, str], *, remedy: str) -> tuple[bytes, str]:
@@ -282,40 +229,6 @@ def _secret(text: bytes, place: str) -> bytes:
         ) from error
 
 
-def _private(text: bytes, place: str) -> Ed25519PrivateKey:
-    """Return the private key of a PEM text."""
-    if b"PUBLIC KEY" in text:
-        raise KeyProblem(
-            f"{place} holds a public key; signing takes the private one (the file that ends in {PRIVATE_SUFFIX})"
-        )
-    try:
-        key = load_pem_private_key(text, password=None)
-    except TypeError as error:
-        raise KeyProblem(
-            f"{place} is protected by a passphrase; nobody could type it in a worker, so it must be without"
-        ) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise KeyProblem(f"{place} holds no private key in PEM form") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise KeyProblem(f"{place} holds another kind of private key than ed25519")
-    return key
-
-
-def _public(text: bytes, place: str) -> Ed25519PublicKey:
-    """Return the public key of a PEM text."""
-    if b"PRIVATE KEY" in text:
-        raise KeyProblem(
-            f"{place} holds a private key; trust takes the public half (the file that ends in {PUBLIC_SUFFIX})"
-        )
-    try:
-        key = load_pem_public_key(text)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise KeyProblem(f"{place} holds no public key in PEM form") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise KeyProblem(f"{place} holds another kind of public key than ed25519")
-    return key
-
-
 # --------------------------------------------------------------------------------------------------------- describing
 
 
@@ -328,10 +241,10 @@ def describe(path: Path) -> KeyInfo:
     text, place = _read(str(path.absolute()), Path(), {}, remedy="`amqpq keys new NAME` makes one")
     mode = stat.S_IMODE(path.stat().st_mode)
     if b"PRIVATE KEY" in text:
-        raw = _raw(_private(text, place).public_key())
+        raw = _ed25519().raw_of_private(text, place)
         return KeyInfo(path.stem, "ed25519", "private", path, _fingerprint(raw), mode)
     if b"-----" in text:
-        return KeyInfo(path.stem, "ed25519", "public", path, _fingerprint(_raw(_public(text, place))), mode)
+        return KeyInfo(path.stem, "ed25519", "public", path, _fingerprint(_ed25519().raw_of_public(text, place)), mode)
     # A keyed code of fixed words: two hosts can compare it, and it gives nothing of the secret away.
     code = HmacKey(path.stem, _secret(text, place)).sign(b"amqpq key fingerprint")
     return KeyInfo(path.stem, "hmac-sha256", "secret", path, _fingerprint(code), mode)
@@ -352,10 +265,6 @@ def describe_folder(folder: Path) -> tuple[KeyInfo, ...]:
             f"the folder {folder} cannot be read: {error.strerror}; `amqpq keys new NAME --dir {folder}` makes it"
         ) from error
     return tuple(describe(path) for path in paths)
-
-
-def _raw(public: Ed25519PublicKey) -> bytes:
-    return public.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def _fingerprint(public: bytes) -> str:

@@ -29,7 +29,7 @@ from hashlib import blake2b
 from typing import Final
 
 DEFAULT_CAPACITY: Final = 100_000
-"""Messages remembered. The room for them, 5 MB, is taken at the start and never changes."""
+"""Messages remembered. The room for them, 5 MB, is taken with the first one and never changes."""
 
 _FINGERPRINT_BYTES: Final = 8
 """Of a hash with a key of this process: nobody can make two messages meet, and chance does it once in 10^14 messages."""
@@ -119,9 +119,9 @@ class SeenIds:
         self._clock = clock
         self._capacity = capacity
         self._key = os.urandom(16)
-        self._seen = _Table(capacity)
-        self._order = array("Q", bytes(8 * 2 * capacity))
-        self._times = array("d", bytes(8 * 2 * capacity))
+        self._seen = _Table(0)
+        self._order = array("Q")
+        self._times = array("d")
         self._begin = self._count = 0
         self._stale: Counter[int] = Counter()
         self._lock = threading.Lock()
@@ -149,6 +149,8 @@ class SeenIds:
         now = self._clock()
         fingerprint = self._fingerprint(queue, message_id, signed_at_ms, signature)
         with self._lock:
+            if not self._order:
+                self._take_room()
             while self._count and now - self._times[self._begin] >= self._window:
                 self._drop_oldest()
             if fingerprint in self._seen:
@@ -168,6 +170,11 @@ class SeenIds:
             if fingerprint in self._seen:
                 self._seen.remove(fingerprint)
                 self._stale[fingerprint] += 1
+
+    def _take_room(self) -> None:
+        self._seen = _Table(self._capacity)
+        self._order = array("Q", bytes(8 * 2 * self._capacity))
+        self._times = array("d", bytes(8 * 2 * self._capacity))
 
     def _drop_oldest(self) -> None:
         """Take the oldest out of the ring, and forget it unless that has happened; the lock is held."""

@@ -21,13 +21,13 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from importlib import metadata
 from typing import Any
 
 import amqp
 import amqp.exceptions
 import amqp.transport
 
+from amqpq import version
 from amqpq.errors import AmqpqError, ConnectionLost, TransportError
 from amqpq.log import TRANSPORT
 from amqpq.transport import failures, frames, tls
@@ -192,7 +192,7 @@ class _Handshake(amqp.Connection):  # type: ignore[misc] # py-amqp has no types
 def _client_properties(name: str) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "product": "amqpq",
-        "product_version": _version(),
+        "product_version": version.installed() or "unknown",
         "platform": f"Python {platform.python_version()}",
         "capabilities": {
             "publisher_confirms": True,
@@ -207,13 +207,6 @@ def _client_properties(name: str) -> dict[str, Any]:
     if name:
         properties["connection_name"] = name
     return properties
-
-
-def _version() -> str:
-    try:
-        return metadata.version("amqpq")
-    except metadata.PackageNotFoundError:  # run from a folder that was never installed
-        return "unknown"
 
 
 def _socket_settings() -> dict[int, int]:

@@ -105,6 +105,14 @@ class WorkerStamp(log.Stamp):
         super().__init__()
         self._worker = worker
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it says the same; a handler takes no filter twice."""
+        return isinstance(other, WorkerStamp) and other._worker == self._worker
+
+    def __hash__(self) -> int:
+        """As the worker's name."""
+        return hash(self._worker)
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the keys."""
         super().filter(record)

@@ -48,7 +48,8 @@ class WorkerPlan:
     `name` is complete (`w1@host`), `queues` are those on the broker, `prefetch` is per queue. `reference` is where children
     find the application, `module:attribute`; they take the `topology` as it is here, so that it cannot differ when the file
     changes. `apply` declares it first. `health` is where the worker says how it is. With a `scale`, `concurrency` is the largest
-    size.
+    size. `opened` are the descriptors that the application's modules have opened, if children may be forks (see `pools.forked`);
+    None: each is started anew.
     """
 
     reference: str
@@ -66,6 +67,7 @@ class WorkerPlan:
     health: Address | None = None
     events: bool = False
     scale: Scale | None = None
+    opened: frozenset[int] | None = None
 
     @property
     def first_size(self) -> int:

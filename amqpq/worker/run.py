@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from amqpq import signals
 from amqpq.clock import SYSTEM_CLOCK
@@ -42,7 +42,8 @@ from amqpq.worker.limits import Timing, check_pool, limits_of_task
 from amqpq.worker.loop import ExitCode, Loop, LoopPlan, Parts
 from amqpq.worker.plan import WorkerPlan, check_unpatched
 from amqpq.worker.pools.alarm import Alarm
-from amqpq.worker.pools.childprocess import ChildPlan
+from amqpq.worker.pools.childprocess import ChildPlan, Start, execute
+from amqpq.worker.pools.forked import Template, make_template, obstacle
 from amqpq.worker.pools.hubpool import HUB_POOLS, HubPool
 from amqpq.worker.pools.interface import Pool
 from amqpq.worker.pools.processes import ProcessPool
@@ -85,25 +86,48 @@ def run(plan: WorkerPlan, host: Host, open_link: LinkOpener) -> ExitCode:
     check_pool(plan.pool, plan.limits, plan.recycling, host.registry)
     check_retries(host)
     check_keys(host.topology, host.registry)
+    template = choose_template(plan)  # while there is no thread and no connection
+    start_process = execute if template is None else template.start
     signals.worker_init.send(plan.name)
     herald = Herald(plan.name)
     try:
         with Watch(plan.name, plan.health) as watch:
-            return _work(plan, host, open_link, (herald, watch))
+            return _work(plan, host, open_link, Surroundings(herald, watch, start_process))
     finally:
         herald.close()
+        if template is not None:
+            template.close()
         signals.worker_shutdown.send(plan.name)
 
 
-def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, listeners: tuple[Herald, Watch]) -> ExitCode:
-    herald, watch = listeners
+class Surroundings(NamedTuple):
+    """What a worker has before it has a connection."""
+
+    herald: Herald
+    watch: Watch
+    start_process: Start
+
+
+def choose_template(plan: WorkerPlan) -> Template | None:
+    """Return a process from which children are forked; None where each is started anew, and the log says why."""
+    if plan.pool != "prefork" or plan.opened is None:
+        return None
+    why_not = obstacle(plan.opened)
+    if why_not:
+        logger.info("each process of the pool loads the application for itself, and shares no memory: %s", why_not)
+        return None
+    return make_template()
+
+
+def _work(plan: WorkerPlan, host: Host, open_link: LinkOpener, surroundings: Surroundings) -> ExitCode:
+    herald, watch, start_process = surroundings
     consuming = open_link(f"{plan.name} consuming")
     connection = consuming.connection(FIRST_SECONDS)
     check_broker(plan, host, connection.server)
     generations = declaring.read_generations(host.topology, connection)
     prepare(plan, host.topology, connection, generations)
     reactor = Reactor()
-    pool = make_pool(plan, host, reactor)
+    pool = make_pool(plan, host, reactor, start_process)
     loop = Loop(
         LoopPlan(
             plan.queues,
@@ -233,14 +257,14 @@ def needed(topology: Topology, queues: Sequence[str]) -> Declarations:
     )
 
 
-def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor) -> Pool:
+def make_pool(plan: WorkerPlan, host: Host, reactor: Reactor, start_process: Start = execute) -> Pool:
     """Return the pool of the plan, not started."""
     if plan.pool == "prefork" or plan.pool in HUB_POOLS:
         child_plan = ChildPlan(
             plan.reference, plan.name, plan.logs, plan.topology, plan.limits, plan.recycling, plan.pool
         )
         kind = HubPool if plan.pool in HUB_POOLS else ProcessPool
-        return kind(child_plan, plan.first_size, reactor)
+        return kind(child_plan, plan.first_size, reactor, start_process)
     if plan.pool == "solo":
         return SoloPool(Executor(host, plan.name, timing=Timing("solo", plan.limits, Alarm())), reactor)
     return ThreadPool(Executor(host, plan.name), plan.first_size, reactor)

@@ -17,6 +17,7 @@ import pytest
 from amqpq import App
 from amqpq.topology.declarations import declarations
 from amqpq.transport import declare, flow
+from tests.support.pool import pool_of
 
 ROOT = Path(__file__).resolve().parents[2]
 APPS = Path(__file__).with_name("apps")
@@ -71,8 +72,7 @@ class WorkerProcess:
 
     def children(self) -> set[int]:
         """The process ids of its children."""
-        listing = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return {int(pid) for pid in listing.read_text().split()}
+        return set(pool_of(self.process.pid))
 
     def signal(self, number: int) -> None:
         """Send a signal to the worker alone."""

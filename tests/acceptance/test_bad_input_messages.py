@@ -33,6 +33,7 @@ from amqpq.security.signing import Verifier
 from amqpq.transport.interface import Channel
 from amqpq.types import Delivery, Fate, Properties, Publication
 from tests.support.commands import RunningWorker, amqpq, worker
+from tests.support.pool import pool_of
 
 pytestmark = pytest.mark.acceptance
 
@@ -192,8 +193,7 @@ class Bench:
 
     def children(self) -> list[int]:
         """The process ids of the worker's children."""
-        pid = self.worker.process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return pool_of(self.worker.process.pid)
 
 
 def _peak_bytes(pid: int) -> int:

@@ -166,7 +166,7 @@ def test_what_waits_for_a_permit_goes_back_at_once(limited: App, worker: Any, tm
     until(lambda: len(list(tmp_path.glob("*.begun.*"))) == 2)
     first.signal(15)
     first.says("warm shutdown: gave back 4 unbegun, finishing 2")
-    assert ready(limited, "default") == 4
+    until(lambda: ready(limited, "default") == 4)  # the broker has its own pace
     (tmp_path / "open").touch()
     assert first.exit_code() == 0
     worker("w2")

@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.support.pool import pool_of
+
 APP = Path(__file__).with_name("app")
 ROOT = Path(__file__).resolve().parents[2]
 SAY_SECONDS = 60.0
@@ -80,8 +82,7 @@ class Hand:
 
     def children(self) -> list[int]:
         """The process ids of its children."""
-        listing = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in listing.read_text(encoding="ascii").split()]
+        return pool_of(self.process.pid)
 
     def kill(self) -> None:
         """End it as a power cut would."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import faulthandler
+import gc
+import importlib
 import os
 import signal
+import socket
 import sys
 import time
 from collections import Counter, deque
@@ -18,7 +23,9 @@ from amqpq.errors import ConfigurationError
 from amqpq.message import TaskEnvelope
 from amqpq.worker.limits import Limits, Recycling
 from amqpq.worker.logs import LogPlan
-from amqpq.worker.pools.childprocess import ChildPlan
+from amqpq.worker.pools import template
+from amqpq.worker.pools.childprocess import ChildPlan, execute
+from amqpq.worker.pools.forked import Template, make_template
 from amqpq.worker.pools.interface import Crash
 from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.reactor import Reactor
@@ -67,12 +74,13 @@ class Recorder:
 class Bench:
     """A pool, its reactor and works for it."""
 
-    def __init__(self, count: int, reference: str = "shop:app", **options: Any) -> None:
+    def __init__(self, count: int, reference: str = "shop:app", *, forked: bool = False, **options: Any) -> None:
         self.app = App(APPS / "topology.yaml", environ={"SHOP_KEY": "5a" * 32})
         self.reactor = Reactor()
         self.heard = Recorder()
         plan = ChildPlan(reference, "w1@test", LogPlan("warning"), self.app.topology, **options)
-        self.pool = ProcessPool(plan, count, self.reactor)
+        self.template = template_with(self.app) if forked else None
+        self.pool = ProcessPool(plan, count, self.reactor, self.template.start if self.template else execute)
         self.waiting: deque[Work] = deque()
         self._last = 0
 
@@ -106,15 +114,38 @@ def gone(pid: int) -> bool:
         return True
 
 
-@pytest.fixture
-def benches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
-    """Makes pools that are started, and killed at the end."""
+def template_with(app: App) -> Template:
+    """A process that has loaded the applications; a fork of this one, but for what pytest does at its end."""
+    for name in ("shop", "timed"):
+        host = importlib.import_module(name).app
+        if not host.has_topology:
+            host.topology = app.topology
+    made = make_template()
+    gc.unfreeze()
+    return made
+
+
+@pytest.fixture(params=["anew", "forked"])
+def benches(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Callable[..., Bench]]:
+    """Makes pools that are started, and killed at the end: of children that are started anew, and of forks."""
+    forked = request.param == "forked"
+    if forked:
+
+        def serve_plainly(orders: socket.socket) -> None:
+            atexit._clear()
+            faulthandler.disable()
+            serve(orders)
+
+        serve = template.serve
+        monkeypatch.setattr(template, "serve", serve_plainly)
+        for name in ("shop", "timed"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(sys, "path", [str(APPS), *sys.path])
     monkeypatch.setenv("SHOP_KEY", "5a" * 32)
     made: list[Bench] = []
 
     def make(count: int = 2, reference: str = "shop:app", *, wait: bool = True, **options: Any) -> Bench:
-        bench = Bench(count, reference, **options)
+        bench = Bench(count, reference, forked=forked, **options)
         made.append(bench)
         bench.pool.start(bench.heard)
         if wait:
@@ -124,6 +155,8 @@ def benches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
     yield make
     for bench in made:
         bench.pool.kill()
+        if bench.template is not None:
+            bench.template.close()
         bench.reactor.close()
 
 

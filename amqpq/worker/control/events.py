@@ -20,10 +20,10 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from typing import Any, Final, NamedTuple, Protocol
 
 from amqpq.types import Properties, Publication
+from amqpq.version import installed
 from amqpq.worker.again import retries_of
 from amqpq.worker.control.lamport import LamportClock
 from amqpq.worker.control.sideline import EVENTS
@@ -264,7 +264,4 @@ def _utcoffset() -> float:
 
 def version() -> str:
     """Return the version of amqpq; `source` where it is not installed."""
-    try:
-        return metadata.version("amqpq")
-    except metadata.PackageNotFoundError:
-        return "source"
+    return installed() or "source"

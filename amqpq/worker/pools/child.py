@@ -294,14 +294,29 @@ def main(make: Callable[..., Child] = Child, system: System = SYSTEM) -> None:
     """Be a child; its descriptors are the last three arguments (see `childprocess`).
 
     Args:
+        make: The kind of child, see `be`.
+        system: The system's own threads and sockets.
+    """
+    works, control, board = (int(argument) for argument in sys.argv[-3:])
+    del sys.argv[1:]
+    be(works, control, board, make, system)
+
+
+def be(
+    works_fd: int, control_fd: int, board_fd: int, make: Callable[..., Child] = Child, system: System = SYSTEM
+) -> None:
+    """Be a child, until the parent hangs up.
+
+    Args:
+        works_fd: The socket of works and outcomes.
+        control_fd: The socket of recalls.
+        board_fd: The file behind the board.
         make: The kind of child, called with its two sockets, the board, the board's descriptor and `system`.
         system: The system's own threads and sockets.
     """
     # Signals of a terminal or a service manager go to the whole group; only the parent decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    works_fd, control_fd, board_fd = (int(argument) for argument in sys.argv[-3:])
-    del sys.argv[1:]
     board = mmap.mmap(board_fd, tail.SHARED_BYTES)
     make(system.socket(fileno=works_fd), system.socket(fileno=control_fd), board, board_fd, system).live()
     logging.shutdown()

@@ -10,10 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
 from amqpq.topology import Topology
 from amqpq.worker.limits import NO_LIMITS, NO_RECYCLING, Limits, Recycling
@@ -37,8 +37,11 @@ _BEGINNINGS: Final[Mapping[str, str]] = {
 """The first words of a child, by pool."""
 
 
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 """getrusage(2): kilobytes, but bytes on macOS."""
+
+UNSEEN: Final = 256
+"""In place of an exit status, which is below that: the process has ended, and whoever could have told how is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,51 @@ class ChildPlan:
     pool: str = "prefork"
 
 
-class Process(subprocess.Popen[bytes]):
-    """A process whose peak memory is known when it has ended: only the call that reaps it can tell (`wait4`)."""
+class Process(Protocol):
+    """The process of a child, however it was started.
 
+    `peak_bytes` is what it held at most at a time, known when it has ended; on Linux it begins with the size of the process that
+    started or forked it, then. `loaded` says that it begins with the application.
+    """
+
+    @property
+    def pid(self) -> int:
+        """Its process id, and that of its process group."""
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, minus the signal, or `UNSEEN`; None while its end is not known."""
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """See above; bytes."""
+
+    @property
+    def loaded(self) -> bool:
+        """See above."""
+
+    def poll(self) -> int | None:
+        """Return the exit status, if it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status when it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: It has not, `timeout` seconds later.
+        """
+
+    def send_signal(self, number: int, /) -> None:
+        """Signal it, unless it has ended."""
+
+    def kill(self) -> None:
+        """Kill it."""
+
+
+class Executed(subprocess.Popen[bytes]):
+    """A process that is started anew. Only the call that reaps it can tell its peak memory (`wait4`)."""
+
+    loaded = False
     peak_bytes: int | None = None
-    """What it held at most at a time. On Linux this begins with the size of its parent when it was started."""
 
     def poll(self) -> int | None:
         """Return the exit status, if it has ended."""
@@ -93,27 +136,35 @@ class Process(subprocess.Popen[bytes]):
             else:
                 if pid == self.pid:
                     self.returncode = os.waitstatus_to_exitcode(status)
-                    self.peak_bytes = usage.ru_maxrss * _MAXRSS_UNIT
+                    self.peak_bytes = usage.ru_maxrss * MAXRSS_UNIT
         return self.returncode
+
+
+Start: TypeAlias = Callable[[ChildPlan, tuple[int, int, int]], Process]
+"""Starts the process of a child, which is to have these descriptors: its two sockets and its board."""
+
+
+def execute(plan: ChildPlan, inherited: tuple[int, int, int]) -> Process:
+    """Start a child anew: an interpreter that has loaded nothing."""
+    shared = () if plan.logs.lock is None else (plan.logs.lock,)
+    return Executed(
+        [sys.executable, "-c", _BOOT.format(path=sys.path) + _BEGINNINGS[plan.pool], *map(str, inherited)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=inherited + shared,
+        process_group=0,
+    )
 
 
 class Child:
     """One child, as the parent sees it. All sockets are non-blocking on this side."""
 
-    def __init__(self, plan: ChildPlan, now: float) -> None:
+    def __init__(self, plan: ChildPlan, now: float, start: Start = execute) -> None:
         self.works, theirs = socket.socketpair()
         self.control, their_control = socket.socketpair()
         with theirs, their_control, tempfile.TemporaryFile() as board:
             board.truncate(tail.SHARED_BYTES)
             self.board = mmap.mmap(board.fileno(), tail.SHARED_BYTES)
-            inherited = (theirs.fileno(), their_control.fileno(), board.fileno())
-            shared = () if plan.logs.lock is None else (plan.logs.lock,)
-            self.process = Process(
-                [sys.executable, "-c", _BOOT.format(path=sys.path) + _BEGINNINGS[plan.pool], *map(str, inherited)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=inherited + shared,
-                process_group=0,
-            )
+            self.process = start(plan, (theirs.fileno(), their_control.fileno(), board.fileno()))
         self.works.setblocking(False)
         self.control.setblocking(False)
         self.unframer = wire.Unframer()
@@ -132,7 +183,8 @@ class Child:
         self.overran: tuple[int, float] | None = None
         self.terminated: tuple[int, str] | None = None
         memory_bytes = plan.recycling.memory_bytes
-        init = wire.Init(plan.reference, plan.topology, plan.worker, plan.logs, plan.limits, memory_bytes)
+        topology = None if self.process.loaded else plan.topology
+        init = wire.Init(plan.reference, topology, plan.worker, plan.logs, plan.limits, memory_bytes)
         self.queue_messages([init])
 
     def queue_messages(self, messages: Sequence[Any]) -> None:
@@ -162,8 +214,8 @@ class Child:
         """Return what is left of a process that has ended."""
         status = self.process.returncode
         return Remains(
-            exit_code=status if status >= 0 else None,
-            signal="" if status >= 0 else signal_name(-status),
+            exit_code=None if status is None or status < 0 or status == UNSEEN else status,
+            signal="" if status is None or status >= 0 else signal_name(-status),
             peak_bytes=self.process.peak_bytes,
             last_lines=tail.last_lines(self.board),
             fault=tail.fault(self.board),
@@ -186,8 +238,10 @@ def ignores(pid: int, signal_number: int) -> bool:
     return bool(masks) and bool(int(masks[0], 16) >> (signal_number - 1) & 1)
 
 
-def death(status: int) -> str:
+def death(status: int | None) -> str:
     """Say in words how a process ended, given its exit status."""
+    if status is None or status == UNSEEN:
+        return "ended (nobody saw how)"
     if status >= 0:
         return f"ended with exit code {status}"
     return f"was killed by {signal_name(-status)}"

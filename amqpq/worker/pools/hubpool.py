@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from amqpq.worker.pools.childprocess import Child, ChildPlan, death
+from amqpq.worker.pools.childprocess import Child, ChildPlan, Start, death, execute
 from amqpq.worker.pools.interface import Crash, check_resize
 from amqpq.worker.pools.processes import ProcessPool
 from amqpq.worker.reactor import Reactor
@@ -31,10 +31,11 @@ class HubPool(ProcessPool):
         plan: What the child is told; its `pool` says of which kind it is.
         size: How many tasks run at a time.
         reactor: The loop's.
+        start_process: Starts the process of the child.
     """
 
-    def __init__(self, plan: ChildPlan, size: int, reactor: Reactor) -> None:
-        super().__init__(plan, 1, reactor)
+    def __init__(self, plan: ChildPlan, size: int, reactor: Reactor, start_process: Start = execute) -> None:
+        super().__init__(plan, 1, reactor, start_process)
         self.name = plan.pool
         self._size = size
 

@@ -1,8 +1,9 @@
 """The prefork pool: children that run tasks, each on a socket of its own; the parent owns them and never waits for them.
 
-A child is a fresh interpreter (`python -c`), not a fork: the parent has threads and a TLS connection, and neither survives
-a fork. It is started without `multiprocessing`, which would run the program's main module once more in each child, and
-whose children may not have children of their own.
+A child is never a fork of the parent, which has threads and a TLS connection, and neither survives a fork. It is a fork of the
+template (see `forked`), with which it shares the memory of what the application has loaded; where there can be none, it is
+a fresh interpreter (`python -c`). Without `multiprocessing`, which would run the program's main module once more in each
+child, and whose children may not have children of their own.
 
 How works are spread (`shares` is the pure part). Each idle child gets one before any gets two. A child gets more than one
 only if tasks have been short lately: as many as it should finish in `PIPELINE_SECONDS`, at most `PIPELINE_COUNT`. So ten
@@ -39,7 +40,7 @@ from typing import Final
 
 from amqpq.log import WORKER
 from amqpq.worker.pools import wire
-from amqpq.worker.pools.childprocess import Child, ChildPlan, death, ignores
+from amqpq.worker.pools.childprocess import Child, ChildPlan, Start, death, execute, ignores
 from amqpq.worker.pools.interface import Crash, Listener, check_resize
 from amqpq.worker.reactor import Reactor, Timer
 from amqpq.worker.vitals import Member
@@ -96,12 +97,14 @@ class ProcessPool:
         plan: What the children are told.
         count: How many.
         reactor: The loop's.
+        start_process: Starts the process of a child.
     """
 
     name = "prefork"
 
-    def __init__(self, plan: ChildPlan, count: int, reactor: Reactor) -> None:
+    def __init__(self, plan: ChildPlan, count: int, reactor: Reactor, start_process: Start = execute) -> None:
         self._plan = plan
+        self._start_process = start_process
         self._count = count
         self._reactor = reactor
         self._children: list[Child] = []
@@ -254,7 +257,7 @@ class ProcessPool:
     # -------------------------------------------------------------------------------------------------------- children
 
     def _spawn(self) -> None:
-        child = Child(self._plan, self._reactor.monotonic())
+        child = Child(self._plan, self._reactor.monotonic(), self._start_process)
         self._children.append(child)
         self._flush(child)
 

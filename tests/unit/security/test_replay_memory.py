@@ -100,8 +100,9 @@ def test_forgetting_again_and_again_takes_no_memory() -> None:
 
 
 def test_memory_does_not_grow() -> None:
-    """The room for all that is remembered is taken at the start, and a long life needs no more."""
+    """The room for all that is remembered is taken with the first message, and a long life needs no more."""
     seen = SeenIds(60, Clock(), capacity=1_000)
+    seen.admit("first", 0, "signature", redelivered=False)
     tracemalloc.start()
     try:
         for number in range(4_000):
@@ -111,6 +112,18 @@ def test_memory_does_not_grow() -> None:
         tracemalloc.stop()
     assert len(seen) == 1_000
     assert grown < 10_000
+
+
+def test_who_has_seen_nothing_takes_no_room() -> None:
+    """A worker that waits for its first message does not hold the room for a hundred thousand."""
+    tracemalloc.start()
+    try:
+        seen = SeenIds(60, Clock())
+        seen.forget("1", 5, "sig")
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 10_000
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.booleans()), max_size=200))
