@@ -23,7 +23,7 @@ LANES: Final = 16
 """Channels that declare the reply queues of a batch: 3 to 5 times what one does (measured)."""
 
 CHUNK: Final = 1000
-"""Messages of a chunk; with half as many the broker waits for us now and then (measured: a tenth slower)."""
+"""Messages of a chunk; with half as many the broker waits for us now and then (measured: a few per cent slower)."""
 
 CHUNK_WITH_QUEUES: Final = 160
 """The same where there are reply queues: ten for each lane, so that workers begin long before the last one is declared."""
