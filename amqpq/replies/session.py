@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from amqpq import log
+from amqpq.errors import ConnectionLost, TransportError
 from amqpq.replies.direct import DirectReplies
 from amqpq.replies.mailbox import ignore
 from amqpq.transport.interface import Channel, Connection
@@ -96,15 +97,29 @@ class Session:
 
         On channels that do nothing else: where one deletion is refused, and closes its channel, no caller's work is on it. What
         is not deleted like this goes with its `x-expires`.
+
+        Raises:
+            ConnectionLost: The connection has ended.
         """
-        with self._lock:
-            place = self._turn = (self._turn + 1) % DELETING_CHANNELS
-            channel = self._deleting.get(place)
-            if channel is None or channel.closed.done():
-                channel = self._deleting[place] = self.connection.channel()
+        try:
+            channel = self._deleter()
+        except ConnectionLost:
+            raise
+        except TransportError as error:  # no channel is left: the result is here all the same
+            logger.info("the reply queue %s is not deleted: %s", queue, error)
+            return
 
         def answered(answer: Any) -> None:
             if not answer.cancelled() and (error := answer.exception()) is not None:
                 logger.info("the reply queue %s was not seen deleted: %s", queue, error)
 
         channel.delete_queue(queue).add_done_callback(answered)
+
+    def _deleter(self) -> Channel:
+        """Return the channel whose turn it is to delete."""
+        with self._lock:
+            place = self._turn = (self._turn + 1) % DELETING_CHANNELS
+            channel = self._deleting.get(place)
+            if channel is None or channel.closed.done():
+                channel = self._deleting[place] = self.connection.channel()
+            return channel

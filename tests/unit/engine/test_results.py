@@ -569,3 +569,15 @@ def test_a_refused_deletion_is_nobody_elses_trouble(
             session.delete_soon(name)
         until(lambda: all(ready(name) is None for name in names), "all others deleted")
         until(lambda: "the reply queue taken was not seen deleted" in caplog.text, "a line in the log")
+
+
+def test_a_result_is_not_lost_for_want_of_a_channel(app: App, runs: Callable[..., Responder], monkeypatch: Any) -> None:
+    """What deletes its queue needs one; without it the queue expires."""
+    runs(add=lambda x, y: x + y)
+    result = app.send_task("tasks.add", [2, 3])
+
+    def full(_: Session) -> Channel:
+        raise errors.TransportError("all 4 channels of this connection are in use; close some")
+
+    monkeypatch.setattr(Session, "_deleter", full)
+    assert result.get(timeout=10) == 5
