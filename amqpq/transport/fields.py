@@ -70,8 +70,9 @@ def encode_table(table: Table) -> bytes:
         if type(value) is str:  # by far the most frequent
             data = value.encode("utf-8", "surrogateescape")
             entry = name + _tag_u32(b"S", len(data)) + data
-            _latest[key] = name, value, entry
             add(entry)
+            if len(data) <= SHORT_STRING_LIMIT:  # a traceback is not kept
+                _latest[key] = name, value, entry
         else:
             add(name)
             try:

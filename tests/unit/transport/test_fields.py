@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpq.errors import NotSerializable
-from amqpq.transport.fields import decode_header, decode_table, encode_header, encode_table
+from amqpq.transport import fields
+from amqpq.transport.fields import SHORT_STRING_LIMIT, decode_header, decode_table, encode_header, encode_table
 from amqpq.types import Properties
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -145,3 +146,10 @@ def test_what_was_written_before_does_not_show(value: Any) -> None:
     """A name's latest text is kept as it was written: for that text, and no other value."""
     for each in (value, "other", value, None, value):
         assert decode_table(encode_table({"kept": each}), 0)[0] == {"kept": each}
+
+
+def test_long_texts_are_not_kept() -> None:
+    """What is kept of the latest message does not grow with its tracebacks."""
+    long = "x" * (SHORT_STRING_LIMIT + 1)
+    encode_table({"kept-long": long, "kept-short": "x"})
+    assert (fields._latest["kept-long"][1] is long, fields._latest["kept-short"][1]) == (False, "x")
