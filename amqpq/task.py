@@ -17,19 +17,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from amqpq import lifecycle
 from amqpq.errors import ConfigurationError, LocalError, MaxRetriesExceeded, NotBuiltYet
 from amqpq.hooks import HOOKS, TaskHooks, overridden
 from amqpq.rates import rate_of
 from amqpq.retry import DEFAULT_MAX_RETRIES, UNLIMITED, Retry
+from amqpq.types import EMPTY
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class Request(NamedTuple):
@@ -41,7 +39,7 @@ class Request(NamedTuple):
     id: str | None = None
     task: str = ""
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = _NOTHING
+    kwargs: Mapping[str, Any] = EMPTY
     root_id: str | None = None
     parent_id: str | None = None
     group: str | None = None
@@ -55,10 +53,10 @@ class Request(NamedTuple):
     reply_to: str | None = None
     correlation_id: str | None = None
     priority: int | None = None
-    headers: Mapping[str, Any] = _NOTHING
+    headers: Mapping[str, Any] = EMPTY
     hostname: str = ""
     """The worker's name, `name@host`."""
-    delivery_info: Mapping[str, Any] = _NOTHING
+    delivery_info: Mapping[str, Any] = EMPTY
     """`exchange`, `routing_key`, `redelivered`, `queue` of the delivery."""
     report: Callable[[str, object], None] | None = None
     max_retries: float = DEFAULT_MAX_RETRIES

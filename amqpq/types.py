@@ -77,8 +77,8 @@ class QueueState:
 # These three are made for every message there is, so they are named tuples: a frozen dataclass of as many fields takes four
 # times as long to make (it sets each through `object.__setattr__`).
 
-NO_HEADERS: Final[Table] = {}
-"""Of a message without any; nobody writes to it."""
+EMPTY: Final[Table] = {}
+"""What there is where nothing was given; one for all, and nobody writes to it."""
 
 
 class Properties(NamedTuple):
@@ -89,7 +89,7 @@ class Properties(NamedTuple):
 
     content_type: str | None = None
     content_encoding: str | None = None
-    headers: Table = NO_HEADERS
+    headers: Table = EMPTY
     delivery_mode: int | None = None
     priority: int | None = None
     correlation_id: str | None = None

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from amqpq.types import NO_HEADERS, Table
-
-_NOTHING: Final[Mapping[str, Any]] = {}
+from amqpq.types import EMPTY, Table
 
 
 class TaskEnvelope(NamedTuple):
@@ -21,7 +19,7 @@ class TaskEnvelope(NamedTuple):
     id: str
     task: str
     args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = _NOTHING
+    kwargs: Mapping[str, Any] = EMPTY
     root_id: str | None = None
     parent_id: str | None = None
     group: str | None = None
@@ -36,8 +34,8 @@ class TaskEnvelope(NamedTuple):
     correlation_id: str | None = None
     """None is the task's id."""
     priority: int | None = None
-    embed: Mapping[str, Any] = _NOTHING
-    headers: Table = NO_HEADERS
+    embed: Mapping[str, Any] = EMPTY
+    headers: Table = EMPTY
 
 
 class ResultEnvelope(NamedTuple):

@@ -30,7 +30,7 @@ from amqpq.producer.options import PLAIN, CallOptions, check_priority, compressi
 from amqpq.task import Request, TaskOptions, check_reply_mode, did_you_mean
 from amqpq.topology.partitions import exchange_name, physical_queues
 from amqpq.topology.renames import now_named
-from amqpq.types import Publication, QueueSpec
+from amqpq.types import EMPTY, Publication, QueueSpec
 
 if TYPE_CHECKING:
     from amqpq.topology.model import Route, Topology
@@ -39,8 +39,6 @@ _KEYLESS: Final = frozenset({"fanout", "headers"})
 """Exchange types that do not look at the routing key."""
 
 NO_OPTIONS: Final = TaskOptions()
-
-_NO_KWARGS: Final[Mapping[str, Any]] = {}
 
 _VERSION_4: Final = 0x4 << 76
 _VARIANT: Final = 0x2 << 62
@@ -53,7 +51,7 @@ class Call(NamedTuple):
 
     task: str
     args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = _NO_KWARGS
+    kwargs: Mapping[str, Any] = EMPTY
     options: CallOptions = PLAIN
     task_options: TaskOptions = NO_OPTIONS
 

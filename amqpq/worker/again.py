@@ -8,7 +8,7 @@ change the count, and gains an attempt more or less. Only where the next attempt
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -80,7 +80,12 @@ class Attempts:
         return self.policy(task).max_retries
 
     def verdict(
-        self, work: Work, envelope: TaskEnvelope, task: Task[..., Any], error: BaseException, asked: list[BaseException]
+        self,
+        work: Work,
+        envelope: TaskEnvelope,
+        task: Task[..., Any],
+        error: BaseException,
+        asked: Sequence[BaseException],
     ) -> Again | Stop:
         """Decide what becomes of a run that raised.
 

@@ -350,7 +350,7 @@ class Executor:
     ) -> Finished:
         """Decide between another attempt and the end."""
         run, request = ran
-        verdict = self._attempts.verdict(work, envelope, run.task, error, request.asked or [])
+        verdict = self._attempts.verdict(work, envelope, run.task, error, request.asked or ())
         if isinstance(verdict, Again):
             finished = self._retrying(work, envelope, verdict, seconds)
             tell = life.retried
