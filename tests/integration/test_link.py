@@ -20,6 +20,7 @@ from amqpq.transport.interface import Channel, Flow
 from amqpq.transport.link import Link
 from amqpq.transport.url import Address, parse
 from amqpq.types import Fate, Outcome, Properties, Publication, QueueSpec, QueueState
+from tests.support.lab import taken_from
 
 DEADLINE_SECONDS = 30.0
 
@@ -64,11 +65,7 @@ def link(address: Address) -> Iterator[Link]:
 
 def bodies_in(link: Link, queue: str) -> list[bytes]:
     """Take everything out of a queue."""
-    channel = link.connection(DEADLINE_SECONDS).channel()
-    bodies = []
-    while (delivery := wait(channel.get(queue, no_ack=True))) is not None:
-        bodies.append(delivery.body)
-    return bodies
+    return [delivery.body for delivery in taken_from(link.connection(DEADLINE_SECONDS).channel(), queue)]
 
 
 def test_a_node_that_is_down_is_passed_by(address: Address) -> None:

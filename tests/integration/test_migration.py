@@ -27,6 +27,7 @@ from amqpq.transport.interface import Connection, Flow, Pending
 from amqpq.types import BindingSpec, Properties, Publication
 from tests.conftest import BrokerServer
 from tests.support.commands import amqpq
+from tests.support.lab import taken_from
 
 FILE = """\
 amqpq: 1
@@ -92,10 +93,7 @@ class Place:
 
     def bodies(self, queue: str) -> list[bytes]:
         """Take everything out of a queue."""
-        channel, found = self.connection.channel(), []
-        while (delivery := self.ask(channel.get(queue, no_ack=True))) is not None:
-            found.append(delivery.body)
-        return found
+        return [delivery.body for delivery in taken_from(self.connection.channel(), queue)]
 
     def ask(self, pending: Pending[Any]) -> Any:
         """Wait for an answer."""

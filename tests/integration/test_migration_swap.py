@@ -27,10 +27,10 @@ from amqpq.topology.declarations import declarations
 from amqpq.topology.generations import NOTHING_MOVED
 from amqpq.transport import declare, flow, register
 from amqpq.transport.interface import Connection
-from amqpq.types import Delivery, Fate, Properties, Publication, QueueSpec
+from amqpq.types import Fate, Properties, Publication, QueueSpec
 from tests.conftest import BrokerServer
 from tests.support.commands import Said, amqpq, worker
-from tests.support.lab import answer, until
+from tests.support.lab import answer, taken_from, until
 
 QUICK: Final = Patience(workers=30, drain=30, quiet=0.2, heard=0.2, look=0.05, sample=0.2)
 FILE: Final = """\
@@ -126,11 +126,7 @@ class Scene:
 
     def bodies(self, queue: str) -> list[bytes]:
         """Take everything out of a queue."""
-        channel, found = self.connection.channel(), []
-        delivery: Delivery | None
-        while (delivery := answer(channel.get(queue, no_ack=True))) is not None:
-            found.append(delivery.body)
-        return found
+        return [delivery.body for delivery in taken_from(self.connection.channel(), queue)]
 
     def close(self) -> None:
         """Let go of the broker."""

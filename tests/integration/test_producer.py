@@ -18,7 +18,7 @@ from amqpq.testing.rigs import through
 from amqpq.topology.declarations import declarations
 from amqpq.transport import blocking, declare, flow, url
 from amqpq.transport.interface import Connection
-from tests.support.lab import answer, ready, stranger
+from tests.support.lab import answer, ready, stranger, taken_from
 
 pytestmark = pytest.mark.integration
 
@@ -200,10 +200,7 @@ def test_a_batch_survives_a_cut_connection(vhost_url: str, connection: Connectio
             cutter.join()
     finally:
         proxy.close()
-    arrived = set()
-    channel = connection.channel()
-    while (delivery := answer(channel.get("default", no_ack=True))) is not None:
-        arrived.add(delivery.properties.message_id)
+    arrived = {delivery.properties.message_id for delivery in taken_from(connection.channel(), "default")}
     assert set(batch.ids) <= arrived
 
 

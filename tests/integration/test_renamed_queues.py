@@ -24,11 +24,11 @@ from amqpq.topology import Topology
 from amqpq.topology.declarations import declarations
 from amqpq.topology.generations import NOTHING_MOVED, Generations
 from amqpq.transport import declare, flow, register
-from amqpq.types import Delivery, QueueSpec
+from amqpq.types import QueueSpec
 from amqpq.worker.declaring import read_generations
 from tests.conftest import BrokerServer
 from tests.support.commands import Said, amqpq, worker
-from tests.support.lab import answer, until
+from tests.support.lab import answer, taken_from, until
 
 QUICK: Final = Patience(workers=30, drain=30, quiet=0.2, heard=0.2, look=0.05, sample=0.2)
 FILE: Final = """\
@@ -180,12 +180,8 @@ class Scene:
 
     def ids(self, *queues: str) -> list[str]:
         """Take everything out of queues; return the ids."""
-        channel, found = self.connection.channel(), []
-        for queue in queues:
-            delivery: Delivery | None
-            while (delivery := answer(channel.get(queue, no_ack=True))) is not None:
-                found.append(str(delivery.properties.headers["id"]))
-        return sorted(found)
+        channel = self.connection.channel()
+        return sorted(str(each.properties.headers["id"]) for queue in queues for each in taken_from(channel, queue))
 
     def close(self) -> None:
         """Let go of the broker."""

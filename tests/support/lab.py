@@ -89,6 +89,14 @@ def do(connection: Connection, *calls: Callable[[Channel], Pending[Any]]) -> lis
     return answers
 
 
+def taken_from(channel: Channel, queue: str) -> list[Delivery]:
+    """Take everything out of a queue, in its order."""
+    found: list[Delivery] = []
+    while (delivery := answer(channel.get(queue, no_ack=True))) is not None:
+        found.append(delivery)
+    return found
+
+
 def administrator(server: Server) -> management.Management:
     """Return a client of the management API that is logged in as the user of the broker's URL."""
     user = urlsplit(server.url)

@@ -9,7 +9,7 @@ import pytest
 
 from amqpq.errors import ConnectionLost, PreconditionFailed
 from amqpq.types import Delivery, Fate, Properties, Publication, QueueSpec
-from tests.support.lab import QUORUM, STREAM, Lab, answer
+from tests.support.lab import QUORUM, STREAM, Lab, answer, taken_from
 
 
 def test_a_guarded_delete_takes_messages_that_are_being_worked_on(lab: Lab) -> None:
@@ -121,8 +121,7 @@ def test_a_guarded_delete_takes_messages_that_are_confirmed(lab: Lab) -> None:
 
 
 def _taken(lab: Lab) -> list[int]:
-    channel, found = lab.connection.channel(), list[int]()
-    while (delivery := answer(channel.get("work", no_ack=True))) is not None:
-        found.append(int(delivery.body))
+    channel = lab.connection.channel()
+    found = [int(delivery.body) for delivery in taken_from(channel, "work")]
     channel.close()
     return found

@@ -10,12 +10,13 @@ import pytest
 
 from amqpq import App, errors
 from amqpq.producer.attempts import Attempts, last_word, verdicts
+from amqpq.producer.bulk import CHUNK
 from amqpq.producer.options import NEVER, RetryPolicy
 from amqpq.producer.planning import Plan
 from amqpq.producer.publishing import Sending
 from amqpq.testing.memory import MemoryBroker
 from amqpq.testing.responder import Responder
-from amqpq.transport.interface import Channel
+from amqpq.transport.interface import Channel, Connection
 from amqpq.types import Properties, Publication, QueueSpec
 from tests.support.lab import answer
 
@@ -168,6 +169,20 @@ def test_a_failed_batch_lists_what_failed(app: App, ready: Ready) -> None:
     assert ready(f"amqpq.reply.{bad.id}") is None
     with pytest.raises(errors.Unroutable):
         bad.get(timeout=1)
+
+
+def test_a_missing_exchange_is_the_trouble_of_its_own_messages(app: App, connection: Connection, ready: Ready) -> None:
+    """It closes the channel that the batch leaves on, once and again; all that comes behind is published."""
+    del connection
+    with pytest.raises(errors.BatchFailed) as caught, app.batch():  # noqa: PT012 - the batch fails at its end
+        lost = [
+            app.send_task("tasks.add", exchange="amq.missing", routing_key="x", reply="none") for _ in range(3 * CHUNK)
+        ]
+        for _ in range(CHUNK):
+            app.send_task("tasks.add", reply="none")
+    assert {type(failure) for failure in caught.value.failures.values()} == {errors.Unroutable}
+    assert caught.value.failures.keys() == {each.id for each in lost}
+    assert ready("default") == CHUNK
 
 
 def test_an_exception_drops_the_batch(app: App, ready: Ready) -> None:

@@ -11,34 +11,14 @@ from amqpq.delayed import Shelf
 from amqpq.producer.options import read_options
 from amqpq.producer.planning import Call, Planner
 from amqpq.testing.memory import MemoryBroker, declare_topology, memory_link
-from amqpq.topology import Topology, load
+from amqpq.topology import Topology
 from amqpq.types import Publication
+from tests.support.renamed import KEY, MOVED, loaded
 
 NOW = 1_800_000_000.0
-KEY = {"SIGN_KEY": "5a" * 32}
-MOVED = [{"from": "queue.mail", "to": "queue.post"}]
+REPLIES = {"mode": "none"}
 
-
-def loaded(queue: str, **more: Any) -> Topology:
-    """Return a topology with the queue under this name."""
-    return load(
-        {
-            "amqpq": 1,
-            "project": "shop",
-            "exchanges": {"web": {"type": "topic"}},
-            "queues": {queue: {}, "other": {}},
-            "bindings": [f"web[mail.#] -> {queue}"],
-            "routes": {"mail.topic": {"exchange": "web", "key": "mail.topic"}, "*": {"queue": queue}},
-            "delays": {"max": "10s"},
-            "replies": {"mode": "none"},
-            "security": {"signing": {"algorithm": "hmac-sha256", "key": "env:SIGN_KEY", "key_id": "shop"}},
-            **more,
-        },
-        environ=KEY,
-    )
-
-
-OLD, NEW = loaded("mail"), loaded("post", moved=MOVED)
+OLD, NEW = loaded("mail", replies=REPLIES), loaded("post", replies=REPLIES, moved=MOVED)
 
 
 def planned(topology: Topology, task: str, **options: Any) -> Publication:

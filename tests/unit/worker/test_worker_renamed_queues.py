@@ -11,7 +11,7 @@ import pytest
 
 from amqpq import App
 from amqpq.message import TaskEnvelope
-from amqpq.topology import Topology, load
+from amqpq.topology import Topology
 from amqpq.topology.generations import NOTHING_MOVED, Generations, Home, write
 from amqpq.topology.renames import placed
 from amqpq.types import Delivery, Properties
@@ -20,30 +20,10 @@ from amqpq.worker.follower import Follower
 from amqpq.worker.plan import choose_queues
 from amqpq.worker.reactor import Reactor
 from amqpq.worker.work import Finished, Reply, Work
-
-KEY = {"SIGN_KEY": "5a" * 32}
-
-
-def loaded(queue: str, **more: Any) -> Topology:
-    """Return a topology with the queue under this name."""
-    return load(
-        {
-            "amqpq": 1,
-            "project": "shop",
-            "exchanges": {"web": {"type": "topic"}},
-            "queues": {queue: {}, "other": {}},
-            "bindings": [f"web[mail.#] -> {queue}", "web[other] -> other"],
-            "routes": {"*": {"queue": queue}},
-            "delays": {"max": "10s"},
-            "security": {"signing": {"algorithm": "hmac-sha256", "key": "env:SIGN_KEY", "key_id": "shop"}},
-            **more,
-        },
-        environ=KEY,
-    )
-
+from tests.support.renamed import KEY, MOVED, loaded
 
 OLD = loaded("mail")
-NEW = loaded("post", moved=[{"from": "queue.mail", "to": "queue.post"}])
+NEW = loaded("post", moved=MOVED)
 FORMER = Home("mail", ("mail",), former="mail")
 
 
