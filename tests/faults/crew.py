@@ -12,7 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.support.pool import pool_of
+from amqpq.worker.pools.forked import ended
+from tests.support.pool import pool_of, template_of
 
 APP = Path(__file__).with_name("app")
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +28,7 @@ class Hand:
         self.name = name
         self.killed = False
         self._lines: list[str] = []
+        self._watched: dict[int, int] = {}
         self._heard = threading.Condition()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "amqpq", "worker", "-A", "faulty", "-n", f"{name}@%h", *arguments],
@@ -83,6 +85,22 @@ class Hand:
     def children(self) -> list[int]:
         """The process ids of its children."""
         return pool_of(self.process.pid)
+
+    def template(self) -> int | None:
+        """The process id of the process that its children are forked from, if there is one."""
+        return template_of(self.process.pid)
+
+    def watch(self, *pids: int) -> None:
+        """Remember processes of its own, whoever their parent will be; they have to end with it."""
+        self._watched.update((pid, os.pidfd_open(pid)) for pid in pids)
+
+    def left_behind(self) -> list[int]:
+        """Return which of those it was to remember do not end, though it has."""
+        deadline = time.monotonic() + STOP_SECONDS
+        left = [pid for pid, found in self._watched.items() if not ended(found, max(deadline - time.monotonic(), 0.0))]
+        while self._watched:
+            os.close(self._watched.popitem()[1])
+        return left
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -141,6 +159,7 @@ class Crew:
             code = hand.ended()
             if code != 0:
                 said.append(f"worker {hand.name} " + (f"stopped with {code}" if code is not None else "did not stop"))
+            said.extend(f"worker {hand.name} left process {pid} behind" for pid in hand.left_behind())
         return said
 
     def kill(self) -> None:
