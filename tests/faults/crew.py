@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from amqpq.worker.pools.forked import ended
@@ -19,6 +19,28 @@ APP = Path(__file__).with_name("app")
 ROOT = Path(__file__).resolve().parents[2]
 SAY_SECONDS = 60.0
 STOP_SECONDS = 40.0
+FAMILY_SECONDS = 10.0
+"""For what is left of a worker that has ended."""
+
+
+class Family:
+    """Processes that have to end with their worker, though they may be nobody's children by then."""
+
+    def __init__(self) -> None:
+        self._descriptors: dict[int, int] = {}
+
+    def add(self, pids: Iterable[int]) -> None:
+        """Remember these, which run."""
+        self._descriptors.update({pid: os.pidfd_open(pid) for pid in pids})
+
+    def left(self, timeout_seconds: float) -> list[int]:
+        """Wait for their end, and forget them; return those that did not end."""
+        deadline = time.monotonic() + timeout_seconds
+        here, self._descriptors = self._descriptors, {}
+        left = [pid for pid, number in here.items() if not ended(number, max(deadline - time.monotonic(), 0.0))]
+        for number in here.values():
+            os.close(number)
+        return left
 
 
 class Hand:
@@ -28,7 +50,7 @@ class Hand:
         self.name = name
         self.killed = False
         self._lines: list[str] = []
-        self._watched: dict[int, int] = {}
+        self.family = Family()
         self._heard = threading.Condition()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "amqpq", "worker", "-A", "faulty", "-n", f"{name}@%h", *arguments],
@@ -90,18 +112,6 @@ class Hand:
         """The process id of the process that its children are forked from, if there is one."""
         return template_of(self.process.pid)
 
-    def watch(self, *pids: int) -> None:
-        """Remember processes of its own, whoever their parent will be; they have to end with it."""
-        self._watched.update((pid, os.pidfd_open(pid)) for pid in pids)
-
-    def left_behind(self) -> list[int]:
-        """Return which of those it was to remember do not end, though it has."""
-        deadline = time.monotonic() + STOP_SECONDS
-        left = [pid for pid, found in self._watched.items() if not ended(found, max(deadline - time.monotonic(), 0.0))]
-        while self._watched:
-            os.close(self._watched.popitem()[1])
-        return left
-
     def kill(self) -> None:
         """End it as a power cut would."""
         self.killed = True
@@ -159,7 +169,7 @@ class Crew:
             code = hand.ended()
             if code != 0:
                 said.append(f"worker {hand.name} " + (f"stopped with {code}" if code is not None else "did not stop"))
-            said.extend(f"worker {hand.name} left process {pid} behind" for pid in hand.left_behind())
+            said.extend(f"worker {hand.name} left process {pid} behind" for pid in hand.family.left(FAMILY_SECONDS))
         return said
 
     def kill(self) -> None:

@@ -62,7 +62,7 @@ def _lose_template(hand: Hand) -> list[int]:
     template, forks = hand.template(), hand.children()
     if template is None or len(forks) != CONCURRENCY:
         raise AssertionError(f"worker {hand.name} has {len(forks)} children, and their template is {template}")
-    hand.watch(template, *forks)
+    hand.family.add([template, *forks])
     os.kill(template, signal.SIGKILL)
     return forks
 
@@ -74,7 +74,7 @@ def _replaced(scene: Scene, hand: Hand, pid: int) -> int:
     scene.struck()
     deadline = time.monotonic() + MORE_SECONDS
     while not (working := [new for new in hand.children() if new not in known and new in scene.at_work]):
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or not hand.alive:
             raise TimeoutError(f"no new child of worker {hand.name} works")
         scene.traffic.extend(BETWEEN)
         scene.traffic.more(BETWEEN, MORE_SECONDS)
