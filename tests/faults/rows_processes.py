@@ -165,7 +165,7 @@ ROWS: Final = (
     ),
     Row(
         "template-child-kill",
-        "the same, then kill -9 of each child, and of one that came instead",
+        "kill -9 of that process, then of each child, then of one that came instead",
         kill_templates_and_children,
         workers=1,
         fits=_prefork,
