@@ -60,6 +60,7 @@ def test_a_child_loads_only_what_runs_tasks() -> None:
         "asyncio",
         "subprocess",
         "cryptography",
+        "nacl",
     }
     assert loaded & (unused | HEAVY) == set()
 

@@ -191,7 +191,7 @@ def load_trusted(
 
 
 def _ed25519() -> Any:
-    """Return the module that needs `cryptography`, once there is a key that does."""
+    """Return the module that needs libsodium, once there is a key that does."""
     return importlib.import_module("amqpq.security.ed25519")
 
 

@@ -16,9 +16,11 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_pem_private_key,
 )
 
 from amqpq import errors
+from amqpq.security.ed25519 import CHECKED_BY_OPENSSL_BYTES
 from amqpq.security.keys import describe, describe_folder, generate, load_signer, load_trusted
 from amqpq.security.signing import Algorithm
 
@@ -180,6 +182,34 @@ def test_the_wrong_kind_of_trusted_key_is_refused_with_the_reason(text: str, wor
     """A private key in a trust entry is a leak about to happen."""
     with pytest.raises(errors.KeyProblem, match=words):
         load_trusted("k", "env:KEY", None, base=Path(), environ={"KEY": text})
+
+
+@pytest.mark.parametrize("comment", ["", "Bag Attributes\n    friendlyName: shop\n"])
+def test_openssl_and_we_understand_each_other(comment: str) -> None:
+    """Its keys, with what `openssl pkcs12` writes before them, sign what it checks; and the other way round."""
+    private = Ed25519PrivateKey.generate()
+    ours = load_signer("ed25519", "env:KEY", "k", base=Path(), environ={"KEY": comment + pem(private)})
+    large = b"data" * CHECKED_BY_OPENSSL_BYTES  # signed and checked by other code
+    assert [ours.sign(data) for data in (b"data", large)] == [private.sign(data) for data in (b"data", large)]
+    assert ours.own_trust().check(private.sign(b""), b"")
+    texts = {"PUB": comment + public_pem(private)}
+    trusted = load_trusted("k", "env:PUB", None, base=Path(), environ=texts)
+    assert trusted.check(ours.sign(b"data"), b"data")
+    assert trusted.check(ours.sign(large), large)
+    assert not trusted.check(ours.sign(large), large + b"!")
+    assert not trusted.check(ours.sign(b"data"), b"date")
+    assert not trusted.check(ours.sign(b"data")[:-1], b"data")
+    assert not trusted.check(b"", b"data")
+    assert not trusted.check(b"", large)
+
+
+def test_the_files_we_write_are_those_openssl_writes(tmp_path: Path) -> None:
+    """Byte for byte, so that every tool reads them."""
+    generate("shop", "ed25519", tmp_path)
+    text = (tmp_path / "shop.pem").read_text()
+    private = load_pem_private_key(text.encode(), password=None)
+    assert isinstance(private, Ed25519PrivateKey)
+    assert (text, (tmp_path / "shop.pub").read_text()) == (pem(private), public_pem(private))
 
 
 def test_pem_text_is_never_taken_for_a_secret() -> None:
