@@ -40,10 +40,8 @@ _KEYLESS: Final = frozenset({"fanout", "headers"})
 
 NO_OPTIONS: Final = TaskOptions()
 
-_VERSION_4: Final = 0x4 << 76
-_VARIANT: Final = 0x2 << 62
-_RANDOM_BITS: Final = (1 << 128) - 1 - (0xF << 76) - (0x3 << 62)
-"""All of a UUID's bits but those two fields (RFC 9562, section 5.4)."""
+_VARIANTS: Final = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
+"""The digit of a UUID whose first two bits say what it is, by a random one (RFC 9562, section 4.1)."""
 
 
 class Call(NamedTuple):
@@ -86,9 +84,9 @@ class _Course(NamedTuple):
 
 
 def new_task_id() -> str:
-    """Return a random UUID as text; `uuid.uuid4` makes an object of it first, and takes three times as long."""
-    digits = f"{int.from_bytes(os.urandom(16)) & _RANDOM_BITS | _VERSION_4 | _VARIANT:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    """Return a random UUID as text (RFC 9562, version 4); `uuid.uuid4` makes an object of it, and takes twice as long."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANTS[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
 class Planner:
@@ -141,32 +139,35 @@ class Planner:
         _check_arguments(call)
         _, target, mode, priority, encoding, timed = self._course(call)
         task_id = options.task_id or self._new_id()
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        due = expires_seconds = expires_text = None
+        now = due = expires_seconds = expires_text = None
         if timed:
+            now = datetime.fromtimestamp(self._clock(), UTC)
             due = due_of(options, now)
             expires_seconds, expires_text = self._expiry(call, target.route, now, due)
-        envelope = TaskEnvelope(
-            id=task_id,
-            task=call.task,
-            args=call.args,
-            kwargs=call.kwargs,
-            root_id=options.root_id or (parent.root_id or parent.id if parent is not None else None) or task_id,
-            parent_id=options.parent_id or (parent.id if parent is not None else None),
-            group=options.group_id,
-            eta=due.isoformat() if due is not None else None,
-            expires=expires_text,
-            timelimit=(options.time_limit, options.soft_time_limit),
-            origin=self.origin,
-            shadow=options.shadow,
-            ignore_result=mode == "none",
-            reply_to=_reply_to(mode, task_id),
-            priority=priority,
-            headers=options.headers,
+        envelope = TaskEnvelope(  # by position: with names it takes twice as long
+            task_id,
+            call.task,
+            call.args,
+            call.kwargs,
+            options.root_id or (parent.root_id or parent.id if parent is not None else None) or task_id,
+            options.parent_id or (parent.id if parent is not None else None),
+            options.group_id,
+            0,
+            due.isoformat() if due is not None else None,
+            expires_text,
+            (options.time_limit, options.soft_time_limit),
+            self.origin,
+            options.shadow,
+            mode == "none",
+            _reply_to(mode, task_id),
+            None,
+            priority,
+            EMPTY,
+            options.headers,
         )
         exchange, key, waits_seconds = target.exchange, target.key, expires_seconds or 0.0
         entry = None
-        if due is not None:
+        if due is not None and now is not None:
             entry = self._destinations.entry((exchange, key), options.headers, priority, due=due, now=now)
             waits_seconds = max(waits_seconds, (due - now).total_seconds())
         elif expires_seconds is not None:
