@@ -152,7 +152,7 @@ def test_a_result_cannot_be_asked_before_its_batch_is_sent(app: App) -> None:
     """Waiting inside the block would wait for ever, so it is refused."""
     with app.batch():
         result = app.send_task("tasks.add")
-        with pytest.raises(errors.LocalError, match="is in a batch that is not published yet"):
+        with pytest.raises(errors.LocalError, match="is in a batch and not published yet"):
             result.get(timeout=1)
 
 
