@@ -55,6 +55,11 @@ class _Chunk:
     """Those with a reply queue, and the channel that declares it."""
     written: list[_Written] = field(default_factory=list)
 
+    @property
+    def answered(self) -> bool:
+        """Whether the broker has spoken of all that was written."""
+        return all(written.pending.done() for written in self.written)
+
 
 class Bulk:
     """A batch on its way to the broker, over as many connections as that takes. Messages leave in the order in which they came.
@@ -160,14 +165,21 @@ class _Run:
         """Whether nothing is outstanding on the lanes."""
 
     def publish(self, waiting: deque[Sending], *, last: bool) -> Flow[None]:
-        """Take chunk after chunk through its stages; after an error begin no other one, and finish what is written."""
+        """Take chunk after chunk through its stages; after an error begin no other one, and finish what is written.
+
+        Where more is to come, nothing is waited for here: only what is answered already is finished.
+        """
         failure: TransportError | None = None
         while waiting and failure is None:
-            yield from self._permitted(waiting[0])
-            failure = yield from _failure(self._begin(_next_chunk(waiting)))
+            failure = yield from _failure(until_unblocked(self.session.connection, waiting[0]))
+            if isinstance(failure, Blocked):  # until the deadline: what was written before is not waited for any longer
+                self.time_is_up()
+                raise failure
+            if failure is None:
+                failure = yield from _failure(self._begin(_next_chunk(waiting)))
         while last and failure is None and self._declared:
             failure = yield from _failure(self._write())
-        while self._written and (last or failure is not None):
+        while self._written and (last or failure is not None or self._written[0].answered):
             failure = (yield from _failure(self._finish())) or failure
         if failure is not None:
             self._clean = False
@@ -200,14 +212,6 @@ class _Run:
         return unanswered
 
     # ------------------------------------------------------------------------------------------------------ beginning
-
-    def _permitted(self, first: Sending) -> Flow[None]:
-        """Wait while the broker blocks publishers. Until the deadline: what was written before is not waited for any longer."""
-        try:
-            yield from until_unblocked(self.session.connection, first)
-        except Blocked:
-            self.time_is_up()
-            raise
 
     def _begin(self, sendings: Sequence[Sending]) -> Flow[None]:
         """Have the reply queues of another chunk declared, and write the one before; without any, write it at once."""
