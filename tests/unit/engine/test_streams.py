@@ -192,6 +192,36 @@ def test_a_connection_that_goes_away_before_the_confirm_has_the_rest_published_a
     assert told == list(batch.ids)
 
 
+def test_what_was_confirmed_before_the_broker_went_away_is_not_listed(
+    app: App, broker: MemoryBroker, silence: Silence
+) -> None:
+    """It is heard on the connection that is gone, although no other one can be had."""
+    silence.begin()
+    with pytest.raises(errors.BatchFailed) as caught, app.batch(stream=True, timeout=0.05) as batch:  # noqa: PT012
+        for number in range(CHUNK):
+            call(app, number)
+        silence.end(confirmed=CHUNK)
+        broker.stop()
+        for number in range(CHUNK):
+            call(app, number)
+    assert caught.value.failures.keys() == set(batch.ids[CHUNK:])
+    assert {type(failure) for failure in caught.value.failures.values()} == {errors.PublishError}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_leaves_again_keeps_its_place(
+    app: App, broker: MemoryBroker, connection: Connection, stream: bool
+) -> None:
+    """A refusal that closes the channel leaves its chunk and the next undecided; what has not begun waits for them."""
+    del connection
+    with pytest.raises(errors.BatchFailed), app.batch(stream=stream) as batch:  # noqa: PT012 - it fails at its end
+        for number in range(5 * CHUNK):
+            call(app, number, **({"exchange": "amq.missing", "routing_key": "x"} if number == 3 else {}))
+    assert list(batch.failures) == [batch.ids[3]]
+    expected = [number for number in range(5 * CHUNK) if number != 3]
+    assert numbers(app, broker.connect(), 5 * CHUNK - 1) == expected
+
+
 def test_without_retry_a_stream_ends_where_its_connection_does(
     app: App, broker: MemoryBroker, silence: Silence
 ) -> None:
