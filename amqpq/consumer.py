@@ -146,8 +146,7 @@ class Tap:
         acknowledged = self._acknowledged
         if not acknowledged or self._channel is None:
             return
-        for tag, multiple in runs(self._unsettled, acknowledged):
-            self._channel.ack(tag, multiple=multiple)
+        self._channel.acknowledge(runs(self._unsettled, acknowledged))
         for tag in acknowledged:
             del self._unsettled[tag]
         acknowledged.clear()

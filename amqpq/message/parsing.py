@@ -9,7 +9,7 @@ from typing import Any, Final
 from amqpq.errors import Undecodable
 from amqpq.message.envelope import ResultEnvelope, TaskEnvelope, TaskFacts
 from amqpq.message.serializers import BY_CONTENT_TYPE, Serializer
-from amqpq.types import Properties
+from amqpq.types import EMPTY, Properties
 
 _ERROR_CHARACTERS: Final = 300
 """Decoders quote what they choke on; logs and headers must not carry all of it."""
@@ -75,19 +75,19 @@ def task(value: object, properties: Properties, user: Mapping[str, Any]) -> Task
         args,
         kwargs,
         _text(get("root_id"), "root_id"),
-        _text(get("parent_id"), "parent_id"),
-        _text(get("group"), "group"),
+        None if (parent := get("parent_id")) is None else _text(parent, "parent_id"),
+        None if (group := get("group")) is None else _text(group, "group"),
         retries or 0,
-        _moment(get("eta"), "eta"),
-        _moment(get("expires"), "expires"),
+        None if (eta := get("eta")) is None else _moment(eta, "eta"),
+        None if (expires := get("expires")) is None else _moment(expires, "expires"),
         (None, None) if timelimit is None else _limits(timelimit),
         "" if origin is None else str(origin),
-        _text(get("shadow"), "shadow"),
+        None if (shadow := get("shadow")) is None else _text(shadow, "shadow"),
         bool(get("ignore_result")),
         properties.reply_to or None,
         properties.correlation_id or None,
         properties.priority,
-        {} if not embed else {key: step for key, step in embed.items() if step is not None},
+        EMPTY if not embed else {key: step for key, step in embed.items() if step is not None},
         user if isinstance(user, dict) else dict(user),
     )
 
@@ -102,9 +102,7 @@ def _text(value: object, field: str) -> str | None:
     raise _wrong(f"header {field}", "text", value)
 
 
-def _moment(value: object, field: str) -> str | None:
-    if value is None:
-        return None
+def _moment(value: object, field: str) -> str:
     if not isinstance(value, str):
         raise _wrong(f"header {field}", "text", value)
     try:

@@ -20,19 +20,19 @@ message that reaches two queues of this worker is two deliveries, not a replay: 
 
 from __future__ import annotations
 
-import os
+import secrets
 import threading
 from array import array
 from collections import Counter
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import Final
 
 DEFAULT_CAPACITY: Final = 100_000
 """Messages remembered. The room for them, 5 MB, is taken with the first one and never changes."""
 
-_FINGERPRINT_BYTES: Final = 8
-"""Of a hash with a key of this process: nobody can make two messages meet, and chance does it once in 10^14 messages."""
+_FINGERPRINT: Final = (1 << 64) - 1
+"""Bits of the hash that is remembered: Python's of a text (SipHash, PEP 456) that begins with a secret of this process, so nobody
+can make two messages meet, even where `PYTHONHASHSEED` is known. Chance does it once in 10^14 messages."""
 
 
 class _Table:
@@ -118,7 +118,7 @@ class SeenIds:
         self._window = window_seconds
         self._clock = clock
         self._capacity = capacity
-        self._key = os.urandom(16)
+        self._key = secrets.token_hex(16)
         self._seen = _Table(0)
         self._order = array("Q")
         self._times = array("d")
@@ -189,5 +189,4 @@ class SeenIds:
             self._stale[fingerprint] -= 1
 
     def _fingerprint(self, queue: str, message_id: str, signed_at_ms: int, signature: str) -> int:
-        text = f"{queue}\0{message_id}\0{signed_at_ms}\0{signature}".encode("utf-8", "surrogatepass")
-        return int.from_bytes(blake2b(text, digest_size=_FINGERPRINT_BYTES, key=self._key).digest()) or 1
+        return hash(f"{self._key}\0{queue}\0{message_id}\0{signed_at_ms}\0{signature}") & _FINGERPRINT or 1

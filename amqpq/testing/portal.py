@@ -201,6 +201,10 @@ class PortalChannel:
         """Acknowledge."""
         self._portal.soon(lambda: self.native.ack(tag, multiple=multiple))
 
+    def acknowledge(self, acks: Sequence[tuple[int, bool]]) -> None:
+        """Acknowledge several."""
+        self._portal.soon(lambda: self.native.acknowledge(acks))
+
     def reject(self, tag: int, *, requeue: bool) -> None:
         """Reject."""
         self._portal.soon(lambda: self.native.reject(tag, requeue=requeue))

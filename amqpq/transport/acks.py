@@ -9,6 +9,8 @@ below (AMQP 0-9-1, basic.ack). Not thread-safe: the channel's lock guards it.
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 
 class Acks:
     """The delivery tags of one channel: what is outstanding, and which acks wait to be sent.
@@ -40,10 +42,16 @@ class Acks:
         """One was rejected; the reject must have been sent before the next `collect`."""
         self._outstanding.pop(tag, None)
 
-    def settled_up_to(self, tag: int) -> None:
-        """All up to this one were acknowledged with `multiple` (0: all there are)."""
-        for each in [each for each in self._outstanding if each <= tag or tag == 0]:
-            del self._outstanding[each]
+    def settled(self, tag: int, *, multiple: bool) -> None:
+        """One was acknowledged, or (`multiple`) all up to it, 0 being all there are."""
+        outstanding = self._outstanding
+        if not multiple:
+            outstanding.pop(tag, None)
+        elif tag == 0:
+            outstanding.clear()
+        else:
+            for each in list(takewhile(tag.__ge__, outstanding)):
+                del outstanding[each]
 
     def collect(self) -> list[tuple[int, bool]]:
         """Return the acks to send, each a tag and whether it is `multiple`, and forget them."""

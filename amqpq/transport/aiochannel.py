@@ -344,6 +344,11 @@ class Channel:
         if not self._ended and not self._closing:
             self._wire.send_soon(settle(self._number, BASIC_ACK, tag, flag=multiple))
 
+    def acknowledge(self, acks: Sequence[tuple[int, bool]]) -> None:
+        """Acknowledge several; the loop sends them together."""
+        for tag, multiple in acks:
+            self.ack(tag, multiple=multiple)
+
     def reject(self, tag: int, *, requeue: bool) -> None:
         """Give a delivery back, or let the queue dead-letter it."""
         if not self._ended and not self._closing:

@@ -227,12 +227,23 @@ class WireChannel:
                 return
             if multiple:
                 self._send_acks()
-                self._acks.settled_up_to(tag)
+                self._acks.settled(tag, multiple=True)
                 self._wire.send(frames.settle(self.number, frames.BASIC_ACK, tag, flag=True), lazy=True)
                 return
             first = self._acks.ack(tag)
         if first:
             self._wire.call_soon(self.flush_acks)
+
+    def acknowledge(self, acks: Sequence[tuple[int, bool]]) -> None:
+        """Acknowledge several, in one write by this thread: to wake the I/O thread for it costs more."""
+        with self._lock:
+            if not self._open:
+                return
+            self._send_acks()
+            for tag, multiple in acks:
+                self._acks.settled(tag, multiple=multiple)
+            number, settle = self.number, frames.settle
+            self._wire.send(b"".join([settle(number, frames.BASIC_ACK, tag, flag=multiple) for tag, multiple in acks]))
 
     def reject(self, tag: int, *, requeue: bool) -> None:
         """Give a delivery back, or let the queue dead-letter it.

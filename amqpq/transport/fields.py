@@ -26,7 +26,9 @@ _TEXT, _BYTES, _TABLE, _TIME, _DECIMAL, _VOID = b"SxFTDV"
 _u32 = Struct(">I").pack
 _length = Struct(">I").unpack_from
 _u64 = Struct(">Q").pack
+_u64_of = Struct(">Q").unpack_from
 _header = Struct(">HHQH").pack
+_header_of = Struct(">HHQH").unpack_from
 _tag_i32 = Struct(">ci").pack
 _tag_i64 = Struct(">cq").pack
 _tag_f64 = Struct(">cd").pack
@@ -159,11 +161,10 @@ def _epoch(moment: datetime) -> int:
 
 def decode_table(data: bytes, position: int) -> tuple[dict[str, Any], int]:
     """Decode the table at `position`; answer it and the position behind it."""
-    (size,) = unpack_from(">I", data, position)
     position += 4
-    end = position + size
+    end = position + _length(data, position - 4)[0]
     table: dict[str, Any] = {}
-    names = _names
+    names, latest, text, of = _names, _latest_read, "", b""
     while position < end:
         start = position + 1
         position = start + data[position]
@@ -172,7 +173,17 @@ def decode_table(data: bytes, position: int) -> tuple[dict[str, Any], int]:
         if data[position] == _TEXT:  # by far the most frequent
             start = position + 5
             position = start + _length(data, position + 1)[0]
-            table[key] = _text(data[start:position])
+            raw = data[start:position]
+            known = latest.get(key)
+            if known is not None and known[0] == raw:
+                table[key] = known[1]
+            elif raw == of:  # the id of a task and that of its root stand side by side
+                table[key] = text
+            else:
+                value = table[key] = _text(raw)
+                if type(value) is str and len(raw) <= SHORT_STRING_LIMIT:
+                    text, of = value, raw
+                    latest[key] = raw, value
         else:
             table[key], position = _decode_value(data, position)
     return table, end
@@ -181,12 +192,19 @@ def decode_table(data: bytes, position: int) -> tuple[dict[str, Any], int]:
 _names: dict[bytes, str] = {}
 """Header names as they are written, and as text: the same few come with every message."""
 
+_latest_read: dict[str, tuple[bytes, str]] = {}
+"""By header name: the latest short text under it, as it is written and as text.
+
+Most texts of a message are those of the one before. So they are one object, which costs nothing to make, and pickle writes it
+once where many messages go to a child together. Bounded as the names are."""
+
 
 def _name(raw: bytes) -> str:
     """Decode a header name, and keep it; whoever makes up names does not fill the memory."""
     name = str(raw, "utf-8", "surrogateescape")
     if len(_names) >= _NAMES_KEPT:
         _names.clear()
+        _latest_read.clear()
     _names[raw] = name
     return name
 
@@ -319,6 +337,19 @@ def _common(text: str, what: str) -> bytes:
     return data
 
 
+_texts: dict[bytes, str] = {}
+
+
+def _known(raw: bytes) -> str:
+    """Decode one of the few texts that stand in every message; each is decoded once."""
+    text = _texts.get(raw)
+    if text is None:
+        text = str(raw, "utf-8", "surrogateescape")
+        if len(_texts) < _COMMONS_KEPT:
+            _texts[raw] = text
+    return text
+
+
 def _octet(number: int, what: str) -> bytes:
     if not 0 <= number <= SHORT_STRING_LIMIT:
         raise NotSerializable(f"{what} must be from 0 to 255, not {number}")
@@ -333,19 +364,19 @@ def _long(number: int, what: str) -> bytes:
 
 def decode_header(data: bytes, position: int) -> tuple[int, Properties]:  # noqa: C901, PLR0912, PLR0915 - one branch per property, on the consume path
     """Decode the payload of a content header frame; answer the body's size and the properties."""
-    _, _, size, flags = unpack_from(">HHQH", data, position)
+    _, _, size, flags = _header_of(data, position)
     position += 14
     content_type = content_encoding = correlation_id = reply_to = expiration = message_id = None
-    delivery_mode = priority = timestamp = kind = user_id = app_id = None
+    delivery_mode = priority = timestamp = kind = user_id = app_id = identity = None
     headers: dict[str, Any] = {}
     if flags & 0x8000:
         start = position + 1
         position = start + data[position]
-        content_type = str(data[start:position], "utf-8", "surrogateescape")
+        content_type = _known(data[start:position])
     if flags & 0x4000:
         start = position + 1
         position = start + data[position]
-        content_encoding = str(data[start:position], "utf-8", "surrogateescape")
+        content_encoding = _known(data[start:position])
     if flags & 0x2000:
         headers, position = decode_table(data, position)
     if flags & 0x1000:
@@ -357,7 +388,8 @@ def decode_header(data: bytes, position: int) -> tuple[int, Properties]:  # noqa
     if flags & 0x0400:
         start = position + 1
         position = start + data[position]
-        correlation_id = str(data[start:position], "utf-8", "surrogateescape")
+        identity = data[start:position]
+        correlation_id = str(identity, "utf-8", "surrogateescape")
     if flags & 0x0200:
         start = position + 1
         position = start + data[position]
@@ -370,9 +402,10 @@ def decode_header(data: bytes, position: int) -> tuple[int, Properties]:  # noqa
     if flags & 0x0080:
         start = position + 1
         position = start + data[position]
-        message_id = str(data[start:position], "utf-8", "surrogateescape")
+        raw = data[start:position]
+        message_id = correlation_id if raw == identity else str(raw, "utf-8", "surrogateescape")
     if flags & 0x0040:
-        (timestamp,) = unpack_from(">Q", data, position)
+        (timestamp,) = _u64_of(data, position)
         position += 8
     if flags & 0x0020:
         start = position + 1
@@ -385,7 +418,7 @@ def decode_header(data: bytes, position: int) -> tuple[int, Properties]:  # noqa
     if flags & 0x0008:
         start = position + 1
         position = start + data[position]
-        app_id = str(data[start:position], "utf-8", "surrogateescape")
+        app_id = _known(data[start:position])
     return size, Properties(
         content_type, content_encoding, headers, delivery_mode, priority, correlation_id, reply_to, expiration,
         message_id, timestamp, kind, user_id, app_id,

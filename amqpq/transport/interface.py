@@ -129,6 +129,9 @@ class Channel(Protocol):
     def ack(self, tag: int, *, multiple: bool = False) -> None:
         """Acknowledge a delivery (and, with `multiple`, every earlier one of this channel)."""
 
+    def acknowledge(self, acks: Sequence[tuple[int, bool]]) -> None:
+        """Acknowledge several, each a tag and whether it is `multiple`; they leave at once, and together."""
+
     def reject(self, tag: int, *, requeue: bool) -> None:
         """Give a delivery back (`requeue`), or let the queue dead-letter it. A quorum queue counts it as a failed delivery."""
 

@@ -16,12 +16,12 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from amqpq.consumer import Tap
 from amqpq.message.canonical import UNENCODABLE, task_bytes, user_headers
-from amqpq.message.wire import REQUEUES, RETRIES
+from amqpq.message.wire import REQUEUES, RETRIES, SIGNATURE, SIGNED_AT
 from amqpq.types import Delivery
 from amqpq.worker.deadletter import CRASHES, NO_SUSPICION, SUSPICIONS, Suspicion, crashes_of, suspicion_of
 from amqpq.worker.settle import End, Step
@@ -52,7 +52,7 @@ def signed_identity(delivery: Delivery) -> tuple[int, str] | None:
     publishes one first cannot make the genuine message look like a replay.
     """
     headers = delivery.properties.headers
-    signed_at, signature = headers.get("amqpq-ts"), headers.get("amqpq-sig")
+    signed_at, signature = headers.get(SIGNED_AT), headers.get(SIGNATURE)
     if not isinstance(signed_at, int) or not isinstance(signature, str):
         return None
     try:
@@ -97,7 +97,7 @@ class Job:
     """What is still to be confirmed before the end."""
     copied: bool = False
     """A copy of it went back to its queue; that copy looks the same and must run."""
-    under_way: set[Step] = field(default_factory=set)
+    under_way: frozenset[Step] = frozenset()
     """Those of them that are published and not yet answered, or wait for another try."""
     remains: Remains | None = None
     """Of the last child that it has killed."""
@@ -298,8 +298,15 @@ def _print(tap: Tap, delivery: Delivery) -> Print:
 
 
 def _marks(delivery: Delivery) -> tuple[int | None, int | None, int | None, int | None]:
-    get = delivery.properties.headers.get
+    headers = delivery.properties.headers
+    if _COUNTS.isdisjoint(headers):  # mostly
+        return _NO_MARKS
+    get = headers.get
     return _hashable(get(CRASHES)), _hashable(get(SUSPICIONS)), _hashable(get(REQUEUES)), _hashable(get(RETRIES))
+
+
+_COUNTS: Final = frozenset({CRASHES, SUSPICIONS, REQUEUES, RETRIES})
+_NO_MARKS: Final = (None, None, None, None)
 
 
 def _hashable(count: object) -> int | None:

@@ -33,6 +33,8 @@ class Limits:
         """Return these limits, with those of `other` where these say nothing."""
         if other is NO_LIMITS:
             return self
+        if self is NO_LIMITS:
+            return other
         return Limits(
             self.hard if self.hard is not None else other.hard, self.soft if self.soft is not None else other.soft
         )

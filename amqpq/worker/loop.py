@@ -353,10 +353,11 @@ class Loop:
 
     def delivered(self, tap: Tap, delivery: Delivery) -> None:
         """Take a message."""
-        if self.stage is Stage.DRAINING:
+        state = self._position.state
+        if state == Stage.DRAINING:
             self._return(self._jobs.open(tap, delivery))
             return
-        if self.stage is not Stage.WORKING:
+        if state != Stage.WORKING:
             tap.give_back(delivery.tag)
             return
         self.counts["received"] += 1

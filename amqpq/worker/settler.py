@@ -194,7 +194,7 @@ class Settler:
         steps = job.steps if job.tap is not None else without_delivery(job.steps)
         for step in steps:
             if step not in job.under_way:
-                job.under_way.add(step)
+                job.under_way |= {step}
                 self._publish(job, step)
         if not job.steps:
             self._end(job)
@@ -306,14 +306,14 @@ class Settler:
                 job.task, job.id, extra=self._keys_of(job),
             )  # fmt: skip
         job.failures = 0
-        job.under_way.discard(step)
+        job.under_way -= {step}
         job.steps = tuple(left for left in job.steps if left is not step)
         if not job.steps:
             self._end(job)
 
     def _try_again(self, job: Job, step: Step, outcome: Outcome) -> None:
         if job.tap is None and step not in without_delivery(job.steps):
-            job.under_way.discard(step)  # its redelivery brings it back
+            job.under_way -= {step}  # its redelivery brings it back
             return
         job.failures += 1
         pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(job.failures - 1, 10))

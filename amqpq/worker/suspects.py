@@ -150,6 +150,9 @@ class Suspects:
 
     def take(self, job: Job, waiting: Waiting) -> None:
         """Decide about a new job; what may run is put into `waiting`."""
+        if not (job.delivery.redelivered or job.suspicion.count or self._in_place or self._vouched):  # mostly
+            waiting.arrive(job)
+            return
         vouched = self._vouched.pop(job.print, self) is None if self._vouched else False
         back = not vouched and came_back(job.delivery)
         if job.queue in self._in_place:

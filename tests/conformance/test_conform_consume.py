@@ -72,6 +72,23 @@ def test_acknowledging_multiple_covers_everything_before(rig: Rig) -> None:
     assert rig.drain(other, queue) == [b"4"]
 
 
+def test_several_are_acknowledged_at_once(rig: Rig) -> None:
+    """A run and single ones, behind an ack that was asked for before; what is not among them goes back."""
+    connection = rig.connect()
+    channel = connection.channel()
+    queue = rig.queue(channel)
+    rig.deliver(channel, queue, *(b"%d" % number for number in range(1, 8)))
+    held = [rig.wait(channel.get(queue)) for _ in range(7)]
+    tags = [delivery.tag for delivery in held if delivery is not None]
+    channel.ack(tags[3])
+    channel.acknowledge([(tags[1], True), (tags[5], False)])
+    channel.ack(tags[6])
+    rig.wait(channel.close())
+    other = connection.channel()
+    rig.until(lambda: rig.ready(other, queue) == 2, "the third and the fifth are back")
+    assert rig.drain(other, queue) == [b"3", b"5"]
+
+
 def test_a_rejected_message_goes_back_to_its_place(rig: Rig) -> None:
     """A requeued message is the next one again, marked as redelivered."""
     channel = rig.channel()

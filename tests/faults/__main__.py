@@ -47,7 +47,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--queues", type=words(QUEUES), default=list(QUEUES), help=", ".join(QUEUES))
     parser.add_argument("--versions", type=words(versions), default=versions, help=", ".join(versions))
     parser.add_argument("--tasks", type=int, default=TASKS, help="per cell (%(default)s)")
-    parser.add_argument("--markdown", type=Path, help="file for the table")
+    parser.add_argument("--markdown", type=Path, help="file for the table; in a page that has one it is replaced")
     parser.add_argument(
         "--journal", type=Path, help="file that gets a line of JSON per cell; cells that hold in it are not run again"
     )
@@ -98,7 +98,8 @@ def main(given: Sequence[str] | None = None) -> int:
     table = report.markdown(results, ROWS)
     print(f"\n{table}\n{(time.monotonic() - began) / 60:.1f} minutes")
     if options.markdown:
-        options.markdown.write_text(table, encoding="utf-8")
+        page = options.markdown.read_text("utf-8") if options.markdown.exists() else ""
+        options.markdown.write_text(report.placed(page, table), encoding="utf-8")
     complete = options.table or len(results) == len(asked)
     return 0 if complete and not refused and not any(cell.broken for cell in results) else 1
 

@@ -149,6 +149,12 @@ class Cluster:
 
     def _wire(self) -> None:
         switch = self._switch
+        place = f"{self._subnet}.{CLIENT}"
+        if device := holder(_ip("-o", "address", "show", "to", place)):
+            raise BrokerSetupError(
+                f"{place} is that of {device}: another run has a cluster of this version here, or has left it behind "
+                f"(`ip link delete {device}`)"
+            )
         _ip("netns", "add", switch)
         _ip("-n", switch, "link", "add", "bridge0", "type", "bridge")
         _ip("-n", switch, "link", "set", "bridge0", "up")
@@ -162,7 +168,7 @@ class Cluster:
             _ip("-n", node.namespace, "link", "set", "eth0", "up")
         _ip("link", "add", self._cable, "type", "veth", "peer", "name", "to-clients", "netns", switch)
         _ip("-n", switch, "link", "set", "to-clients", "master", "bridge0", "up")
-        _ip("address", "add", f"{self._subnet}.{CLIENT}/24", "dev", self._cable)
+        _ip("address", "add", f"{place}/24", "dev", self._cable)
         _ip("link", "set", self._cable, "up")
 
 
@@ -173,7 +179,14 @@ def obstacle(environ: Mapping[str, str] = os.environ) -> str | None:
     return None if os.geteuid() == 0 else "network namespaces need root"
 
 
-def _ip(*arguments: str) -> None:
+def holder(listing: str) -> str | None:
+    """Return the device that has an address, given what `ip -o address show to` says of it; None where none has."""
+    words = listing.split()
+    return words[1].partition("@")[0] if words else None
+
+
+def _ip(*arguments: str) -> str:
     done = subprocess.run(["ip", *arguments], check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise BrokerSetupError(f"`ip {' '.join(arguments)}`: {done.stderr.strip()}")
+    return done.stdout

@@ -9,15 +9,38 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tests.support.pool import pool_of
+from amqpq.worker.pools.forked import ended
+from tests.support.pool import pool_of, template_of
 
 APP = Path(__file__).with_name("app")
 ROOT = Path(__file__).resolve().parents[2]
 SAY_SECONDS = 60.0
 STOP_SECONDS = 40.0
+FAMILY_SECONDS = 10.0
+"""For what is left of a worker that has ended."""
+
+
+class Family:
+    """Processes that have to end with their worker, though they may be nobody's children by then."""
+
+    def __init__(self) -> None:
+        self._descriptors: dict[int, int] = {}
+
+    def add(self, pids: Iterable[int]) -> None:
+        """Remember these, which run."""
+        self._descriptors.update({pid: os.pidfd_open(pid) for pid in pids})
+
+    def left(self, timeout_seconds: float) -> list[int]:
+        """Wait for their end, and forget them; return those that did not end."""
+        deadline = time.monotonic() + timeout_seconds
+        here, self._descriptors = self._descriptors, {}
+        left = [pid for pid, number in here.items() if not ended(number, max(deadline - time.monotonic(), 0.0))]
+        for number in here.values():
+            os.close(number)
+        return left
 
 
 class Hand:
@@ -27,6 +50,7 @@ class Hand:
         self.name = name
         self.killed = False
         self._lines: list[str] = []
+        self.family = Family()
         self._heard = threading.Condition()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "amqpq", "worker", "-A", "faulty", "-n", f"{name}@%h", *arguments],
@@ -83,6 +107,10 @@ class Hand:
     def children(self) -> list[int]:
         """The process ids of its children."""
         return pool_of(self.process.pid)
+
+    def template(self) -> int | None:
+        """The process id of the process that its children are forked from, if there is one."""
+        return template_of(self.process.pid)
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -141,6 +169,7 @@ class Crew:
             code = hand.ended()
             if code != 0:
                 said.append(f"worker {hand.name} " + (f"stopped with {code}" if code is not None else "did not stop"))
+            said.extend(f"worker {hand.name} left process {pid} behind" for pid in hand.family.left(FAMILY_SECONDS))
         return said
 
     def kill(self) -> None:

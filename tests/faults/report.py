@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from tests.faults.scene import Column, Row
 from tests.faults.tally import Tally, broken
+
+TABLE: Final = re.compile(r"^\| fault \|.*?^\d+ cells, [^\n]*\n", re.MULTILINE | re.DOTALL)
+"""The table in a page, with the line that sums it up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,12 @@ def markdown(cells: Sequence[Cell], rows: Mapping[str, Row]) -> str:
     bad = sum(bool(cell.broken) for cell in cells)
     lines += ["", f"{len(cells)} cells, {tasks} tasks; {bad} cells break their rule."]
     return "\n".join(lines) + "\n"
+
+
+def placed(page: str, said: str) -> str:
+    """Return a page with this table in the place of the one it has; what `markdown` says alone, where it has none."""
+    table = TABLE.search(said)
+    return TABLE.sub(lambda _: table[0], page, count=1) if table and TABLE.search(page) else said
 
 
 def _text(cell: Cell | None) -> str:

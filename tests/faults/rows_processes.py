@@ -8,7 +8,8 @@ import threading
 import time
 from typing import Final
 
-from tests.faults.scene import Column, Row, Scene
+from tests.faults.crew import Hand
+from tests.faults.scene import CONCURRENCY, Column, Row, Scene
 
 MORE_SECONDS: Final = 60.0
 CHILD_KILLS: Final = 4
@@ -33,6 +34,51 @@ def kill_children(scene: Scene) -> None:
         os.kill(hand.children()[0], signal.SIGKILL)
         scene.struck()
         scene.traffic.more(BETWEEN, MORE_SECONDS)
+
+
+def kill_templates(scene: Scene) -> None:
+    """Kill the process that forks a worker's children, of both workers: its forks go on, so nothing at all may run twice."""
+    for hand in scene.crew.at_work:
+        _lose_template(hand)
+        scene.struck()
+        scene.traffic.more(BETWEEN, MORE_SECONDS)
+
+
+def kill_templates_and_children(scene: Scene) -> None:
+    """Kill both templates, then each of their forks, and of each worker one of those that came instead.
+
+    Nobody is there to fork: each is started anew. That it is there is not enough, it has to work.
+    """
+    forks = {hand.name: _lose_template(hand) for hand in scene.crew.at_work}
+    for hand in scene.crew.at_work:
+        first, *others = forks[hand.name]
+        newcomer = _replaced(scene, hand, first)
+        for pid in (*others, newcomer):
+            _replaced(scene, hand, pid)
+
+
+def _lose_template(hand: Hand) -> list[int]:
+    """Kill the template of a worker; return its forks, which are nobody's that could be asked for them from now on."""
+    template, forks = hand.template(), hand.children()
+    if template is None or len(forks) != CONCURRENCY:
+        raise AssertionError(f"worker {hand.name} has {len(forks)} children, and their template is {template}")
+    hand.family.add([template, *forks])
+    os.kill(template, signal.SIGKILL)
+    return forks
+
+
+def _replaced(scene: Scene, hand: Hand, pid: int) -> int:
+    """Kill a child; return the one that comes instead, when it has begun a task. There is traffic until then."""
+    known = hand.children()
+    os.kill(pid, signal.SIGKILL)
+    scene.struck()
+    deadline = time.monotonic() + MORE_SECONDS
+    while not (working := [new for new in hand.children() if new not in known and new in scene.at_work]):
+        if time.monotonic() > deadline or not hand.alive:
+            raise TimeoutError(f"no new child of worker {hand.name} works")
+        scene.traffic.extend(BETWEEN)
+        scene.traffic.more(BETWEEN, MORE_SECONDS)
+    return working[0]
 
 
 def exhaust_children(scene: Scene) -> None:
@@ -109,6 +155,20 @@ ROWS: Final = (
         kill_children,
         workers=1,
         fits=_has_children,
+    ),
+    Row(
+        "template-kill",
+        "kill -9 of the process that children are forked from, of both workers",
+        kill_templates,
+        workers=0,
+        fits=_prefork,
+    ),
+    Row(
+        "template-child-kill",
+        "kill -9 of that process, then of each child, then of one that came instead",
+        kill_templates_and_children,
+        workers=1,
+        fits=_prefork,
     ),
     Row(
         "child-memory",

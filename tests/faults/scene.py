@@ -103,12 +103,19 @@ class Scene:
     """The workers' way to the broker; none where they have three."""
     front: Proxy | None
     """That of producers and collectors."""
+    runs: Path
+    """Has a line for each run that has begun: the task's id, and the process."""
     strikes: int = 0
     notes: list[str] = field(default_factory=list)
 
     def struck(self, times: int = 1) -> None:
         """Count a strike."""
         self.strikes += times
+
+    @property
+    def at_work(self) -> set[int]:
+        """The processes that have begun a task, now or before."""
+        return {int(line.split()[1]) for line in self.runs.read_text(encoding="utf-8").splitlines()}
 
     @property
     def ways(self) -> list[Proxy]:
@@ -148,7 +155,7 @@ def play(row: Row, column: Column, server: Server, *, count: int, folder: Path) 
         stack.callback(traffic.close)
         crew = Crew(arguments(column.pool), environment(inner, runs, secrets))
         stack.callback(crew.kill)
-        scene = Scene(row, column, server, vhost, crew, traffic, gates, back, front)
+        scene = Scene(row, column, server, vhost, crew, traffic, gates, back, front, runs)
         stack.callback(row.restore, scene)
         failures: list[str] = []
         deaf: list[str] = []
@@ -160,7 +167,7 @@ def play(row: Row, column: Column, server: Server, *, count: int, folder: Path) 
             failures.append(f"{type(error).__name__}: {error}")
         failures += crew.dismiss()
         (folder / "workers.log").write_text("".join(hand.text for hand in crew.hands), encoding="utf-8")
-        return _count(scene, runs, deaf, failures, time.monotonic() - began)
+        return _count(scene, deaf, failures, time.monotonic() - began)
 
 
 def _act(scene: Scene, count: int) -> None:
@@ -175,13 +182,13 @@ def _act(scene: Scene, count: int) -> None:
     scene.traffic.finish(scene.row.patience_seconds)
 
 
-def _count(scene: Scene, runs: Path, deaf: list[str], failures: list[str], seconds: float) -> Tally:
+def _count(scene: Scene, deaf: list[str], failures: list[str], seconds: float) -> Tally:
     traffic, row = scene.traffic, scene.row
     lost = traffic.lost(row.fails)
     for task_id in row.fails:
         if task_id in traffic.confirmed and not isinstance(traffic.answers.get(task_id), Exception):
             lost = (*lost, f"{task_id} (should have failed)")
-    begun = [line.split()[0] for line in runs.read_text(encoding="utf-8").splitlines()]
+    begun = [line.split()[0] for line in scene.runs.read_text(encoding="utf-8").splitlines()]
     published = traffic.in_flight if row.producers else 0
     bound = scene.strikes * (row.workers * PREFETCH + published) + traffic.republished
     if traffic.republished:

@@ -1,4 +1,4 @@
-"""The fault matrix tries itself: two quick cells, and what has no row. `make faults` runs all of it."""
+"""The fault matrix tries itself: three quick cells, and what has no row. `make faults` runs all of it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def crew_for(tmp_path: Path, vhost: Vhost, urls: list[str]) -> tuple[App, Crew]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("row", "pool"), [("worker-kill", "prefork"), ("cut-inside-frames", "threads")])
+@pytest.mark.parametrize(
+    ("row", "pool"), [("worker-kill", "prefork"), ("template-child-kill", "prefork"), ("cut-inside-frames", "threads")]
+)
 def test_a_quick_cell_holds(private_node: Node, tmp_path: Path, row: str, pool: str) -> None:
     """Nothing is lost, nobody deaf, and no more run twice than was in flight."""
     tally = play(

@@ -378,6 +378,11 @@ class MemoryChannel:
         """Acknowledge a delivery (and, with `multiple`, every earlier one of this channel)."""
         self._settle(tag, multiple=multiple, then=lambda _, waiting: self._host.done(waiting))
 
+    def acknowledge(self, acks: Sequence[tuple[int, bool]]) -> None:
+        """Acknowledge several."""
+        for tag, multiple in acks:
+            self.ack(tag, multiple=multiple)
+
     def reject(self, tag: int, *, requeue: bool) -> None:
         """Give a delivery back, or let the queue dead-letter it."""
         self._settle(tag, multiple=False, then=self._host.requeue if requeue else self._host.reject)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import replace
 
 import pytest
 
@@ -86,7 +85,7 @@ def test_permission_is_asked_after_the_signature() -> None:
     key = HmacKey("k", SECRET)
     verifier = Verifier({"k": key.own_trust().restricted(("web.*",))}, required=True, replay_window_seconds=10)
     with pytest.raises(errors.SignatureInvalid):
-        verifier.verify(replace(stamp(key), signature="AAAA"), DATA, task="tasks.add", now=1.0)
+        verifier.verify(stamp(key)._replace(signature="AAAA"), DATA, task="tasks.add", now=1.0)
     with pytest.raises(errors.KeyUntrusted):
         verifier.verify(stamp(key), DATA, task="tasks.add", now=1.0)
 

@@ -37,7 +37,7 @@ def test_collected_acks_settle_what_was_acked_and_nothing_else(data: st.DataObje
                 outstanding.remove(tag)
             else:
                 settle(acks, outstanding)
-                acks.settled_up_to(tag)
+                acks.settled(tag, multiple=True)
                 outstanding = [each for each in outstanding if each > tag]
                 unacked = [each for each in unacked if each > tag]
     settle(acks, outstanding)
@@ -78,5 +78,5 @@ def test_multiple_zero_settles_everything() -> None:
     """AMQP's tag 0 with multiple."""
     acks = Acks()
     acks.delivered(1)
-    acks.settled_up_to(0)
+    acks.settled(0, multiple=True)
     assert list(acks._outstanding) == []

@@ -238,7 +238,7 @@ def test_where_routes_lead_is_worked_out_once(app: App, monkeypatch: pytest.Monk
         built.append(topology)
         return router(topology)
 
-    monkeypatch.setattr("amqpq.worker.execute.router", counting)
+    monkeypatch.setattr("amqpq.worker.arrival.router", counting)
     executor = Executor(app, "w1@h", clock=ManualClock())
     body, properties = app.codec.encode_task(TaskEnvelope("1f0c", "add", (1,)), exchange="web", key="web.add")
     for came, times in ((("web", "web.add"), 0), (("", "default"), 1), (("", "default"), 1)):
