@@ -48,6 +48,7 @@ class Batch(Generic[H]):
         self.timeout_seconds = timeout_seconds
         self.retry = RetryPolicy() if retry else NEVER
         self.bulk = Bulk()
+        """What is under way; for the producer."""
         self._ids: list[str] = []
         self._undecided: deque[Sending] = deque()
         self._known: deque[Known[Any]] = deque()

@@ -117,6 +117,7 @@ class Bulk:
             run.time_is_up()
             raise
         except BaseException as error:
+            run.note_written()
             if not isinstance(error, Exception):
                 run.interrupted()
             raise

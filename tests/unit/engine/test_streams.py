@@ -320,6 +320,23 @@ def test_an_interruption_while_a_chunk_is_waited_for_ends_the_stream(
     assert batch.bulk.session is None
 
 
+def test_an_error_of_our_own_leaves_in_doubt_what_was_written(app: App, silence: Silence) -> None:
+    """Whatever goes wrong inside a call, nothing is said to be unsent that may have been taken."""
+    silence.begin()
+    with (  # noqa: PT012 - the block is what ends
+        pytest.raises(ZeroDivisionError),
+        app.batch(stream=True) as batch,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        for number in range(CHUNK):
+            call(app, number)
+        patched.setattr(bulk, "until_unblocked", lambda *_: 1 / 0)
+        for number in range(CHUNK):
+            call(app, number)
+    kinds = [type(batch.failures[task_id]) for task_id in batch.ids]
+    assert kinds == [errors.OutcomeUnknown] * CHUNK + [errors.PublishError] * CHUNK
+
+
 def test_an_interruption_deletes_the_reply_queues_of_what_is_not_confirmed(app: App, ready: Ready) -> None:
     """Nobody will ask for those results."""
     with pytest.raises(KeyboardInterrupt), app.batch(stream=True) as batch:  # noqa: PT012
