@@ -277,11 +277,16 @@ def test_a_blocked_broker_is_not_waited_for_beyond_the_deadline(
                 app.send_task("tasks.add", timeout=1, reply="none")
             with pytest.raises(errors.Blocked, match="was not sent: the broker blocks publishers") as second:
                 app.send_task("tasks.add", timeout=0.5)
+            with pytest.raises(errors.BatchFailed) as third, app.batch(stream=True, timeout=0.5):  # noqa: PT012
+                for number in range(2 * bulk.CHUNK):
+                    app.send_task("tasks.add", [number], reply="none")
         finally:
             rabbitmqctl("set_vm_memory_high_watermark", "0.6")
         # The broker tells a connection that it is blocked when it publishes: too late for that one message.
         assert isinstance(first.value, errors.BlockedInDoubt)
         assert not isinstance(second.value, errors.OutcomeUnknown)
+        # A stream ends with the call that cannot hand over its chunk.
+        assert [type(failure) for failure in third.value.failures.values()] == [errors.Blocked] * bulk.CHUNK
         app.send_task("tasks.add", reply="none")
     assert ready(connection, "default") == 3
     answer(connection.close())
