@@ -9,13 +9,13 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeAlias, TypeVar, Unpack, overload
 
-from amqpq import config, signals
+from amqpq import config
 from amqpq.app import Application, gathered
 from amqpq.config import TopologySource
-from amqpq.errors import BatchFailed, LocalError
-from amqpq.producer.aio import AsyncProducer
+from amqpq.errors import LocalError
+from amqpq.producer.aio import AsyncPassage, AsyncProducer
 from amqpq.producer.batch import Batch
-from amqpq.producer.options import DEFAULT_TIMEOUT_SECONDS, RetryPolicy, SendOptions, read_options
+from amqpq.producer.options import DEFAULT_TIMEOUT_SECONDS, SendOptions, read_options
 from amqpq.producer.planning import Call
 from amqpq.producer.telling import published
 from amqpq.replies.aioresult import AsyncReplies, AsyncTaskResult
@@ -104,7 +104,7 @@ class AsyncApp(Application):
         self._async_link = async_link
         self._async_link_given = async_link is not None
         self._engine: tuple[AsyncRunner, AsyncProducer, AsyncReplies] | None = None
-        self._batch: ContextVar[Batch[Handle] | None] = ContextVar("amqpq.async_batch", default=None)
+        self._batch: ContextVar[AsyncPassage[Handle] | None] = ContextVar("amqpq.async_batch", default=None)
 
     @property
     def async_link(self) -> AsyncSource:
@@ -142,13 +142,13 @@ class AsyncApp(Application):
         sending, known = self.prepare(call)
         _, producer, replies = self._parts()
         result: Handle = AsyncTaskResult(known, replies)
-        batch = self._batch.get()
-        if batch is not None and batch.open:
-            batch.add(sending, known, result)
+        passage = self._batch.get()
+        if passage is not None and passage.batch.open:
+            if passage.batch.add(sending, known, result):
+                await passage.feed()
         else:
             await producer.send(sending, timeout_seconds=call.options.timeout, retry=call.options.retry)
-            if signals.after_task_publish.receivers:
-                published((sending,))
+            published((sending,))
         return result
 
     @asynccontextmanager
@@ -157,36 +157,30 @@ class AsyncApp(Application):
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,  # noqa: ASYNC109 - of the publish, as in the blocking world
         retry: bool = True,
+        stream: bool = False,
     ) -> AsyncIterator[Batch[Handle]]:
         """Collect what is sent inside the block, by this task and those it starts, and publish it together at its end.
 
-        See `App.batch`.
+        As a stream it leaves in chunks while the block runs; a cancelled task of those it was started with takes nothing of
+        it back. See `App.batch`.
         """
         outer = self._batch.get()
-        if outer is not None and outer.open:
+        if outer is not None and outer.batch.open:
             message = "a batch inside a batch: leave the outer `async with app.batch()` first"
             raise LocalError(message)
-        batch: Batch[Handle] = Batch()
-        token = self._batch.set(batch)
+        batch: Batch[Handle] = Batch(stream=stream, timeout_seconds=timeout, retry=retry)
+        passage = self._parts()[1].passage(batch)
+        token = self._batch.set(passage)
         try:
             yield batch
-        except BaseException as error:
-            batch.dropped(error)
-            raise
-        finally:
             batch.open = False
-            self._batch.reset(token)
-        policy = RetryPolicy() if retry else RetryPolicy(max_retries=0)
-        try:
-            await self._parts()[1].send_all(batch.sendings, timeout_seconds=timeout, retry=policy)
-        except BatchFailed as failure:
-            batch.sent(failure.failures)
+            await passage.finish()
+        except BaseException as error:
+            batch.open = False
+            await passage.leave(error)
             raise
-        else:
-            batch.sent({})
         finally:
-            if signals.after_task_publish.receivers:
-                published(batch.sendings)
+            self._batch.reset(token)
 
     # ------------------------------------------------------------------------------------------------------- results
 

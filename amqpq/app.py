@@ -12,11 +12,11 @@ from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeAlias, TypeVa
 
 from amqpq import bases, config, signals
 from amqpq.config import TopologySource
-from amqpq.errors import BatchFailed, LocalError
+from amqpq.errors import LocalError
 from amqpq.message.codec import Codec
 from amqpq.producer.batch import Batch
-from amqpq.producer.blocking import Producer
-from amqpq.producer.options import DEFAULT_TIMEOUT_SECONDS, RetryPolicy, SendOptions, read_options
+from amqpq.producer.blocking import Passage, Producer
+from amqpq.producer.options import DEFAULT_TIMEOUT_SECONDS, SendOptions, read_options
 from amqpq.producer.planning import NO_OPTIONS, Call, Planner
 from amqpq.producer.publishing import Sending
 from amqpq.producer.telling import announced, published
@@ -266,7 +266,7 @@ class App(Application):
         super().__init__(topology, environment=environment, name=name, environ=environ, link=link, task_cls=task_cls)
         self._engine: tuple[Runner, Producer, Replies] | None = None
         self._control: Control | None = None
-        self._batch: ContextVar[tuple[int, Batch[Handle]] | None] = ContextVar("amqpq.batch", default=None)
+        self._batch: ContextVar[tuple[int, Passage[Handle]] | None] = ContextVar("amqpq.batch", default=None)
 
     # --------------------------------------------------------------------------------------------------------- tasks
 
@@ -320,58 +320,59 @@ class App(Application):
         sending, known = self.prepare(call)
         _, producer, replies = self._parts()
         result: Handle = AsyncResult(known, replies)
-        batch = self._current_batch()
-        if batch is not None:
-            batch.add(sending, known, result)
+        passage = self._current_batch()
+        if passage is not None:
+            if passage.batch.add(sending, known, result):
+                passage.feed()
         else:
             producer.send(sending, timeout_seconds=call.options.timeout, retry=call.options.retry)
-            if signals.after_task_publish.receivers:
-                published((sending,))
+            published((sending,))
         return result
 
     @contextmanager
-    def batch(self, *, timeout: float = DEFAULT_TIMEOUT_SECONDS, retry: bool = True) -> Iterator[Batch[Handle]]:
-        """Collect what this thread sends inside the block, and publish it together at its end.
+    def batch(
+        self, *, timeout: float = DEFAULT_TIMEOUT_SECONDS, retry: bool = True, stream: bool = False
+    ) -> Iterator[Batch[Handle]]:
+        """Collect what this thread sends inside the block, and publish it together at its end, or as a stream.
 
         An exception that leaves the block drops the batch: nothing of it is sent. Options `timeout` and `retry` of the
         calls inside do not count; those of the batch do.
 
+        A stream leaves while the block runs, in chunks of 1,000 messages or 160 reply queues: it is faster, and its messages
+        are not held in memory once they are confirmed. A call that completes a chunk waits while two chunks are under way.
+        An exception cannot call back what has left: it is finished, only what was collected since is dropped, and the
+        handles and `batch.failures` know which is which. An interruption (`KeyboardInterrupt`) waits for nothing.
+
         Args:
-            timeout: For publishing all of it, seconds.
+            timeout: For publishing all of it, seconds; in a stream, for each chunk that is handed over, and for the end.
             retry: Whether to publish again what a lost connection left open.
+            stream: Whether to publish while the block runs.
 
         Raises:
-            BatchFailed: At the end of the block: some were not published; each is listed with its reason.
+            BatchFailed: At the end of the block: some were not published; each is listed with its reason. From a call
+                inside a stream: nothing more can be published, because the broker was away, or blocked, for `timeout`.
         """
         if self._current_batch() is not None:
             message = "a batch inside a batch: leave the outer `with app.batch()` first"
             raise LocalError(message)
-        batch: Batch[Handle] = Batch()
-        token = self._batch.set((threading.get_ident(), batch))
+        batch: Batch[Handle] = Batch(stream=stream, timeout_seconds=timeout, retry=retry)
+        passage = self._parts()[1].passage(batch)
+        token = self._batch.set((threading.get_ident(), passage))
         try:
             yield batch
-        except BaseException as error:
-            batch.dropped(error)
-            raise
-        finally:
             batch.open = False
-            self._batch.reset(token)
-        policy = RetryPolicy() if retry else RetryPolicy(max_retries=0)
-        try:
-            self._parts()[1].send_all(batch.sendings, timeout_seconds=timeout, retry=policy)
-        except BatchFailed as failure:
-            batch.sent(failure.failures)
+            passage.finish()
+        except BaseException as error:
+            batch.open = False
+            passage.leave(error)
             raise
-        else:
-            batch.sent({})
         finally:
-            if signals.after_task_publish.receivers:
-                published(batch.sendings)
+            self._batch.reset(token)
 
-    def _current_batch(self) -> Batch[Handle] | None:
+    def _current_batch(self) -> Passage[Handle] | None:
         found = self._batch.get()
         # A thread may inherit the context of the one that started it (Python 3.14); its calls are not of this batch.
-        return found[1] if found is not None and found[0] == threading.get_ident() and found[1].open else None
+        return found[1] if found is not None and found[0] == threading.get_ident() and found[1].batch.open else None
 
     # ------------------------------------------------------------------------------------------------------- results
 

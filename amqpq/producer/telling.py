@@ -35,6 +35,8 @@ def announced(call: Call) -> Call:
 
 def published(sendings: Iterable[Sending]) -> None:
     """Tell the receivers of `after_task_publish` of those that the broker has confirmed."""
+    if not signals.after_task_publish.receivers:
+        return
     for sending in sendings:
         if sending.done:
             plan, publication = sending.plan, sending.plan.publication

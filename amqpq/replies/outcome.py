@@ -51,7 +51,7 @@ class Known(Generic[R]):
         if self.send_error is not None:
             raise self.send_error
         if self.unsent:
-            message = f"task {self.id} is in a batch that is not published yet; leave `with app.batch()` first"
+            message = f"task {self.id} is in a batch and not published yet; leave `with app.batch()` first"
             raise LocalError(message)
         if self.mode == "none":
             message = f"task {self.id} was sent with reply: none; there is no result to fetch"

@@ -2,7 +2,7 @@
 
 Options: `signing` (ed25519, hmac-sha256, off), `reply` (task: one durable queue per call; direct: the broker's own
 direct reply-to), `pool`, `compression` (zlib, bzip2), `log` (warning; info is amqpq's default and writes a line per task);
-`batch` = "yes" publishes inside `app.batch()` and fetches with `app.collect()`.
+`batch` = "yes" publishes inside `app.batch()` and fetches with `app.collect()`; "stream" inside `app.batch(stream=True)`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Contender:
         """Call `delay`, then `get` on every result; with `batch`, both together."""
         with self._batch():
             results = [self._tasks.echo.delay(contender.PAYLOAD) for _ in range(count)]
-        if self._setting.options.get("batch") == "yes":
+        if self._setting.options.get("batch"):
             self._tasks.app.collect(results, timeout=contender.RESULT_TIMEOUT_SECONDS)
             return
         for result in results:
@@ -111,7 +111,8 @@ class Contender:
         self._tasks.app.close()
 
     def _batch(self) -> AbstractContextManager[Any]:
-        return self._tasks.app.batch() if self._setting.options.get("batch") == "yes" else nullcontext()
+        batch = self._setting.options.get("batch")
+        return self._tasks.app.batch(stream=batch == "stream") if batch else nullcontext()
 
     def _command(self, *arguments: str) -> None:
         command = contender.python("amqpq", *arguments)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from amqpq import App, AsyncApp, errors
+from amqpq import App, AsyncApp, Batch, errors
+from amqpq.producer import bulk
 from amqpq.testing.proxy import Proxy
 from amqpq.testing.responder import Responder
 from amqpq.testing.rigs import through
@@ -241,6 +242,112 @@ def test_a_batch_with_collect(run: Callable[[Body], None], connection: Connectio
         assert list(caught.value.failures) == [bad.id]
 
     run(body)
+
+
+@pytest.mark.usefixtures("doubling")
+def test_a_stream_leaves_while_its_block_runs(
+    run: Callable[[Body], None], connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tasks started in it fill its chunks; results can be asked for inside the block, and failures come at its end."""
+    monkeypatch.setattr(bulk, "CHUNK_QUEUES", 10)
+
+    async def body(app: AsyncApp) -> None:
+        with pytest.raises(errors.BatchFailed) as caught:  # noqa: PT012 - the stream fails at its end
+            async with app.batch(stream=True) as batch:
+                sent = await asyncio.gather(*(app.send_task("tasks.double", [number]) for number in range(95)))
+                assert await sent[0].get(timeout=20) == 0
+                with pytest.raises(errors.LocalError, match="not published yet"):
+                    await sent[94].get(timeout=20)
+                bad = await app.send_task("tasks.double", [1], routing_key="nowhere")
+        assert list(caught.value.failures) == [bad.id]
+        assert await app.collect(batch.results[1:95], timeout=30) == [2 * number for number in range(1, 95)]
+        assert not any(state(connection, f"amqpq.reply.{task_id}") for task_id in batch.ids[::20])
+
+    run(body)
+
+
+class Stalled:
+    """A stream of tasks without results whose broker is not heard of, with the two chunks under way that it may have."""
+
+    def __init__(self, app: AsyncApp, proxy: Proxy) -> None:
+        self._app = app
+        self._proxy = proxy
+
+    async def send(self, count: int) -> None:
+        """Call the task so often."""
+        for _ in range(count):
+            await self._app.send_task("tasks.add", reply="none")
+
+    async def begin(self, batch: Batch[Any]) -> asyncio.Task[None]:
+        """Fill three chunks of 10; return the task that waits to hand over the third one."""
+        self._proxy.stall()
+        await self.send(29)
+        waiting = asyncio.create_task(self.send(1))
+        await asyncio.to_thread(until, lambda: len(batch) == 30 and not batch.bulk.full, "the third chunk is begun")
+        return waiting
+
+
+@pytest.fixture
+def stalled(
+    vhost_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Callable[[AsyncApp, Stalled, Proxy], Coroutine[Any, Any, None]]], None]]:
+    """Run a coroutine function with an application that reaches its broker through a proxy."""
+    del connection
+    monkeypatch.setattr(bulk, "CHUNK", 10)
+    address = url.parse(vhost_url)
+    proxy = Proxy(address.host, address.port)
+
+    def go(body: Callable[[AsyncApp, Stalled, Proxy], Coroutine[Any, Any, None]]) -> None:
+        async def whole() -> None:
+            async with AsyncApp(TOPOLOGY, environ=environ(through(proxy, vhost_url))) as app:
+                await app.send_task("tasks.add", reply="none")  # the connection is open
+                await asyncio.wait_for(body(app, Stalled(app, proxy), proxy), 60)
+
+        asyncio.run(whole())
+
+    yield go
+    proxy.close()
+
+
+def test_a_cancelled_call_takes_nothing_out_of_its_stream(stalled: Any, connection: Connection) -> None:
+    """The task that waits to hand over a chunk is cancelled: the chunk, which is others' too, goes on, and once only."""
+
+    async def body(app: AsyncApp, stream: Stalled, proxy: Proxy) -> None:
+        async with app.batch(stream=True) as batch:
+            waiting = await stream.begin(batch)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            proxy.resume()
+            await stream.send(5)
+        assert len(batch) == 35
+        assert state(connection, "default") == QueueState("default", 1 + 35, 0)
+
+    stalled(body)
+
+
+def test_a_cancelled_stream_waits_for_nothing(stalled: Any) -> None:
+    """Its block is cancelled while the broker is not heard of: it ends, and its handles know what is in doubt."""
+
+    async def body(app: AsyncApp, stream: Stalled, proxy: Proxy) -> None:
+        begun: asyncio.Future[Batch[Any]] = asyncio.get_running_loop().create_future()
+
+        async def block() -> None:
+            async with app.batch(stream=True, timeout=120) as batch:
+                waiting = await stream.begin(batch)
+                begun.set_result(batch)
+                await waiting
+
+        running = asyncio.create_task(block())
+        batch = await begun
+        running.cancel()
+        await asyncio.wait({running}, timeout=DEADLINE_SECONDS)
+        assert running.cancelled()
+        kinds = [type(batch.failures[task_id]) for task_id in batch.ids]
+        assert kinds == [errors.OutcomeUnknown] * 20 + [errors.PublishError] * 10
+        proxy.resume()
+
+    stalled(body)
 
 
 def test_waiting_goes_on_after_a_cut_connection(vhost_url: str, responder: Responder) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from amqpq import App, errors
+from amqpq import App, errors, signals
+from amqpq.producer import bulk
 from amqpq.testing.proxy import Proxy
 from amqpq.testing.responder import Responder
 from amqpq.testing.rigs import through
@@ -204,6 +205,54 @@ def test_a_batch_survives_a_cut_connection(vhost_url: str, connection: Connectio
     assert set(batch.ids) <= arrived
 
 
+@pytest.mark.parametrize("reply", ["none", "task"])
+def test_a_stream_survives_cut_connections(
+    vhost_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch, reply: str
+) -> None:
+    """What the cuts left open is published again, in order, under the same ids; nothing is lost, and each told of once."""
+    monkeypatch.setattr(bulk, "CHUNK", 100)
+    address = url.parse(vhost_url)
+    proxy = Proxy(address.host, address.port)
+    told: list[str] = []
+
+    @signals.after_task_publish.connect
+    def receiver(task_id: str, **_: Any) -> None:
+        told.append(task_id)
+
+    try:
+        with application(through(proxy, vhost_url)) as app, app.batch(stream=True) as batch:
+            for number in range(1000):
+                app.send_task("tasks.add", [number], reply=reply)
+                if number in {150, 450, 799, 990}:
+                    proxy.cut()
+    finally:
+        proxy.close()
+        signals.after_task_publish.disconnect(receiver)
+    assert told == list(batch.ids)
+    arrived = [delivery.properties.message_id for delivery in taken_from(connection.channel(), "default")]
+    # First copies, because the broker may still read the rest of a connection that was cut beside the next one.
+    assert list(dict.fromkeys(arrived)) == list(batch.ids)
+    assert len(arrived) <= 1000 + 4 * bulk.CHUNKS_UNDER_WAY * bulk.CHUNK
+
+
+def test_a_stream_belongs_to_the_process_that_began_it(app: App, connection: Connection) -> None:
+    """A child that goes on with its parent's stream is told so, and sends nothing on the parent's connection."""
+    with app.batch(stream=True) as batch:
+        for number in range(bulk.CHUNK):
+            app.send_task("tasks.add", [number], reply="none")
+        child = os.fork()
+        if child == 0:
+            try:
+                for number in range(bulk.CHUNK):
+                    app.send_task("tasks.add", [number], reply="none")
+            except errors.LocalError as refusal:
+                os._exit(0 if "in the process that this one was forked from" in str(refusal) else 1)
+            os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        app.send_task("tasks.add", [bulk.CHUNK], reply="none")
+    assert ready(connection, "default") == len(batch) == bulk.CHUNK + 1
+
+
 def test_a_permission_that_is_missing_is_named(broker_server: Any, vhost_url: str, connection: Connection) -> None:
     """A user who may not declare reply queues sees which one, and nothing is published."""
     del connection
@@ -228,11 +277,16 @@ def test_a_blocked_broker_is_not_waited_for_beyond_the_deadline(
                 app.send_task("tasks.add", timeout=1, reply="none")
             with pytest.raises(errors.Blocked, match="was not sent: the broker blocks publishers") as second:
                 app.send_task("tasks.add", timeout=0.5)
+            with pytest.raises(errors.BatchFailed) as third, app.batch(stream=True, timeout=0.5):  # noqa: PT012
+                for number in range(2 * bulk.CHUNK):
+                    app.send_task("tasks.add", [number], reply="none")
         finally:
             rabbitmqctl("set_vm_memory_high_watermark", "0.6")
         # The broker tells a connection that it is blocked when it publishes: too late for that one message.
         assert isinstance(first.value, errors.BlockedInDoubt)
         assert not isinstance(second.value, errors.OutcomeUnknown)
+        # A stream ends with the call that cannot hand over its chunk.
+        assert [type(failure) for failure in third.value.failures.values()] == [errors.Blocked] * bulk.CHUNK
         app.send_task("tasks.add", reply="none")
     assert ready(connection, "default") == 3
     answer(connection.close())

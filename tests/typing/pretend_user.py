@@ -100,7 +100,7 @@ def blocking() -> None:
     add.apply_async((1, 2), prioritty=9)  # type: ignore[call-arg]
     add.apply_async((1, 2), priority="9")  # type: ignore[arg-type]
 
-    with app.batch() as batch:
+    with app.batch(stream=True) as batch:
         add.delay(1, 2)
     assert_type(batch, Batch[AsyncResult[Any]])
     assert_type(app.collect(batch.results, timeout=10), list[Any])

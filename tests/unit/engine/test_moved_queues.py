@@ -42,12 +42,15 @@ def test_a_returned_message_is_published_another_way(app: App, channel: Channel,
     assert ready(f"amqpq.reply.{result.id}") == 0
 
 
-def test_a_batch_that_is_returned_is_published_another_way(app: App, channel: Channel, ready: Ready) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_batch_that_is_returned_is_published_another_way(
+    app: App, channel: Channel, ready: Ready, stream: bool
+) -> None:
     """All of its messages for the queue that has moved, and no other one twice."""
     app.send_task("tasks.add", (1,), queue="default")
     adopt(channel, "default", "default.g2")
     answer(channel.delete_queue("default"))
-    with app.batch():
+    with app.batch(stream=stream):
         for number in range(3):
             app.send_task("tasks.add", (number,), queue="default")
             app.send_task("tasks.add", (number,), queue="audit")

@@ -138,10 +138,11 @@ def test_a_batch_is_published_at_its_end_and_in_order(app: App, ready: Ready, re
     assert all(ready(f"amqpq.reply.{result.id}") == 0 for result in sent)
 
 
-def test_a_batch_mixes_reply_modes(app: App, runs: Callable[..., Responder]) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_batch_mixes_reply_modes(app: App, stream: bool, runs: Callable[..., Responder]) -> None:
     """Task, direct and none may stand in one batch."""
     runs(double=lambda x: 2 * x)
-    with app.batch():
+    with app.batch(stream=stream):
         kept = app.send_task("tasks.double", [1])
         direct = app.send_task("tasks.double", [2], reply="direct")
         app.send_task("tasks.double", [3], reply="none")
@@ -152,13 +153,14 @@ def test_a_result_cannot_be_asked_before_its_batch_is_sent(app: App) -> None:
     """Waiting inside the block would wait for ever, so it is refused."""
     with app.batch():
         result = app.send_task("tasks.add")
-        with pytest.raises(errors.LocalError, match="is in a batch that is not published yet"):
+        with pytest.raises(errors.LocalError, match="is in a batch and not published yet"):
             result.get(timeout=1)
 
 
-def test_a_failed_batch_lists_what_failed(app: App, ready: Ready) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failed_batch_lists_what_failed(app: App, stream: bool, ready: Ready) -> None:
     """Each message that was not published is named with its reason; the others were published."""
-    with pytest.raises(errors.BatchFailed) as caught, app.batch():  # noqa: PT012 - the batch fails at its end
+    with pytest.raises(errors.BatchFailed) as caught, app.batch(stream=stream):  # noqa: PT012 - the batch fails at its end
         good = app.send_task("tasks.add", [1])
         bad = app.send_task("tasks.add", [2], routing_key="nowhere")
     assert list(caught.value.failures) == [bad.id]
@@ -171,10 +173,13 @@ def test_a_failed_batch_lists_what_failed(app: App, ready: Ready) -> None:
         bad.get(timeout=1)
 
 
-def test_a_missing_exchange_is_the_trouble_of_its_own_messages(app: App, connection: Connection, ready: Ready) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_missing_exchange_is_the_trouble_of_its_own_messages(
+    app: App, stream: bool, connection: Connection, ready: Ready
+) -> None:
     """It closes the channel that the batch leaves on, once and again; all that comes behind is published."""
     del connection
-    with pytest.raises(errors.BatchFailed) as caught, app.batch():  # noqa: PT012 - the batch fails at its end
+    with pytest.raises(errors.BatchFailed) as caught, app.batch(stream=stream):  # noqa: PT012 - the batch fails at its end
         lost = [
             app.send_task("tasks.add", exchange="amq.missing", routing_key="x", reply="none") for _ in range(3 * CHUNK)
         ]
