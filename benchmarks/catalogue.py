@@ -137,6 +137,14 @@ OURS: tuple[Entry, ...] = (
         calls=2,
     ),
     Entry(
+        "amqpq, HMAC, stream, JSON",
+        "ours",
+        _ours("HMAC-SHA256", confirm="each, gathered"),
+        {"signing": "hmac-sha256", "batch": "stream", "serializer": "json"},
+        scale=BARE_SCALE,
+        calls=2,
+    ),
+    Entry(
         "amqpq, HMAC, batch, logged",
         "ours",
         _ours("HMAC-SHA256", confirm="each, gathered"),

@@ -7,7 +7,7 @@
   (SIGSTOP) while a thousand are published, and goes on; repeated. A burst has a beginning and an end, which cost, so 22,000
   are looked at too, and the long queue is held against the cheaper one. For these and for the million they are published
   first, then a worker is started, and measured over 20,000 after its first two thousand.
-* `bodies`: publish and end to end with 64 KiB of text, amqpq's batch (confirmed) beside the C client, in turn. It is held
+* `bodies`: publish and end to end with 64 KiB of text, amqpq's stream (confirmed) beside the C client, in turn. It is held
   against the C client without confirms; the one with them is shown.
 * `codecs`: the CPU that zlib and bzip2 add to publisher and worker with those bodies, beside the time that packing and
   unpacking take alone. Less than that is possible: what was packed is cheaper to sign and to send.
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import bz2
-import json
 import os
 import signal
 import sys
@@ -30,6 +29,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+
+import msgpack
 
 from amqpq.message.compression import ZLIB_LEVEL
 from benchmarks import cpu, drive, measures, needs
@@ -147,7 +148,7 @@ def bodies(url: str, given: argparse.Namespace) -> bool:
     if lack is not None:
         print(f"SKIPPED: bodies. {lack}")
         return False
-    names = ("librabbitmq (C)", "librabbitmq (C), confirms", "amqpq, HMAC, batch")
+    names = ("librabbitmq (C)", "librabbitmq (C), confirms", "amqpq, HMAC, stream")
     found = medians(url, [BY_NAME[name] for name in names], given.rounds)
     held = []
     for measure, says in (("publish_per_s", "published"), ("end_to_end_per_s", "end to end")):
@@ -189,7 +190,7 @@ def codecs(url: str, given: argparse.Namespace) -> bool:
     found = medians(url, [plain, *packed.values()], given.rounds)
     held = []
     for name, (pack, unpack) in CODECS.items():
-        body = json.dumps([[payload(LARGE_BYTES)], {}, {}]).encode()
+        body = msgpack.packb([[payload(LARGE_BYTES)], {}, {}])
         for measure, says, alone in (
             ("publish_cpu_us", "packing", cost_us(pack, body)),
             ("end_to_end_worker_cpu_us", "unpacking", cost_us(unpack, pack(body))),

@@ -1,7 +1,7 @@
 """amqpq: confirmed publishes, late acknowledgement, results confirmed before the acknowledgement.
 
 Options: `signing` (ed25519, hmac-sha256, off), `reply` (task: one durable queue per call; direct: the broker's own
-direct reply-to), `pool`, `compression` (zlib, bzip2), `log` (warning; info is amqpq's default and writes a line per task);
+direct reply-to), `pool`, `serializer` (msgpack, the default of amqpq; json), `compression` (zlib, bzip2), `log` (warning; info is amqpq's default and writes a line per task);
 `batch` = "yes" publishes inside `app.batch()` and fetches with `app.collect()`; "stream" inside `app.batch(stream=True)`.
 """
 
@@ -23,7 +23,7 @@ queues:
   {queue}: {{}}
 routes:
   "bench.*": {{queue: {queue}}}
-messages: {{serializer: json, accept: [json], compression: {compression}}}
+messages: {{serializer: {serializer}, accept: [{serializer}], compression: {compression}}}
 replies: {{mode: {reply}, expires: 10m}}
 security: {security}
 """
@@ -45,6 +45,7 @@ class Contender:
             TOPOLOGY.format(
                 queue=setting.queue,
                 reply=setting.options.get("reply", "task"),
+                serializer=setting.options.get("serializer", "msgpack"),
                 compression=setting.options.get("compression", "none"),
                 security=SECURITY[setting.options["signing"]],
             )
