@@ -14,6 +14,9 @@ from amqpq.node import Node
 
 VHOST = "bench"
 
+PID_VARIABLE = "BENCH_BROKER_PID"
+"""Holds the process number of a node of ours while it runs, for those that measure in processes of their own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -50,6 +53,8 @@ def places() -> Iterator[Place]:
             user = urlsplit(node.url).username or "guest"
             node.ctl("add_vhost", VHOST)
             node.ctl("set_permissions", "-p", VHOST, user, ".*", ".*", ".*")
+            os.environ[PID_VARIABLE] = str(node.pid)
             yield Place(urlsplit(node.url)._replace(path=f"/{VHOST}").geturl(), node.management_url)
         finally:
+            os.environ.pop(PID_VARIABLE, None)
             node.stop()

@@ -7,9 +7,12 @@ inverted, shifted by three, scheduler clock 2), in nanoseconds. `/proc/<pid>/sta
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import defaultdict
 from pathlib import Path
+
+from benchmarks.broker import PID_VARIABLE
 
 _SCHEDULER_CLOCK = 2
 
@@ -22,6 +25,12 @@ def own_seconds() -> float:
 def tree_seconds(root: int) -> float:
     """Return the CPU time of process `root` and of every living descendant."""
     return sum(_process_seconds(pid) for pid in tree(root))
+
+
+def broker_seconds() -> float:
+    """Return the CPU time of the broker that this run has started; 0 where it is somebody else's."""
+    pid = os.environ.get(PID_VARIABLE)
+    return tree_seconds(int(pid)) if pid else 0.0
 
 
 def tree(root: int) -> list[int]:

@@ -10,7 +10,7 @@ The phases, for everybody:
 5. with results: call N times, until the last result is there;
 6. round trip: one call at a time.
 
-CPU time is read at the borders of a phase: this process for the client, the whole process tree for the worker.
+CPU time is read at the borders of a phase: this process for the client, the whole process tree for the worker and the broker.
 """
 
 from __future__ import annotations
@@ -149,12 +149,17 @@ def publish_alone(contender: Contender, queue: Queue, count: int) -> dict[str, f
     contender.publish(WARM_UP)
     until(lambda: queue.ready() == WARM_UP, "the warm-up in the queue")
     queue.purge()
-    processor, started = cpu.own_seconds(), time.perf_counter()
+    broker, processor, started = cpu.broker_seconds(), cpu.own_seconds(), time.perf_counter()
     contender.publish(count)
     seconds, processor = time.perf_counter() - started, cpu.own_seconds() - processor
     until(lambda: queue.ready() == count, f"{count} messages in the queue")
+    broker = cpu.broker_seconds() - broker
     queue.purge()
-    return {"publish_per_s": count / seconds, "publish_cpu_us": processor / count * 1e6}
+    return {
+        "publish_per_s": count / seconds,
+        "publish_cpu_us": processor / count * 1e6,
+        "publish_broker_cpu_us": broker / count * 1e6,
+    }
 
 
 def publish_singly(contender: Contender, queue: Queue, count: int) -> dict[str, float]:
@@ -168,11 +173,15 @@ def publish_singly(contender: Contender, queue: Queue, count: int) -> dict[str, 
 def end_to_end(contender: Contender, board: Board, pid: int, count: int) -> dict[str, float]:
     """Publish while the worker runs, until the last task has run."""
     before, _ = board.total()
-    worker, started = cpu.tree_seconds(pid), time.monotonic_ns()
+    broker, worker, started = cpu.broker_seconds(), cpu.tree_seconds(pid), time.monotonic_ns()
     contender.publish(count)
     ended = board.wait(before + count, DEADLINE_SECONDS)
-    worker = cpu.tree_seconds(pid) - worker
-    return {"end_to_end_per_s": count / ((ended - started) / 1e9), "end_to_end_worker_cpu_us": worker / count * 1e6}
+    worker, broker = cpu.tree_seconds(pid) - worker, cpu.broker_seconds() - broker
+    return {
+        "end_to_end_per_s": count / ((ended - started) / 1e9),
+        "end_to_end_worker_cpu_us": worker / count * 1e6,
+        "end_to_end_broker_cpu_us": broker / count * 1e6,
+    }
 
 
 def with_results(contender: Contender, pid: int, count: int) -> dict[str, float]:

@@ -26,9 +26,11 @@ class Measure:
 MEASURES: tuple[Measure, ...] = (
     Measure("publish_per_s", "publish\n1/s"),
     Measure("publish_cpu_us", "CPU per\npublish us"),
+    Measure("publish_broker_cpu_us", "broker CPU\nper publish us"),
     Measure("publish_p50_ms", "one publish\np50 ms", 2),
     Measure("end_to_end_per_s", "end to end\nno result 1/s"),
     Measure("end_to_end_worker_cpu_us", "worker CPU\nper task us"),
+    Measure("end_to_end_broker_cpu_us", "broker CPU\nper task us"),
     Measure("results_per_s", "end to end\nresult 1/s"),
     Measure("results_client_cpu_us", "client CPU\nper call us"),
     Measure("results_worker_cpu_us", "worker CPU\nper call us"),

@@ -9,6 +9,8 @@
   first, then a worker is started, and measured over 20,000 after its first two thousand.
 * `bodies`: publish and end to end with 64 KiB of text, amqpq's stream (confirmed) beside the C client, in turn. It is held
   against the C client without confirms; the one with them is shown.
+* `prepared`: what the broker takes of messages that were planned, encoded and signed beforehand, beside the same calls as a
+  stream: the limit of what a publisher of such messages can reach.
 * `codecs`: the CPU that zlib and bzip2 add to publisher and worker with those bodies, beside the time that packing and
   unpacking take alone. Less than that is possible: what was packed is cheaper to sign and to send.
 
@@ -36,7 +38,7 @@ from amqpq.message.compression import ZLIB_LEVEL
 from benchmarks import cpu, drive, measures, needs
 from benchmarks.broker import broker
 from benchmarks.catalogue import ENTRIES
-from benchmarks.contender import Entry, Setting, payload
+from benchmarks.contender import SMALL_BYTES, Entry, Setting, payload
 from benchmarks.contenders import ours
 from benchmarks.counting import Board
 from benchmarks.measures import Sample
@@ -54,6 +56,8 @@ CHUNK = 20_000
 """Published in one batch: what the publisher holds in memory."""
 
 WARM = 2000
+
+PREPARED = 20_000
 
 COUNTS = drive.Counts(publish=200, collect=0, round_trips=20)
 BY_NAME = {entry.name: entry for entry in ENTRIES}
@@ -175,6 +179,38 @@ def medians(url: str, entries: list[Entry], rounds: int) -> dict[str, dict[str, 
     return found
 
 
+# ------------------------------------------------------------------------------------------------------------- limits
+
+
+def prepared(url: str, given: argparse.Namespace) -> bool:
+    """Publish messages that were planned, encoded and signed beforehand, and the same calls as a stream, in turn.
+
+    The first is what the broker takes of such messages, persistent, mandatory and confirmed, from a client that does nothing
+    else; so it is the limit of the second. It prints both, and holds nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        setting = Setting(url, Path(folder), f"bench.prepared.{os.getpid()}", Path(folder), {"signing": "hmac-sha256"})
+        contender = ours.Contender(setting)
+        contender.prepare()
+        queue = drive.Queue(url, setting.queue)
+        try:
+            for size, count in ((SMALL_BYTES, PREPARED), (LARGE_BYTES, PREPARED // 10)):
+                rates: tuple[list[float], list[float]] = ([], [])
+                for _ in range(given.rounds):
+                    for taken, publish in zip(rates, contender.publishers(payload(size), count), strict=True):
+                        began = time.perf_counter()
+                        publish()
+                        taken.append(count / (time.perf_counter() - began))
+                        drive.until(lambda: queue.ready() == count, "all messages in the queue")  # noqa: B023 - used at once
+                        queue.purge()
+                limit, own = map(median, rates)
+                print(f"{size:,} bytes: prepared {limit:,.0f}/s, as a stream {own:,.0f}/s, {own / limit:.2f} of it")
+        finally:
+            contender.close()
+            queue.close()
+    return True
+
+
 # -------------------------------------------------------------------------------------------------------- compression
 
 CODECS: Mapping[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
@@ -211,7 +247,12 @@ def cost_us(codec: Callable[[bytes], bytes], body: bytes, rounds: int = 50) -> f
     return median(times) * 1e6
 
 
-PARTS: Mapping[str, Callable[[str, argparse.Namespace], bool]] = {"depth": depth, "bodies": bodies, "codecs": codecs}
+PARTS: Mapping[str, Callable[[str, argparse.Namespace], bool]] = {
+    "depth": depth,
+    "bodies": bodies,
+    "prepared": prepared,
+    "codecs": codecs,
+}
 
 
 if __name__ == "__main__":

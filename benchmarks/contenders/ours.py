@@ -1,7 +1,8 @@
 """amqpq: confirmed publishes, late acknowledgement, results confirmed before the acknowledgement.
 
 Options: `signing` (ed25519, hmac-sha256, off), `reply` (task: one durable queue per call; direct: the broker's own
-direct reply-to), `pool`, `serializer` (msgpack, the default of amqpq; json), `compression` (zlib, bzip2), `log` (warning; info is amqpq's default and writes a line per task);
+direct reply-to), `pool`, `serializer` (msgpack, the default of amqpq; json), `compression` (zlib, bzip2), `log` (warning; info is
+amqpq's default and writes a line per task);
 `batch` = "yes" publishes inside `app.batch()` and fetches with `app.collect()`; "stream" inside `app.batch(stream=True)`.
 """
 
@@ -10,10 +11,16 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from amqpq.producer.bulk import CHUNK, CHUNKS_UNDER_WAY
+from amqpq.producer.planning import Call
+from amqpq.transport import flow
+from amqpq.transport.interface import Flow, Pending
+from amqpq.types import Outcome
 from benchmarks import contender
 
 TOPOLOGY = """\
@@ -92,6 +99,30 @@ class Contender:
         with self._batch():
             for _ in range(count):
                 self._tasks.noop.delay(contender.PAYLOAD)
+
+    def publishers(self, payload: str, count: int) -> tuple[Callable[[], object], Callable[[], object]]:
+        """Return what publishes `count` messages that are planned and signed now, and what makes the same calls as a stream."""
+        app, task = self._tasks.app, self._tasks.noop
+        call = Call(task.name, (payload,), task_options=task.options)
+        plans = [app.planner.plan(call).publication for _ in range(count)]
+        channel = app.link.connection(contender.RESULT_TIMEOUT_SECONDS).channel()
+
+        def at_once() -> Flow[None]:
+            chunks = [plans[start : start + CHUNK] for start in range(0, count, CHUNK)]
+            answers: deque[Pending[list[Outcome]]] = deque()
+            for chunk in chunks:
+                answers.append(channel.publish(chunk))
+                if len(answers) > CHUNKS_UNDER_WAY:
+                    yield answers.popleft()
+            for answer in answers:  # noqa: UP028 - a deque cannot be sent the answers
+                yield answer
+
+        def stream() -> None:
+            with app.batch(stream=True):
+                for _ in range(count):
+                    task.delay(payload)
+
+        return lambda: flow.run(at_once(), contender.RESULT_TIMEOUT_SECONDS), stream
 
     def collect(self, count: int) -> None:
         """Call `delay`, then `get` on every result; with `batch`, both together."""
