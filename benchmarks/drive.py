@@ -69,6 +69,25 @@ class Queue:
         """Return the messages waiting."""
         return int(self._channel.queue_declare(self._name, passive=True).message_count)
 
+    def hold(self, count: int) -> None:
+        """Wait until so many messages wait in it.
+
+        Raises:
+            TimeoutError: There are more, or fewer.
+        """
+        found = 0
+
+        def there() -> bool:
+            nonlocal found
+            found = self.ready()
+            return found == count
+
+        try:
+            until(there, f"{count} messages in the queue")
+        except TimeoutError as error:
+            error.add_note(f"there are {found}")
+            raise
+
     def consumers(self) -> int:
         """Return the consumers subscribed."""
         return int(self._channel.queue_declare(self._name, passive=True).consumer_count)
@@ -147,12 +166,12 @@ def measure(contender: Contender, queue: Queue, setting: Setting, counts: Counts
 def publish_alone(contender: Contender, queue: Queue, count: int) -> dict[str, float]:
     """Publish with nobody consuming."""
     contender.publish(WARM_UP)
-    until(lambda: queue.ready() == WARM_UP, "the warm-up in the queue")
+    queue.hold(WARM_UP)
     queue.purge()
     broker, processor, started = cpu.broker_seconds(), cpu.own_seconds(), time.perf_counter()
     contender.publish(count)
     seconds, processor = time.perf_counter() - started, cpu.own_seconds() - processor
-    until(lambda: queue.ready() == count, f"{count} messages in the queue")
+    queue.hold(count)
     broker = cpu.broker_seconds() - broker
     queue.purge()
     return {
@@ -165,7 +184,7 @@ def publish_alone(contender: Contender, queue: Queue, count: int) -> dict[str, f
 def publish_singly(contender: Contender, queue: Queue, count: int) -> dict[str, float]:
     """Publish one at a time with nobody consuming; the median, in milliseconds."""
     times = timed(lambda: contender.publish(1), count)
-    until(lambda: queue.ready() == count, f"{count} messages in the queue")
+    queue.hold(count)
     queue.purge()
     return {"publish_p50_ms": times[len(times) // 2]}
 

@@ -164,7 +164,7 @@ def decode_table(data: bytes, position: int) -> tuple[dict[str, Any], int]:
     position += 4
     end = position + _length(data, position - 4)[0]
     table: dict[str, Any] = {}
-    names, latest, text, of = _names, _latest_read, "", b""
+    names, latest, text, its_bytes = _names, _latest_read, "", b""
     while position < end:
         start = position + 1
         position = start + data[position]
@@ -177,12 +177,12 @@ def decode_table(data: bytes, position: int) -> tuple[dict[str, Any], int]:
             known = latest.get(key)
             if known is not None and known[0] == raw:
                 table[key] = known[1]
-            elif raw == of:  # the id of a task and that of its root stand side by side
+            elif raw == its_bytes:  # the id of a task and that of its root stand side by side
                 table[key] = text
             else:
                 value = table[key] = _text(raw)
                 if type(value) is str and len(raw) <= SHORT_STRING_LIMIT:
-                    text, of = value, raw
+                    text, its_bytes = value, raw
                     latest[key] = raw, value
         else:
             table[key], position = _decode_value(data, position)

@@ -472,8 +472,7 @@ class Loop:
         """Count the crash on the work that caused it; the others of that child try again."""
         self.handed_back(crash.others)
         job = self._jobs.get(crash.number) if crash.number is not None else None
-        if job is None:
-            logger.error("%s", crash.how)
+        if job is None:  # it was at none; the pool has said that it died
             return
         job.remains = crash.remains
         self._conclude(job, self._verdicts.crashed(job, crash))

@@ -220,6 +220,17 @@ def test_a_task_over_its_hard_limit_is_answered_and_parked(
     assert not worker.loop.counts["crashed"]
 
 
+def test_a_child_that_died_at_nothing_is_told_once(start: Any, until: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The pool says so; what the child held, and had not begun, is only handed back."""
+    worker = start()
+    done: list[bool] = []
+    worker.reactor.post(lambda _: worker.loop.crashed(Crash(None, 0, "child 7 was killed by SIGKILL", (99,))))
+    worker.reactor.post(lambda _: done.append(True))
+    until(lambda: done)
+    assert "SIGKILL" not in caplog.text
+    assert worker.stop() == 0
+
+
 def test_undecodable_bytes_are_parked(start: Any, app: App, broker: MemoryBroker, dead: Any) -> None:
     """A genuine message whose body is no message is kept with its cause."""
     _, properties = app.codec.encode_task(TaskEnvelope("1f0c", "shop.add"), exchange="", key="default")
