@@ -8,6 +8,7 @@ amqpq's default and writes a line per task);
 
 from __future__ import annotations
 
+import importlib
 import os
 import secrets
 import subprocess
@@ -20,7 +21,7 @@ from amqpq.producer.bulk import CHUNK, CHUNKS_UNDER_WAY
 from amqpq.producer.planning import Call
 from amqpq.transport import flow
 from amqpq.transport.interface import Flow, Pending
-from amqpq.types import Outcome
+from amqpq.types import Fate, Outcome
 from benchmarks import contender
 
 TOPOLOGY = """\
@@ -68,7 +69,7 @@ class Contender:
         os.environ.update(self._variables)
         from benchmarks.contenders import amqpq_tasks  # noqa: PLC0415 - it reads the environment when imported
 
-        self._tasks: Any = amqpq_tasks
+        self._tasks: Any = importlib.reload(amqpq_tasks)  # another contender of this process had another
 
     def prepare(self) -> None:
         """Declare what the topology says."""
@@ -108,14 +109,15 @@ class Contender:
         channel = app.link.connection(contender.RESULT_TIMEOUT_SECONDS).channel()
 
         def at_once() -> Flow[None]:
-            chunks = [plans[start : start + CHUNK] for start in range(0, count, CHUNK)]
+            chunks = deque(plans[start : start + CHUNK] for start in range(0, count, CHUNK))
             answers: deque[Pending[list[Outcome]]] = deque()
-            for chunk in chunks:
-                answers.append(channel.publish(chunk))
-                if len(answers) > CHUNKS_UNDER_WAY:
-                    yield answers.popleft()
-            for answer in answers:  # noqa: UP028 - a deque cannot be sent the answers
-                yield answer
+            while chunks or answers:
+                if chunks:
+                    answers.append(channel.publish(chunks.popleft()))
+                if not chunks or len(answers) > CHUNKS_UNDER_WAY:
+                    outcomes = yield answers.popleft()
+                    if any(outcome.fate is not Fate.CONFIRMED for outcome in outcomes):
+                        raise RuntimeError(f"not confirmed: {outcomes[:3]}")
 
         def stream() -> None:
             with app.batch(stream=True):
