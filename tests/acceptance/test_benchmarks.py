@@ -15,7 +15,7 @@ from benchmarks.contenders import librabbitmq
 pytestmark = pytest.mark.acceptance
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = ["py-amqp, confirms", "pika", "amqpq, Ed25519", "amqpq, HMAC, batch", "Celery prefork", "dramatiq"]
+ROWS = ["py-amqp, confirms", "pika", "amqpq, Ed25519", "amqpq, HMAC, stream", "Celery prefork", "dramatiq"]
 
 
 def test_quick_benchmark_measures_every_library(vhost_url: str, tmp_path: Path) -> None:
