@@ -59,6 +59,20 @@ def _ours(signing: str, replies: str = "1 durable queue per task", confirm: str 
     )
 
 
+def _many(
+    name: str, signing: str, *, calls: int = 2, quick: bool = False, direct: bool = False, **options: str
+) -> Entry:
+    """Return a row of ours that publishes many messages together; `options` say how, see `contenders.ours`."""
+    if direct:
+        options["reply"] = "direct"
+    facts = _ours(
+        {"hmac-sha256": "HMAC-SHA256", "ed25519": "Ed25519"}[signing],
+        "direct reply-to" if direct else "1 durable queue per task",
+        confirm="each, gathered",
+    )
+    return Entry(name, "ours", facts, {"signing": signing, **options}, scale=BARE_SCALE, calls=calls, quick=quick)
+
+
 def _asyncio(replies: str) -> Facts:
     return Facts(
         confirm="each (default)",
@@ -119,63 +133,13 @@ OURS: tuple[Entry, ...] = (
         _ours("HMAC-SHA256", "direct reply-to"),
         {"signing": "hmac-sha256", "reply": "direct"},
     ),
-    Entry(
-        "amqpq, HMAC, batch",
-        "ours",
-        _ours("HMAC-SHA256", confirm="each, gathered"),
-        {"signing": "hmac-sha256", "batch": "yes"},
-        scale=BARE_SCALE,
-        calls=2,
-    ),
-    Entry(
-        "amqpq, HMAC, stream",
-        "ours",
-        _ours("HMAC-SHA256", confirm="each, gathered"),
-        {"signing": "hmac-sha256", "batch": "stream"},
-        scale=BARE_SCALE,
-        calls=2,
-        quick=True,
-    ),
-    Entry(
-        "amqpq, HMAC, stream, JSON",
-        "ours",
-        _ours("HMAC-SHA256", confirm="each, gathered"),
-        {"signing": "hmac-sha256", "batch": "stream", "serializer": "json"},
-        scale=BARE_SCALE,
-        calls=2,
-    ),
-    Entry(
-        "amqpq, HMAC, batch, logged",
-        "ours",
-        _ours("HMAC-SHA256", confirm="each, gathered"),
-        {"signing": "hmac-sha256", "batch": "yes", "log": "info"},
-        scale=BARE_SCALE,
-        calls=2,
-    ),
-    Entry(
-        "amqpq, Ed25519, batch",
-        "ours",
-        _ours("Ed25519", confirm="each, gathered"),
-        {"signing": "ed25519", "batch": "yes"},
-        scale=BARE_SCALE,
-        calls=2,
-    ),
-    Entry(
-        "amqpq, Ed25519, stream",
-        "ours",
-        _ours("Ed25519", confirm="each, gathered"),
-        {"signing": "ed25519", "batch": "stream"},
-        scale=BARE_SCALE,
-        calls=2,
-    ),
-    Entry(
-        "amqpq, HMAC, direct, batch",
-        "ours",
-        _ours("HMAC-SHA256", "direct reply-to", confirm="each, gathered"),
-        {"signing": "hmac-sha256", "reply": "direct", "batch": "yes"},
-        scale=BARE_SCALE,
-        calls=BARE_SCALE,
-    ),
+    _many("amqpq, HMAC, batch", "hmac-sha256", batch="yes"),
+    _many("amqpq, HMAC, stream", "hmac-sha256", batch="stream", quick=True),
+    _many("amqpq, HMAC, stream, JSON", "hmac-sha256", batch="stream", serializer="json"),
+    _many("amqpq, HMAC, batch, logged", "hmac-sha256", batch="yes", log="info"),
+    _many("amqpq, Ed25519, batch", "ed25519", batch="yes"),
+    _many("amqpq, Ed25519, stream", "ed25519", batch="stream"),
+    _many("amqpq, HMAC, direct, batch", "hmac-sha256", calls=BARE_SCALE, direct=True, batch="yes"),
 )
 
 RIVALS: tuple[Entry, ...] = (

@@ -85,7 +85,7 @@ class Batch(Generic[H]):
         self._ids.append(known.id)
         if known.mode != "none" or not self.stream:
             self.results.append(result)
-        return self.stream and self.due
+        return self.due
 
     def settle(self) -> list[Sending]:
         """Note in the handles what the broker has decided, and let go of it; return what is confirmed."""

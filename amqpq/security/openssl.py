@@ -6,16 +6,13 @@ The only module that loads `cryptography`, which takes 7 MB: small messages and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from amqpq.errors import KeyProblem
-
-PRIVATE_SUFFIX: Final = ".pem"
-PUBLIC_SUFFIX: Final = ".pub"
+from amqpq.security.keys import PRIVATE_SUFFIX, PUBLIC_SUFFIX
 
 
 def signing(seed: bytes) -> Callable[[bytes], bytes]:
