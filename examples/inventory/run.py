@@ -166,7 +166,11 @@ def examine(
     before, how = wire.count_reply_queues(broker, [result.id for result in results])
     report.check(f"before retrieval: {before} reply queues ({how})", holds=before == len(results))
     found = [result.get(timeout=TIMEOUT_SECONDS) for result in report.progress(results, "retrieved")]
-    after, how = wire.count_reply_queues(broker, [result.id for result in results])
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while True:  # `get` has the queue deleted and does not wait for it; the broker has no signal for its end
+        after, how = wire.count_reply_queues(broker, [result.id for result in results])
+        if not after or time.monotonic() > deadline:
+            break
     report.check(f"after retrieval: {after} reply queues ({how})", holds=after == 0)
     return found
 
