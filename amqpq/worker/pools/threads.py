@@ -188,7 +188,11 @@ class SoloPool(ThreadPool):
 
     def __init__(self, executor: Executor, reactor: Reactor) -> None:
         super().__init__(executor, 1, reactor)
-        self.busy = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a task has the main thread: no longer when the loop hears of its end, which may be all the loop waits for."""
+        return bool(self._running)
 
     @property
     def places(self) -> tuple[threading.Thread, ...]:
@@ -211,11 +215,3 @@ class SoloPool(ThreadPool):
         """Begin; whoever owns the main thread calls `serve`."""
         self._listener = listener
         listener.pool_ready()
-
-    def run_one(self, work: Work) -> None:
-        """Run one work, and have it known meanwhile that the main thread is not free."""
-        self.busy = True
-        try:
-            super().run_one(work)
-        finally:
-            self.busy = False

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from amqpq import App
 from amqpq.errors import ConfigurationError
 from amqpq.testing.memory import MemoryBroker
+from amqpq.types import Properties
 from amqpq.worker.autoscale import IDLE_SECONDS, Lull, Scale, Sizing, decide
 from amqpq.worker.execute import Executor
 from amqpq.worker.loop import ExitCode
@@ -22,6 +23,7 @@ from amqpq.worker.pools.hubpool import HubPool
 from amqpq.worker.pools.interface import Pool
 from amqpq.worker.pools.threads import SoloPool
 from amqpq.worker.reactor import Reactor
+from amqpq.worker.work import Finished, Work
 
 SCALE = Scale(10, 2)
 
@@ -238,6 +240,25 @@ def test_solo_keeps_its_size(app: App, reactor: Reactor, change: str) -> None:
     assert pool.size == 1
     with pytest.raises(ConfigurationError, match=f"one task at a time and cannot {change}"):
         getattr(pool, change)(1)
+
+
+def test_solo_is_not_busy_any_more_when_the_loop_hears_of_the_end(
+    app: App, reactor: Reactor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a worker that stops in that moment takes the main thread for lost, and ends without clearing up."""
+    pool = SoloPool(Executor(app, "w1@test"), reactor)
+    busy: list[bool] = []
+
+    def run(work: Work, _report: object) -> Finished:
+        busy.append(pool.busy)
+        return Finished(work.number, "done")
+
+    monkeypatch.setattr(reactor, "post", lambda _handler, _argument: busy.append(pool.busy))
+    pool.offer(deque([Work(1, "default", b"", Properties(), "", "default", False, alone=False)]))
+    pool.kill()
+    monkeypatch.setattr(pool._executor, "run", run)
+    pool.serve()
+    assert busy == [True, False]
 
 
 @pytest.mark.parametrize("name", ["asyncio", "gevent", "eventlet"])
