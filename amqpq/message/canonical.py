@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import msgpack
 
+from amqpq.message.packing import reusing
 from amqpq.message.wire import BROKER_PREFIX, OUR_PREFIX, RESERVED
 from amqpq.types import Properties, Table
 
@@ -34,7 +35,7 @@ UNENCODABLE: Final = (TypeError, ValueError, OverflowError)
 _DATETIME_CODE: Final = 1
 _DIRECT_REPLIES: Final = "amq.rabbitmq.reply-to."
 """How a direct reply address begins once the broker has routed it (https://www.rabbitmq.com/docs/direct-reply-to)."""
-_pack = msgpack.packb
+_pack = reusing()
 
 
 def user_headers(headers: Table) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def task_bytes(properties: Properties, user: Mapping[str, Any], body: bytes) -> 
         TypeError, ValueError, OverflowError: A field holds something that cannot be signed.
     """
     get = properties.headers.get
-    packed: bytes = _pack(
+    return _pack(
         (
             VERSION,
             "task",
@@ -87,7 +88,6 @@ def task_bytes(properties: Properties, user: Mapping[str, Any], body: bytes) -> 
             body,
         )
     )
-    return packed
 
 
 def result_bytes(properties: Properties, user: Mapping[str, Any], body: bytes) -> bytes:
@@ -102,7 +102,7 @@ def result_bytes(properties: Properties, user: Mapping[str, Any], body: bytes) -
         TypeError, ValueError, OverflowError: A field holds something that cannot be signed.
     """
     get = properties.headers.get
-    packed: bytes = _pack(
+    return _pack(
         (
             VERSION,
             "result",
@@ -117,7 +117,6 @@ def result_bytes(properties: Properties, user: Mapping[str, Any], body: bytes) -
             body,
         )
     )
-    return packed
 
 
 def control_bytes(kind: str, properties: Properties, body: bytes) -> bytes:
@@ -132,7 +131,7 @@ def control_bytes(kind: str, properties: Properties, body: bytes) -> bytes:
         TypeError, ValueError, OverflowError: A field holds something that cannot be signed.
     """
     get = properties.headers.get
-    packed: bytes = _pack(
+    return _pack(
         (
             VERSION,
             kind,
@@ -145,7 +144,6 @@ def control_bytes(kind: str, properties: Properties, body: bytes) -> bytes:
             body,
         )
     )
-    return packed
 
 
 def _reply_address(reply_to: str | None) -> str | None:

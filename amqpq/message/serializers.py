@@ -33,6 +33,7 @@ from uuid import UUID
 import msgpack
 
 from amqpq.errors import ConfigurationError
+from amqpq.message.packing import reusing
 
 PICKLE_TYPE: Final = "application/x-python-serialize"
 
@@ -94,9 +95,7 @@ def _from_ext(code: int, data: bytes) -> object:
     return build(data)
 
 
-def _dump_msgpack(value: object) -> bytes:
-    packed: bytes = msgpack.packb(value, default=_to_ext)
-    return packed
+_dump_msgpack = reusing(_to_ext)
 
 
 def _load_msgpack(body: bytes) -> object:
