@@ -187,7 +187,7 @@ class Child:
         init = wire.Init(plan.reference, topology, plan.worker, plan.logs, plan.limits, memory_bytes)
         self.queue_messages([init])
 
-    def queue_messages(self, messages: Sequence[Any]) -> None:
+    def queue_messages(self, messages: list[Any]) -> None:
         """Line up one frame."""
         self.unsent += wire.frame(messages)
 
