@@ -431,7 +431,7 @@ _RESULT: Final = "result"
 def _task_headers(envelope: TaskEnvelope) -> dict[str, Any]:
     """Return the protocol's headers; what has its default is left out."""
     headers: dict[str, Any] = {"lang": "py", "task": envelope.task, "id": envelope.id}
-    if envelope.root_id is not None:
+    if envelope.root_id is not None and envelope.root_id != envelope.id:
         headers["root_id"] = envelope.root_id
     if envelope.parent_id is not None:
         headers["parent_id"] = envelope.parent_id

@@ -74,7 +74,7 @@ def task(value: object, properties: Properties, user: Mapping[str, Any]) -> Task
         name,
         args,
         kwargs,
-        _text(get("root_id"), "root_id"),
+        task_id if (root := get("root_id")) is None else _text(root, "root_id"),
         None if (parent := get("parent_id")) is None else _text(parent, "parent_id"),
         None if (group := get("group")) is None else _text(group, "group"),
         retries or 0,
@@ -163,15 +163,16 @@ def facts(properties: Properties) -> TaskFacts:
         value = headers.get(name)
         return value if type(value) is int else None
 
+    task_id = text("id") or properties.correlation_id or properties.message_id or ""
     return TaskFacts(
-        id=text("id") or properties.correlation_id or properties.message_id or "",
+        id=task_id,
         task=text("task") or "",
         reply_to=properties.reply_to or None,
         correlation_id=properties.correlation_id or None,
         expires=text("expires"),
         eta=text("eta"),
         retries=whole("retries") or 0,
-        root_id=text("root_id"),
+        root_id=text("root_id") or task_id or None,
         parent_id=text("parent_id"),
         priority=properties.priority,
         origin=text("origin") or "",

@@ -289,8 +289,10 @@ def test_a_call_from_a_task_names_its_parent(planner: Planner, reader: Codec) ->
 
 
 def test_a_call_of_its_own_is_its_own_root(planner: Planner, reader: Codec) -> None:
-    """Outside a task a call begins a tree."""
-    facts = reader.task_facts(plan(planner, "tasks.add", task_id="mine").publication.properties)
+    """Outside a task a call begins a tree; that goes without saying."""
+    properties = plan(planner, "tasks.add", task_id="mine").publication.properties
+    assert "root_id" not in properties.headers
+    facts = reader.task_facts(properties)
     assert (facts.id, facts.root_id, facts.parent_id) == ("mine", "mine", None)
     assert facts.origin.startswith("gen")
 
