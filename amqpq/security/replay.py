@@ -43,7 +43,7 @@ class _Table:
     volume 3, 6.4, algorithm R).
 
     Args:
-        capacity: Numbers it holds at most; its user sees to it.
+        capacity: Numbers it holds at most, and one more for a moment; its user sees to it.
     """
 
     __slots__ = ("_cells", "_count", "_mask")
@@ -60,10 +60,14 @@ class _Table:
     def __contains__(self, number: int) -> bool:
         return self._cells[self._place(number)] == number
 
-    def add(self, number: int) -> None:
-        """Put a number in that is not there."""
-        self._cells[self._place(number)] = number
+    def add(self, number: int) -> bool:
+        """Put a number in; False where it is there already."""
+        place = self._place(number)
+        if self._cells[place]:
+            return False
+        self._cells[place] = number
         self._count += 1
+        return True
 
     def remove(self, number: int) -> None:
         """Take a number out that is there."""
@@ -153,14 +157,13 @@ class SeenIds:
                 self._take_room()
             while self._count and now - self._times[self._begin] >= self._window:
                 self._drop_oldest()
-            if fingerprint in self._seen:
+            if not self._seen.add(fingerprint):
                 return redelivered
-            while len(self._seen) >= self._capacity or self._count == len(self._order):
+            while len(self._seen) > self._capacity or self._count == len(self._order):
                 self._drop_oldest()
             place = (self._begin + self._count) % len(self._order)
             self._order[place], self._times[place] = fingerprint, now
             self._count += 1
-            self._seen.add(fingerprint)
             return True
 
     def forget(self, message_id: str, signed_at_ms: int, signature: str, *, queue: str = "") -> None:

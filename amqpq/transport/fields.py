@@ -75,6 +75,10 @@ def encode_table(table: Table) -> bytes:
             add(entry)
             if len(data) <= SHORT_STRING_LIMIT:  # a traceback is not kept
                 _latest[key] = name, value, entry
+        elif value is True:  # of every task whose result nobody wants
+            entry = name + b"t\1"
+            add(entry)
+            _latest[key] = name, value, entry
         else:
             add(name)
             try:
@@ -89,9 +93,9 @@ def encode_table(table: Table) -> bytes:
 _NONE_YET = object()
 
 _latest: dict[str, tuple[bytes, object, bytes]] = {}
-"""By header name: the name as it is written, and the latest text under it, with both as they are written.
+"""By header name: the name as it is written, and the latest text (or True) under it, with both as they are written.
 
-Most texts of a message are those of the one before: the task, the route, the sender, the key. Only the very same object
+Most values of a message are those of the one before: the task, the route, the sender, the key. Only the very same object
 counts, which costs one comparison of addresses."""
 
 
@@ -106,7 +110,9 @@ def _first(key: str) -> tuple[bytes, object, bytes]:
 
 
 def _encode_value(value: Any, add: Callable[[bytes], None]) -> None:
-    if value is None:
+    if type(value) is int:  # the time of the signature
+        add(_encode_int(value))
+    elif value is None:
         add(b"V")
     elif isinstance(value, str):
         data = value.encode("utf-8", "surrogateescape")

@@ -114,15 +114,9 @@ class Settler:
         """Take what happened to a job, and begin whatever must be safe before it ends."""
         job.finished = finished
         happened = HAPPENED[finished.happened]
-        settlement = settle(
-            happened,
-            Case(
-                answerable=finished.reply is not None,
-                parkable=self._target(job.queue) is not None and not finished.drop,
-                crashes=job.crashes,
-                in_place=job.queue in self._around.in_place,
-            ),
-        )
+        parkable = self._target(job.queue) is not None and not finished.drop
+        in_place = job.queue in self._around.in_place
+        settlement = settle(happened, Case(finished.reply is not None, parkable, job.crashes, in_place))
         self._counts[happened] += 1
         if finished.task in self.totals:
             self.totals[finished.task] += 1
