@@ -46,7 +46,8 @@ NETWORK_SECONDS: Final = 2.0
 """More questions do not make the answer better."""
 CONNECT_SECONDS: Final = 5.0
 """Nobody measures a broker that is harder to reach; a mistyped address is to be said soon."""
-CLEAR_SECONDS: Final = 5.0
+CLEAR_SECONDS: Final = 30.0
+"""For a broker that has just been driven to its limit, on a machine that has other work, too."""
 EXPIRES_AFTER_SECONDS: Final = 120.0
 """Queues that could not be deleted are gone so long after the last of a run's time."""
 _ENVELOPE_BYTES: Final = 4096

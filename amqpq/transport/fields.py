@@ -1,4 +1,4 @@
-"""Field tables and basic properties: AMQP 0-9-1's typed values as RabbitMQ reads and writes them.
+"""Field tables: AMQP 0-9-1's typed values as RabbitMQ reads and writes them.
 
 The type letters are those of RabbitMQ's errata (https://www.rabbitmq.com/amqp-0-9-1-errata, section 3), which differ
 from the specification's. A value goes out with the letter of its Python type and comes back as the same type: `bytes`
@@ -14,14 +14,14 @@ from struct import Struct, unpack_from
 from typing import Any
 
 from amqpq.errors import NotSerializable
-from amqpq.types import Properties, Table
+from amqpq.types import Table
 
 SHORT_STRING_LIMIT = 255
 """Bytes: names, keys and the text properties carry one octet of length."""
 
 _NAMES_KEPT = 512
 
-_TEXT, _BYTES, _TABLE, _TIME, _DECIMAL, _VOID = b"SxFTDV"
+TEXT, _BYTES, _TABLE, _TIME, _DECIMAL, _VOID = b"SxFTDV"
 
 _u32 = Struct(">I").pack
 _length = Struct(">I").unpack_from
@@ -170,39 +170,23 @@ def decode_table(data: bytes, position: int) -> tuple[dict[str, Any], int]:
     position += 4
     end = position + _length(data, position - 4)[0]
     table: dict[str, Any] = {}
-    names, latest, text, its_bytes = _names, _latest_read, "", b""
+    names = _names
     while position < end:
         start = position + 1
         position = start + data[position]
         raw = data[start:position]
         key = names.get(raw) or _name(raw)
-        if data[position] == _TEXT:  # by far the most frequent
+        if data[position] == TEXT:  # by far the most frequent
             start = position + 5
             position = start + _length(data, position + 1)[0]
-            raw = data[start:position]
-            known = latest.get(key)
-            if known is not None and known[0] == raw:
-                table[key] = known[1]
-            elif raw == its_bytes:  # the id of a task and that of its root stand side by side
-                table[key] = text
-            else:
-                value = table[key] = _text(raw)
-                if type(value) is str and len(raw) <= SHORT_STRING_LIMIT:
-                    text, its_bytes = value, raw
-                    latest[key] = raw, value
+            table[key] = decode_text(data[start:position])
         else:
-            table[key], position = _decode_value(data, position)
+            table[key], position = decode_value(data, position)
     return table, end
 
 
 _names: dict[bytes, str] = {}
 """Header names as they are written, and as text: the same few come with every message."""
-
-_latest_read: dict[str, tuple[bytes, str]] = {}
-"""By header name: the latest short text under it, as it is written and as text.
-
-Most texts of a message are those of the one before. So they are one object, which costs nothing to make, and pickle writes it
-once where many messages go to a child together. Bounded as the names are."""
 
 
 def _name(raw: bytes) -> str:
@@ -210,12 +194,11 @@ def _name(raw: bytes) -> str:
     name = str(raw, "utf-8", "surrogateescape")
     if len(_names) >= _NAMES_KEPT:
         _names.clear()
-        _latest_read.clear()
     _names[raw] = name
     return name
 
 
-def _text(data: bytes) -> str | bytes:
+def decode_text(data: bytes) -> str | bytes:
     """Text where it is text: other clients write bytes under the same letter."""
     try:
         return data.decode()
@@ -232,7 +215,8 @@ _FIXED: Mapping[int, tuple[Callable[..., tuple[Any, ...]], int]] = {
 }  # fmt: skip
 
 
-def _decode_value(data: bytes, position: int) -> tuple[Any, int]:
+def decode_value(data: bytes, position: int) -> tuple[Any, int]:
+    """Decode the value whose type letter is at `position`; answer it and the position behind it."""
     letter = data[position]
     position += 1
     fixed = _FIXED.get(letter)
@@ -254,13 +238,13 @@ def _decode_value(data: bytes, position: int) -> tuple[Any, int]:
     (length,) = unpack_from(">I", data, position)
     position += 4
     end = position + length
-    if letter == _TEXT:
-        return _text(data[position:end]), end
+    if letter == TEXT:
+        return decode_text(data[position:end]), end
     if letter == _BYTES:
         return data[position:end], end
     items = []
     while position < end:
-        item, position = _decode_value(data, position)
+        item, position = decode_value(data, position)
         items.append(item)
     return items, end
 
@@ -271,161 +255,3 @@ def _moment(seconds: int) -> datetime | int:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return seconds
-
-
-# ----------------------------------------------------------------------------------------------------- basic properties
-
-
-def encode_header(properties: Properties, body_size: int) -> bytes:  # noqa: C901, PLR0912 - one branch per property, on the publish path
-    """Encode the payload of a content header frame (class 60): the body's size, then what properties are present."""
-    flags = 0
-    parts: list[bytes] = []
-    add = parts.append
-    (
-        content_type, content_encoding, headers, delivery_mode, priority, correlation_id, reply_to, expiration,
-        message_id, timestamp, kind, user_id, app_id,
-    ) = properties  # fmt: skip
-    if content_type is not None:
-        flags |= 0x8000
-        add(_common(content_type, "the content type"))
-    if content_encoding is not None:
-        flags |= 0x4000
-        add(_common(content_encoding, "the content encoding"))
-    if headers:
-        flags |= 0x2000
-        add(encode_table(headers))
-    if delivery_mode is not None:
-        flags |= 0x1000
-        add(_octet(delivery_mode, "the delivery mode"))
-    if priority is not None:
-        flags |= 0x0800
-        add(_octet(priority, "the priority"))
-    identity = b""
-    if correlation_id is not None:
-        flags |= 0x0400
-        identity = short_string(correlation_id, "the correlation id")
-        add(identity)
-    if reply_to is not None:
-        flags |= 0x0200
-        add(short_string(reply_to, "the reply-to address"))
-    if expiration is not None:
-        flags |= 0x0100
-        add(short_string(str(expiration), "the expiration"))
-    if message_id is not None:
-        flags |= 0x0080
-        add(identity if message_id is correlation_id else short_string(message_id, "the message id"))
-    if timestamp is not None:
-        flags |= 0x0040
-        add(_long(timestamp, "the timestamp"))
-    if kind is not None:
-        flags |= 0x0020
-        add(short_string(kind, "the type"))
-    if user_id is not None:
-        flags |= 0x0010
-        add(_common(user_id, "the user id"))
-    if app_id is not None:
-        flags |= 0x0008
-        add(_common(app_id, "the application id"))
-    return _header(60, 0, body_size, flags) + b"".join(parts)
-
-
-_commons: dict[str, bytes] = {}
-_COMMONS_KEPT = 64
-
-
-def _common(text: str, what: str) -> bytes:
-    """Encode one of the few texts that stand in every message; each is encoded once."""
-    data = _commons.get(text)
-    if data is None:
-        data = short_string(text, what)
-        if len(_commons) < _COMMONS_KEPT:
-            _commons[text] = data
-    return data
-
-
-_texts: dict[bytes, str] = {}
-
-
-def _known(raw: bytes) -> str:
-    """Decode one of the few texts that stand in every message; each is decoded once."""
-    text = _texts.get(raw)
-    if text is None:
-        text = str(raw, "utf-8", "surrogateescape")
-        if len(_texts) < _COMMONS_KEPT:
-            _texts[raw] = text
-    return text
-
-
-def _octet(number: int, what: str) -> bytes:
-    if not 0 <= number <= SHORT_STRING_LIMIT:
-        raise NotSerializable(f"{what} must be from 0 to 255, not {number}")
-    return _octets[number]
-
-
-def _long(number: int, what: str) -> bytes:
-    if number < 0 or number.bit_length() > 64:  # noqa: PLR2004 - the field's width
-        raise NotSerializable(f"{what} must be from 0 to {2**64 - 1}, not {number}")
-    return _u64(number)
-
-
-def decode_header(data: bytes, position: int) -> tuple[int, Properties]:  # noqa: C901, PLR0912, PLR0915 - one branch per property, on the consume path
-    """Decode the payload of a content header frame; answer the body's size and the properties."""
-    _, _, size, flags = _header_of(data, position)
-    position += 14
-    content_type = content_encoding = correlation_id = reply_to = expiration = message_id = None
-    delivery_mode = priority = timestamp = kind = user_id = app_id = identity = None
-    headers: dict[str, Any] = {}
-    if flags & 0x8000:
-        start = position + 1
-        position = start + data[position]
-        content_type = _known(data[start:position])
-    if flags & 0x4000:
-        start = position + 1
-        position = start + data[position]
-        content_encoding = _known(data[start:position])
-    if flags & 0x2000:
-        headers, position = decode_table(data, position)
-    if flags & 0x1000:
-        delivery_mode = data[position]
-        position += 1
-    if flags & 0x0800:
-        priority = data[position]
-        position += 1
-    if flags & 0x0400:
-        start = position + 1
-        position = start + data[position]
-        identity = data[start:position]
-        correlation_id = str(identity, "utf-8", "surrogateescape")
-    if flags & 0x0200:
-        start = position + 1
-        position = start + data[position]
-        reply_to = str(data[start:position], "utf-8", "surrogateescape")
-    if flags & 0x0100:
-        start = position + 1
-        position = start + data[position]
-        text = data[start:position]
-        expiration = int(text) if text.isdigit() else None
-    if flags & 0x0080:
-        start = position + 1
-        position = start + data[position]
-        raw = data[start:position]
-        message_id = correlation_id if raw == identity else str(raw, "utf-8", "surrogateescape")
-    if flags & 0x0040:
-        (timestamp,) = _u64_of(data, position)
-        position += 8
-    if flags & 0x0020:
-        start = position + 1
-        position = start + data[position]
-        kind = str(data[start:position], "utf-8", "surrogateescape")
-    if flags & 0x0010:
-        start = position + 1
-        position = start + data[position]
-        user_id = str(data[start:position], "utf-8", "surrogateescape")
-    if flags & 0x0008:
-        start = position + 1
-        position = start + data[position]
-        app_id = _known(data[start:position])
-    return size, Properties(
-        content_type, content_encoding, headers, delivery_mode, priority, correlation_id, reply_to, expiration,
-        message_id, timestamp, kind, user_id, app_id,
-    )  # fmt: skip

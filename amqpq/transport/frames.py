@@ -18,7 +18,8 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class
 from typing import Any, TypeAlias
 
-from amqpq.transport.fields import decode_header, encode_header, encode_table, short_string
+from amqpq.transport.fields import encode_table, short_string
+from amqpq.transport.properties import decode_header, encode_header
 from amqpq.types import Delivery, Properties, Publication
 
 METHOD, HEADER, BODY, HEARTBEAT_FRAME = 1, 2, 3, 8

@@ -114,7 +114,7 @@ def test_an_interrupt_leaves_no_queue(broker_server: BrokerServer, vhost_url: st
             process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 1, said
     assert "Traceback" not in said
-    assert queues(broker_server, vhost_url) == []
+    assert queues(broker_server, vhost_url) == [], said
 
 
 def test_a_broker_under_an_alarm_is_said_and_left_clean(

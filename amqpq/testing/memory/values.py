@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 from amqpq.errors import TransportError
 from amqpq.topology.routing import is_cut
-from amqpq.transport import failures, fields
+from amqpq.transport import failures
+from amqpq.transport.fields import short_string
+from amqpq.transport.properties import decode_header, encode_header
 from amqpq.types import Properties, Publication
 
 MAXLEN = "maxlen"
@@ -131,7 +133,7 @@ def as_sent(publication: Publication) -> Properties:
         NotSerializable: A header has no AMQP type, or a name is too long.
     """
     check_names(publication.exchange, publication.routing_key)
-    _, decoded = fields.decode_header(fields.encode_header(publication.properties, len(publication.body)), 0)
+    _, decoded = decode_header(encode_header(publication.properties, len(publication.body)), 0)
     return decoded
 
 
@@ -142,7 +144,7 @@ def check_names(*names: str) -> None:
         NotSerializable: One is longer than 255 bytes.
     """
     for name in names:
-        fields.short_string(name, "a name or key")
+        short_string(name, "a name or key")
 
 
 def further_keys(headers: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from amqpq.errors import NotSerializable
 from amqpq.transport import fields
-from amqpq.transport.fields import SHORT_STRING_LIMIT, decode_header, decode_table, encode_header, encode_table
+from amqpq.transport.fields import SHORT_STRING_LIMIT, decode_table, encode_table
+from amqpq.transport.properties import decode_header, encode_header
 from amqpq.types import Properties
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from amqpq.errors import NotSerializable
 from amqpq.transport import frames
-from amqpq.transport.fields import encode_header
 from amqpq.transport.frames import Event, FrameParser, ProtocolViolation, PublicationEncoder, Returned, request, settle
+from amqpq.transport.properties import encode_header
 from amqpq.types import Delivery, Properties, Publication
 
 FRAME_MAX = 4096
