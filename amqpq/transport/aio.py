@@ -45,8 +45,8 @@ HIGH_WATER_BYTES = 8 * 1024 * 1024
 """Publications wait above this, as in the blocking transport."""
 FLUSH_BYTES = 256 * 1024
 """Gathered frames leave before the end of the turn above this."""
-RECEIVE_BYTES = 256 * 1024
-"""Asked of the socket in one piece; pika's own 4 KiB is 256 system calls for a message of 1 MiB."""
+RECEIVE_BYTES = 60 * 1024
+"""Asked of the socket in one piece, as in `reactor`; pika's own 4 KiB is 256 system calls for a message of 1 MiB."""
 GOODBYE_SECONDS = 5.0
 """How long a broker may take to answer our goodbye: one that blocks publishers does not read it at all."""
 ABORT_SECONDS = 1.0

@@ -17,8 +17,9 @@ from amqpq.transport import frames
 from amqpq.transport.confirms import Batch, Ledger
 from amqpq.types import Fate, Outcome, Publication
 
-PIECE_BYTES = 256 * 1024
-"""Publications leave in writes of about this size: large enough to be few, small enough that others get their turn."""
+PIECE_BYTES = 64 * 1024
+"""Publications leave in writes of about this size: large enough to be few, small enough that others get their turn, and that the
+memory for it is not the system's (see `reactor.READ_MAX_BYTES`)."""
 
 
 class Wire(Protocol):

@@ -48,7 +48,6 @@ HOLD_SECONDS: Final = 0.002
 HOLD_COUNT: Final = 8
 """Far fewer than a child is given at a time, so that it has more to do while its parent hears of these (measured: a third more
 tasks a second than with as many)."""
-READ_BYTES: Final = 262_144
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -168,7 +167,7 @@ class Child:
 
     def _first_frame(self) -> wire.Init | None:
         while True:
-            data = self._works.recv(READ_BYTES)
+            data = self._works.recv(wire.READ_BYTES)
             if not data:
                 return None
             messages = self._unframer.feed(data)
@@ -181,7 +180,7 @@ class Child:
         """Wait for more works; False when the parent has hung up."""
         with self._reading:
             self._mark(0, 0)
-            data = self._works.recv(READ_BYTES)
+            data = self._works.recv(wire.READ_BYTES)
             if not data:
                 return False
             self._accept(self._unframer.feed(data))
@@ -230,7 +229,7 @@ class Child:
         buffer = bytearray()
         while True:
             try:
-                data = self._control.recv(READ_BYTES)
+                data = self._control.recv(wire.READ_BYTES)
             except OSError:
                 data = b""
             if not data:
@@ -264,7 +263,7 @@ class Child:
     def _drain_socket(self) -> None:
         while True:
             try:
-                data = self._works.recv(READ_BYTES, socket.MSG_DONTWAIT)
+                data = self._works.recv(wire.READ_BYTES, socket.MSG_DONTWAIT)
             except (BlockingIOError, InterruptedError):
                 return
             if not data:

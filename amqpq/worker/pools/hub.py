@@ -18,7 +18,7 @@ from typing import Any
 from amqpq.worker.execute import Executor
 from amqpq.worker.host import Host
 from amqpq.worker.pools import wire
-from amqpq.worker.pools.child import READ_BYTES, Child
+from amqpq.worker.pools.child import Child
 from amqpq.worker.work import Finished, Work
 
 
@@ -33,7 +33,7 @@ class HubChild(Child):
         """Take in what has come: how many works wait now; None when the parent has hung up. Never blocks."""
         with self._reading:
             try:
-                data = self._works.recv(READ_BYTES, socket.MSG_DONTWAIT)
+                data = self._works.recv(wire.READ_BYTES, socket.MSG_DONTWAIT)
             except (BlockingIOError, InterruptedError):
                 return 0  # the control thread was faster
             if not data:

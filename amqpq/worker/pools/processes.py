@@ -65,7 +65,6 @@ YOUNG_SECONDS: Final = 5.0
 """A child that dies sooner counts as one that cannot live."""
 FAILED_STARTS: Final = 5
 """Children in a row that cannot live before the pool gives up."""
-READ_BYTES: Final = 262_144
 
 
 def shares(loads: Sequence[int], waiting: int, depths: Sequence[int]) -> list[int]:
@@ -327,7 +326,7 @@ class ProcessPool:
         if child.unsent:
             self._flush(child)
         try:
-            data = child.works.recv(READ_BYTES)
+            data = child.works.recv(wire.READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
