@@ -338,8 +338,9 @@ class App(Application):
         An exception that leaves the block drops the batch: nothing of it is sent. Options `timeout` and `retry` of the
         calls inside do not count; those of the batch do.
 
-        A stream leaves while the block runs, in chunks of 1,000 messages or 160 reply queues: it is faster, and its messages
-        are not held in memory once they are confirmed. A call that completes a chunk waits while two chunks are under way.
+        A stream leaves while the block runs, in chunks of 1,000 messages, 4 MiB or 160 reply queues: it is faster, and its
+        messages are not held in memory once they are confirmed. A call that completes a chunk waits while two chunks are under
+        way.
         An exception cannot call back what has left: it is finished, only what was collected since is dropped, and the
         handles and `batch.failures` know which is which. An interruption (`KeyboardInterrupt`) waits for nothing.
 

@@ -111,6 +111,16 @@ def test_a_stream_leaves_in_chunks_while_its_block_runs(app: App, connection: Co
     assert numbers(app, connection, 2 * CHUNK + 3) == list(range(2 * CHUNK + 3))
 
 
+def test_it_leaves_sooner_where_bodies_are_large(app: App, ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on its way is bounded in bytes, too: here three bodies are as much as a chunk may have."""
+    monkeypatch.setattr(bulk, "CHUNK_BYTES", 3000)
+    with app.batch(stream=True):
+        for number in range(7):
+            app.send_task("tasks.double", ["x" * 1000], reply="none")
+            assert ready("default") == (number + 1) // 3 * 3
+    assert ready("default") == 7
+
+
 def test_a_stream_with_reply_queues_writes_a_chunk_while_the_next_is_declared(app: App, ready: Ready) -> None:
     """The reply queues of the second chunk are declared when the messages of the first one leave."""
     with app.batch(stream=True) as batch:
