@@ -6,7 +6,6 @@ each time, and has to be mapped again as it is written).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -17,21 +16,23 @@ KEPT_BYTES: Final = 1024 * 1024
 
 
 def reusing(default: Callable[[object], object] | None = None) -> Callable[[object], bytes]:
-    """Return what packs a value, with a buffer for each thread.
+    """Return what packs a value, into a buffer that nobody else uses meanwhile.
 
     Args:
-        default: Called with what MessagePack has no type for; returns something it has one for, and packs nothing itself.
+        default: Called with what MessagePack has no type for; returns something it has one for.
     """
-    kept = threading.local()  # two threads in one buffer would write into each other's message
+    spare: list[msgpack.Packer] = []
 
     def pack(value: object) -> bytes:
+        # Taken out while it is in use: another thread, or a finalizer that runs in the middle of `default`, must not write into
+        # the same message. One that has failed is not put back.
         try:
-            packer = kept.packer
-        except AttributeError:
-            packer = kept.packer = msgpack.Packer(default=default)
+            packer = spare.pop()
+        except IndexError:
+            packer = msgpack.Packer(default=default)
         data: bytes = packer.pack(value)
-        if len(data) > KEPT_BYTES:
-            del kept.packer
+        if len(data) <= KEPT_BYTES:
+            spare.append(packer)
         return data
 
     return pack

@@ -384,6 +384,6 @@ def _check_arguments(call: Call) -> None:
     if not isinstance(args, (list, tuple)):
         message = f"args={call.args!r:.80} is not a list or tuple; a single argument is written args=[value]"
         raise LocalError(message)
-    if not isinstance(kwargs, (dict, Mapping)) or not (not kwargs or all(isinstance(name, str) for name in kwargs)):
+    if not isinstance(kwargs, (dict, Mapping)) or (kwargs and not all(isinstance(name, str) for name in kwargs)):
         message = f"kwargs={call.kwargs!r:.80} is not a mapping from names to values"
         raise LocalError(message)

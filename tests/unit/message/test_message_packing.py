@@ -33,7 +33,7 @@ def test_what_failed_leaves_nothing_behind() -> None:
     assert pack(1) == b"\x01"
 
 
-def test_each_thread_has_a_buffer_of_its_own() -> None:
+def test_two_threads_do_not_write_into_each_others_message() -> None:
     """A thread may come while another one is in the middle of a message."""
     inside, outside = threading.Event(), threading.Event()
 
@@ -51,6 +51,19 @@ def test_each_thread_has_a_buffer_of_its_own() -> None:
     outside.set()
     thread.join()
     assert written == [msgpack.packb(["a", "slow", "b"])]
+
+
+def test_a_message_in_the_middle_of_another_one_has_a_buffer_of_its_own() -> None:
+    """A finalizer may run while a value is written, and publish."""
+    inner: list[bytes] = []
+
+    def default(_value: object) -> object:
+        inner.append(nested(["inner"]))
+        return "outer"
+
+    nested = packing.reusing(default)
+    assert nested(["a", object(), "b"]) == msgpack.packb(["a", "outer", "b"])
+    assert inner == [msgpack.packb(["inner"])]
 
 
 def test_a_buffer_that_a_large_message_has_stretched_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
