@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from amqpq.errors import AmqpqError
-from amqpq.transport.interface import Channel, Connection, Pending
+from amqpq.transport.interface import Channel, Connection, Home, Pending
 from amqpq.types import (
     BindingSpec,
     Delivery,
@@ -122,6 +122,9 @@ class PortalConnection:
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Run `callback` on the loop."""
         self.native.call_soon(callback)
+
+    def move_to(self, home: Home | None) -> None:
+        """Stay: the loop drives it."""
 
     def close(self) -> Pending[None]:
         """Close the connection."""

@@ -37,6 +37,7 @@ from amqpq.transport.frames import (
     HEARTBEAT_EVENT,
     FrameParser,
 )
+from amqpq.transport.interface import Home
 from amqpq.transport.matching import ChannelNumbers
 from amqpq.transport.url import Address
 from amqpq.types import ServerInfo
@@ -339,6 +340,9 @@ class Connection:
             self.loop.call_soon(callback)
         else:
             self.loop.call_soon_threadsafe(callback)
+
+    def move_to(self, home: Home | None) -> None:
+        """Stay: its own loop drives it."""
 
     def close(self) -> asyncio.Future[None]:
         """Close the connection after what was sent before."""

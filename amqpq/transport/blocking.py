@@ -32,6 +32,7 @@ from amqpq.errors import AmqpqError, ConnectionLost, TransportError
 from amqpq.log import TRANSPORT
 from amqpq.transport import failures, frames, tls
 from amqpq.transport.channel import WireChannel
+from amqpq.transport.interface import Home
 from amqpq.transport.matching import ChannelNumbers
 from amqpq.transport.reactor import Reactor
 from amqpq.transport.url import Address, Tls
@@ -346,6 +347,10 @@ class BlockingConnection:
         if not self._reactor.crowded:
             return True
         return self._reactor.wait_for_room(patient=self._blocked is None)
+
+    def move_to(self, home: Home | None) -> None:
+        """Have a loop drive the connection from now on (None: a thread of its own); on that loop's thread."""
+        self._reactor.move_to(home)
 
     def close(self) -> Future[None]:
         """Close the connection after what was sent before."""

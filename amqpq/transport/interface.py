@@ -28,6 +28,7 @@ Rules that every transport keeps, and the conformance suite checks:
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -142,6 +143,32 @@ class Channel(Protocol):
         """End the channel; unacknowledged deliveries go back to their queues."""
 
 
+class Alarm(Protocol):
+    """A call to come."""
+
+    def cancel(self) -> None:
+        """Make it never come."""
+
+
+class Home(Protocol):
+    """A loop that can drive connections: `amqpq.worker.reactor.Reactor`. Only `post` may be called from other threads."""
+
+    def post(self, handler: Callable[[Any], object], argument: Any = None) -> None:
+        """Call `handler(argument)` soon."""
+
+    def watch(self, file: socket.socket, callback: Callable[[int], object], *, write: bool = False) -> None:
+        """Call `callback` whenever `file` can be read (or with `write`, written); calling again changes it."""
+
+    def unwatch(self, file: socket.socket) -> None:
+        """Stop watching."""
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:
+        """Call `callback()` after `seconds`."""
+
+    def before_sleep(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` once, when everything of the present turn is done."""
+
+
 class Connection(Protocol):
     """One open connection. It does not heal: `amqpq.transport.link` opens the next one."""
 
@@ -165,6 +192,13 @@ class Connection(Protocol):
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Run `callback` on the transport's own thread or loop; from any thread."""
+
+    def move_to(self, home: Home | None) -> None:
+        """Have a loop drive the connection from now on (None: a thread of its own); on that loop's thread.
+
+        The callbacks of rule 2 then run there, in its turns, and who waits for a `Pending` there waits for ever. A transport
+        that needs no driver, or has one already, stays as it is.
+        """
 
     def close(self) -> Pending[None]:
         """Close the connection after what was sent before."""

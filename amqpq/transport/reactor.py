@@ -1,4 +1,6 @@
-"""The I/O thread of one blocking connection: it alone reads the socket, and it flushes what could not be sent at once.
+"""What one blocking connection does in its turns: it reads the socket, and flushes what could not be sent at once.
+
+The thread that gives it its turns, called the I/O thread here, is one of its own, or that of a loop (`drivers`). It alone reads.
 
 Who writes: the calling thread, directly, under a lock, as long as the kernel takes it, and with it what others have left in
 the buffer: a publish then costs one system call and no change of thread. The socket is non-blocking; what the kernel does not
@@ -20,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import selectors
 import socket
 import ssl
 import threading
@@ -30,6 +31,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from amqpq.log import TRANSPORT
+from amqpq.transport.drivers import AtHome, Driver, OwnThread
+from amqpq.transport.interface import Home
 
 logger = logging.getLogger(TRANSPORT)
 
@@ -54,7 +57,7 @@ _TRY_LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWa
 
 
 class Reactor:
-    """Owns a connected socket, and a thread.
+    """Owns a connected socket, and has somebody drive it: a thread at first.
 
     Args:
         sock: Connected, handshake done.
@@ -88,28 +91,38 @@ class Reactor:
         self._out_bytes = 0
         self._taken_bytes = 0  # by the kernel since the beginning: whether a full buffer moves
         self._calls: deque[Callable[[], object]] = deque()
-        self._awake = False  # a wake-up byte is under way
         self._stopping = False
         self._broken: Exception | None = None
         self._ended = False
         self._deadline: float | None = None
         self._last_sent = self._last_received = time.monotonic()
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
         self._read_bytes = READ_MIN_BYTES
         self._unread = False  # the last turn left something to read, perhaps inside the TLS library
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._ident = -1
+        self._name = name
+        self._driver: Driver = OwnThread(self, sock, name)
+        self._next: Driver | None = None
 
     def start(self) -> None:
         """Start the I/O thread."""
-        self._thread.start()
+        self._driver.start()
+
+    def move_to(self, home: Home | None) -> None:
+        """Have a loop drive the connection from now on; on the thread of that loop.
+
+        Args:
+            home: The loop; None for a thread of its own again.
+        """
+        with self._lock:
+            if self._ended:
+                return
+            self._next = OwnThread(self, self._sock, self._name) if home is None else AtHome(self, self._sock, home)
+            driver = self._driver
+        driver.leave()
 
     @property
     def on_own_thread(self) -> bool:
         """Whether the caller is the I/O thread."""
-        return threading.get_ident() == self._ident
+        return threading.get_ident() == self._driver.ident
 
     @property
     def crowded(self) -> bool:
@@ -125,7 +138,7 @@ class Reactor:
             data: Whole frames.
             lazy: It may wait for the I/O thread's next turn, to leave together with others.
         """
-        own = threading.get_ident() == self._ident
+        own = threading.get_ident() == self._driver.ident
         with self._lock:
             if self._ended:
                 return
@@ -135,20 +148,22 @@ class Reactor:
                 self._send_waiting()
                 if not self._full:
                     return
-        if not own:
-            self._wake()
+        if own:
+            self._driver.come_back()
+        else:
+            self._driver.wake()
 
     def wait_for_room(self, *, patient: bool) -> bool:
         """Wait until the buffer is under its limit; False where it did not move for `STALL_SECONDS`.
 
-        On the I/O thread it answers True at once: nobody else could make room, and what callbacks send is bounded by
-        what was delivered.
+        On the I/O thread it answers at once, nobody else could make room: True where it is patient, as what callbacks send is
+        bounded by what was delivered.
 
         Args:
             patient: Wait at all.
         """
         if self.on_own_thread:
-            return True
+            return patient
         with self._room:
             while self._out_bytes > BUFFER_LIMIT_BYTES and not self._ended:
                 before = self._taken_bytes
@@ -165,19 +180,21 @@ class Reactor:
             if self._ended:
                 return False
             self._calls.append(callback)
-        if threading.get_ident() != self._ident:
-            self._wake()
+        if self.on_own_thread:
+            self._driver.come_back()
+        else:
+            self._driver.wake()
         return True
 
     def stop(self) -> None:
         """End the connection once what was sent before has left; from any thread."""
         self._stopping = True
-        self._wake()
+        self._driver.wake()
 
     def stop_after(self, seconds: float) -> None:
         """End the connection in `seconds` at the latest, whatever waits in the buffer."""
         self._deadline = time.monotonic() + seconds
-        self._wake()
+        self._driver.wake()
 
     def abandon(self) -> None:
         """Forget the connection in a forked child: close our copy of the descriptors and send nothing.
@@ -189,17 +206,9 @@ class Reactor:
         self._ended = True
         self._out.clear()
         self._calls.clear()
-        self._ident = -1
-        for end in (self._sock, self._wake_in, self._wake_out):
-            with contextlib.suppress(OSError):  # the child has no use for them either way
-                end.close()
-
-    def _wake(self) -> None:
-        if self._awake:
-            return
-        self._awake = True
-        with contextlib.suppress(OSError):  # full (it wakes anyway) or closed (nobody is left to wake)
-            self._wake_out.send(b"\0")
+        self._driver.abandon()
+        with contextlib.suppress(OSError):  # the child has no use for it either way
+            self._sock.close()
 
     def _try_send(self, data: bytes | memoryview) -> int:
         """Send what the kernel takes now; the lock is held. A broken socket is noted for the I/O thread to end on."""
@@ -216,13 +225,23 @@ class Reactor:
 
     # -------------------------------------------------------------------------------------------- on the I/O thread
 
-    def _run(self) -> None:
-        self._ident = threading.get_ident()
-        reason: BaseException | None = None
-        try:
-            self._turn_until_end()
-        except BaseException as error:  # noqa: BLE001 - a SystemExit out of a callback, too, must leave nobody waiting
-            reason = error
+    def turn(self, *, readable: bool) -> bool:
+        """Do what there is to do; answer whether the connection goes on. Any error ends it."""
+        if readable or self._tls or self._unread:
+            self._read()
+        while self._calls:
+            self._guarded(self._calls.popleft())
+        waiting = self._flush()
+        if self._broken is not None:
+            self._read_last_words()
+            raise self._broken
+        if self._stopping and not waiting:
+            return False
+        self._check_time(readable=readable)
+        return True
+
+    def end(self, reason: BaseException | None) -> None:
+        """Close the socket, and tell who waits."""
         with self._room:
             self._ended = True
             self._out.clear()
@@ -230,48 +249,31 @@ class Reactor:
             self._room.notify_all()
             calls = list(self._calls)
             self._calls.clear()
-        for end in (self._sock, self._wake_in, self._wake_out):
-            with contextlib.suppress(OSError):  # it is gone already, which is all that closing is for
-                end.close()
+        with contextlib.suppress(OSError):  # it is gone already, which is all that closing is for
+            self._sock.close()
         for callback in calls:
             self._guarded(callback)
         self._guarded(lambda: self._on_end(reason))
 
-    def _turn_until_end(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            key = selector.register(self._sock, selectors.EVENT_READ)
-            selector.register(self._wake_in, selectors.EVENT_READ)
-            wake_fd = self._wake_in.fileno()
-            watching = selectors.EVENT_READ
-            while True:
-                readable = False
-                for ready, _ in selector.select(self._patience()):
-                    if ready.fd == wake_fd:
-                        self._woken()
-                    else:
-                        readable = True
-                if readable or self._tls or self._unread:
-                    self._read()
-                while self._calls:
-                    self._guarded(self._calls.popleft())
-                waiting = self._flush()
-                if self._broken is not None:
-                    self._read_last_words()
-                    raise self._broken
-                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if waiting else 0)
-                if wanted != watching:
-                    selector.modify(key.fileobj, wanted)
-                    watching = wanted
-                if self._stopping and not waiting:
-                    return
-                self._check_time(readable=readable)
+    def pass_on(self, driver: Driver) -> bool:
+        """Start the next driver, where there is to be one; then `driver` has nothing to do any more."""
+        with self._lock:
+            following = self._next
+            if following is None or self._driver is not driver:
+                return False
+            self._driver, self._next = following, None
+        following.start()
+        return True
 
-    def _woken(self) -> None:
-        # In this order: a byte written between the two would be swallowed by the read, with the flag left standing, and
-        # nobody would be woken again. One that comes before the flag falls is covered by the turn that follows.
-        with contextlib.suppress(BlockingIOError):
-            self._wake_in.recv(4096)
-        self._awake = False
+    @property
+    def full(self) -> bool:
+        """Whether the kernel did not take all, so that its having room again is an event."""
+        return self._full
+
+    @property
+    def hurried(self) -> bool:
+        """Whether `patience` may have become shorter since the last turn but one."""
+        return self._unread or self._deadline is not None
 
     def _read(self) -> None:
         """Read what the kernel, and the TLS library, have at the moment; not for ever, others wait for their turn."""
@@ -334,8 +336,9 @@ class Reactor:
         if self._out_bytes <= BUFFER_LIMIT_BYTES:
             self._room.notify_all()
 
-    def _patience(self) -> float | None:
-        """How long to sleep when nothing happens, seconds."""
+    @property
+    def patience(self) -> float | None:
+        """How long to sleep when nothing happens, seconds; None for ever."""
         if self._calls or self._unread:
             return 0
         moments = [] if self._deadline is None else [self._deadline]

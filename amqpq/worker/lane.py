@@ -83,6 +83,8 @@ class Lane:
         """Close the connection; blocks, for a few seconds at most."""
         if not self._position.over:
             self._position.move("close")
+        if self.connection is not None:
+            self.connection.move_to(None)  # nobody turns the loop while we wait
         self._link.close()
 
     def renew(self, reason: str) -> None:
@@ -118,6 +120,7 @@ class Lane:
         self._refused_since = None
         self.connection = connection
         connection.closed.add_done_callback(lambda closed: self._reactor.post(self._lost, closed))
+        connection.move_to(self._reactor)
         self._up(connection)
 
     def _failed(self, error: Exception) -> None:

@@ -45,6 +45,7 @@ class Reactor:
         self.monotonic = monotonic
         self._events: deque[tuple[Callable[[Any], object], Any]] = deque()
         self._asleep = False
+        self._last: deque[Callable[[], object]] = deque()
         self._timers: list[Timer] = []
         self._order = itertools.count()
         self._selector = selectors.DefaultSelector()
@@ -70,6 +71,10 @@ class Reactor:
         heapq.heappush(self._timers, timer)
         return timer
 
+    def before_sleep(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` once, after this turn and what its owner does with it, before the loop sleeps or looks again."""
+        self._last.append(callback)
+
     def watch(self, file: socket.socket, callback: Callable[[int], object], *, write: bool = False) -> None:
         """Call `callback(events)` whenever `file` can be read (and with `write`, written); calling again changes it."""
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if write else 0)
@@ -87,6 +92,8 @@ class Reactor:
 
     def turn(self, timeout: float | None = None) -> None:
         """Wait until something happens, at most `timeout` seconds, and handle everything that has."""
+        while self._last:
+            self._last.popleft()()
         for key, events in self._wait(timeout):
             key.data(events)
         queued = self._events

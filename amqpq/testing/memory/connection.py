@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from amqpq.errors import AmqpqError, ConnectionLost
 from amqpq.log import TRANSPORT
 from amqpq.testing.memory.channel import MemoryChannel
+from amqpq.transport.interface import Home
 from amqpq.types import ServerInfo
 
 if TYPE_CHECKING:
@@ -105,6 +106,9 @@ class MemoryConnection:
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Run `callback` on the dispatcher thread, or here where that has ended."""
         self.emit(callback)
+
+    def move_to(self, home: Home | None) -> None:
+        """Stay: the dispatcher thread drives it."""
 
     def close(self) -> Future[None]:
         """Close the connection; a broker that blocks publishers is not waited for."""

@@ -13,6 +13,7 @@ import pytest
 from amqpq import errors
 from amqpq.transport import frames
 from amqpq.transport.blocking import BlockingConnection
+from amqpq.transport.drivers import OwnThread
 from amqpq.transport.frames import request
 from amqpq.transport.url import Address
 from amqpq.types import Fate, Properties, Publication, QueueSpec, ServerInfo
@@ -190,6 +191,8 @@ def test_callbacks_run_on_the_thread_of_the_connection_also_when_they_come_late(
     assert not answer.cancel()
     stage.end.close()
     wait(stage.connection.closed)
-    stage.connection._reactor._thread.join(DEADLINE_SECONDS)
+    driver = stage.connection._reactor._driver
+    assert isinstance(driver, OwnThread)
+    driver.thread.join(DEADLINE_SECONDS)
     answer.add_done_callback(note)
     assert ran[-1] == here

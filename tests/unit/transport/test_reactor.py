@@ -1,4 +1,7 @@
-"""The I/O thread over a socket pair: order, back-pressure, heartbeats, ends. No broker."""
+"""The I/O thread over a socket pair: order, back-pressure, heartbeats, ends. No broker.
+
+Whatever holds with a thread of its own holds in the loop of a worker; and so it does on the way from one to the other.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from amqpq.transport import reactor as reactor_module
+from amqpq.transport.interface import Home
 from amqpq.transport.reactor import Reactor
+from amqpq.worker.reactor import Reactor as Loop
 
 DEADLINE_SECONDS = 10.0
 
@@ -18,7 +23,9 @@ DEADLINE_SECONDS = 10.0
 class Peer:
     """The other end of a reactor's socket, and what the reactor told."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: Home | None = None) -> None:
+        self.home = home
+        self.made: Reactor | None = None
         self.end, other = socket.socketpair()
         self.end.settimeout(DEADLINE_SECONDS)
         self.other = other
@@ -32,7 +39,10 @@ class Peer:
             self.other, self.receive, self.ended.put,
             heartbeat_seconds=heartbeat_seconds, heartbeat=b"beat", name="reactor under test",
         )  # fmt: skip
+        self.made = reactor
         reactor.start()
+        if self.home is not None:
+            reactor.move_to(self.home)
         return reactor
 
     def receive(self, data: bytes) -> None:
@@ -48,28 +58,79 @@ class Peer:
             data += piece
         return data
 
+    def close(self) -> None:
+        """Close this end, and see the reactor end."""
+        self.end.close()
+        if self.made is not None and self.made.call_soon(lambda: None):
+            self.why()
+        self.other.close()
+
     def why(self) -> BaseException | None:
         """Wait for the end, and return what ended it."""
         return self.ended.get(timeout=DEADLINE_SECONDS)
 
 
+class Turning:
+    """A worker's loop that turns on a thread."""
+
+    name = "a loop under test"
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self._over = False
+        self._thread = threading.Thread(target=self._turn, name=self.name)
+        self._thread.start()
+
+    def _turn(self) -> None:
+        while not self._over:
+            self.loop.turn()
+
+    def call(self, callback: Callable[[], object]) -> None:
+        """Call it on the loop's thread, and wait for that."""
+        done = threading.Event()
+        self.loop.post(lambda _: (callback(), done.set()))
+        assert done.wait(DEADLINE_SECONDS)
+
+    def close(self) -> None:
+        """End it."""
+        self._over = True
+        self.loop.post(lambda _: None)
+        self._thread.join(DEADLINE_SECONDS)
+        self.loop.close()
+
+
 @pytest.fixture
-def peer() -> Iterator[Peer]:
-    """A peer; closed at the end."""
+def turning() -> Iterator[Turning]:
+    """A loop; ended at the end."""
+    turning = Turning()
+    yield turning
+    turning.close()
+
+
+@pytest.fixture
+def lone() -> Iterator[Peer]:
+    """A peer of a reactor with a thread of its own; closed at the end."""
     peer = Peer()
     yield peer
-    peer.end.close()
-    peer.other.close()
+    peer.close()
+
+
+@pytest.fixture(params=["thread", "home"])
+def peer(request: pytest.FixtureRequest) -> Iterator[Peer]:
+    """A peer of a reactor with a thread of its own, and of one in a loop; closed at the end."""
+    peer = Peer(request.getfixturevalue("turning").loop if request.param == "home" else None)
+    yield peer
+    peer.close()
 
 
 def test_what_arrives_is_handed_on(peer: Peer) -> None:
     """Bytes from the peer reach on_data on the I/O thread."""
-    names: list[str] = []
-    peer.on_data = lambda data: (names.append(threading.current_thread().name), peer.data.put(data))[1]
-    peer.reactor()
+    own: list[bool] = []
+    peer.on_data = lambda data: (own.append(reactor.on_own_thread), peer.data.put(data))[1]
+    reactor = peer.reactor()
     peer.end.sendall(b"hello")
     assert peer.data.get(timeout=DEADLINE_SECONDS) == b"hello"
-    assert names == ["reactor under test"]
+    assert own == [True]
 
 
 def test_what_is_sent_arrives_in_order_whoever_sends(peer: Peer) -> None:
@@ -243,3 +304,115 @@ def test_callbacks_run_in_order_on_the_thread_and_may_fail(peer: Peer, caplog: p
     assert peer.why() is None
     assert not reactor.call_soon(done.set)
     reactor.send(b"into nothing")
+
+
+# ---------------------------------------------------------------------------------------------------- from here to there
+
+
+def names_of_threads(peer: Peer) -> list[str]:
+    """Send one byte after the other until the last two were taken on one thread; return the names of all."""
+    names: list[str] = []
+    peer.on_data = lambda data: (names.append(threading.current_thread().name), peer.data.put(data))[1]
+    while len(names) < 2 or names[-1] != names[-2]:
+        peer.end.sendall(b".")
+        assert peer.data.get(timeout=DEADLINE_SECONDS) == b"."
+    return names
+
+
+def test_it_moves_there_and_back(turning: Turning, lone: Peer) -> None:
+    """Who is taken in is driven by the loop, and by a thread of its own when it has left; nothing ends with that."""
+    reactor = lone.reactor(heartbeat_seconds=60)
+    assert names_of_threads(lone) == ["reactor under test"] * 2
+    for _ in range(3):
+        turning.call(lambda: reactor.move_to(turning.loop))
+        assert names_of_threads(lone)[-1] == turning.name
+        turning.call(lambda: reactor.move_to(None))
+        assert names_of_threads(lone) == ["reactor under test"] * 2
+    reactor.send(b"still here")
+    assert lone.read(10) == b"still here"
+    reactor.stop()
+    assert lone.why() is None
+
+
+def test_what_waits_moves_with_it(turning: Turning, lone: Peer) -> None:
+    """What the kernel did not take before a move leaves after it, in order, in both directions."""
+    reactor = lone.reactor()
+    reactor.send(b"a" * 2_000_000)
+    turning.call(lambda: reactor.move_to(turning.loop))
+    reactor.send(b"b" * 2_000_000)
+    turning.call(lambda: (reactor.send(b"c" * 2_000_000), reactor.move_to(None)))
+    reactor.send(b"d" * 10)
+    assert lone.read(6_000_010) == b"a" * 2_000_000 + b"b" * 2_000_000 + b"c" * 2_000_000 + b"d" * 10
+    reactor.stop()
+    assert lone.why() is None
+
+
+def test_who_turns_back_on_the_way_goes_on(lone: Peer) -> None:
+    """A loop that never turns again keeps nobody: moved out before it arrived, the connection has a thread."""
+    loop = Loop()
+    reactor = lone.reactor()
+    reactor.move_to(loop)
+    reactor.move_to(None)
+    assert names_of_threads(lone)[-1] == "reactor under test"
+    loop.turn(0)
+    assert names_of_threads(lone)[-1] == "reactor under test"
+    reactor.stop()
+    assert lone.why() is None
+    loop.close()
+
+
+def test_what_a_turn_sends_leaves_in_one_write_when_it_is_over(lone: Peer) -> None:
+    """Sends and callbacks of the loop's own thread wait for the end of its turn; those of other threads do not."""
+    loop = Loop()
+    reactor = lone.reactor()
+    reactor.move_to(loop)
+    while not reactor.on_own_thread:
+        loop.turn()
+    lone.end.setblocking(False)
+    for number in range(10):
+        reactor.send(b"%d" % number)
+    reactor.call_soon(lambda: reactor.send(b"!"))
+    with pytest.raises(BlockingIOError):
+        lone.end.recv(100)
+    other = threading.Thread(target=reactor.send, args=(b"+",))
+    other.start()
+    other.join(DEADLINE_SECONDS)
+    assert lone.end.recv(100) == b"0123456789+"
+    loop.turn(0)
+    assert lone.end.recv(100) == b"!"
+    reactor.move_to(None)
+    reactor.stop()
+    assert lone.why() is None
+    loop.close()
+
+
+def test_a_full_buffer_does_not_hold_the_loop(lone: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop itself makes the room: it may go on while the broker takes messages, and may not while it blocks them."""
+    monkeypatch.setattr(reactor_module, "BUFFER_LIMIT_BYTES", 1000)
+    loop = Loop()
+    reactor = lone.reactor()
+    reactor.move_to(loop)
+    while not reactor.on_own_thread:
+        loop.turn()
+    reactor.send(b"x" * 5_000_000)
+    assert reactor.crowded
+    assert reactor.wait_for_room(patient=True)
+    assert not reactor.wait_for_room(patient=False)
+    reactor.move_to(None)
+    lone.end.close()
+    assert isinstance(lone.why(), OSError)
+    loop.close()
+
+
+def test_the_loop_is_let_go_by_a_connection_that_has_ended(turning: Turning, lone: Peer) -> None:
+    """After the end the loop sleeps: nothing is watched, no timer rings, and a move is nothing."""
+    lone.home = turning.loop
+    reactor = lone.reactor(heartbeat_seconds=60)
+    assert names_of_threads(lone)[-1] == turning.name
+    lone.end.close()
+    assert isinstance(lone.why(), OSError)
+    turning.call(lambda: reactor.move_to(None))
+    watched: list[int] = []
+    turning.call(lambda: watched.append(len(turning.loop._selector.get_map())))
+    assert watched == [1]  # the loop's own bell
+    assert all(timer.callback is None for timer in turning.loop._timers)

@@ -130,3 +130,17 @@ def test_a_post_after_the_end_is_harmless() -> None:
     reactor = Reactor()
     reactor.close()
     reactor.post(print, "nobody hears this")
+
+
+def test_what_is_for_the_end_of_a_turn_waits_for_it() -> None:
+    """`before_sleep` comes after everything of the turn that asked, and before what the next one finds."""
+    reactor = Reactor()
+    order: list[str] = []
+    reactor.before_sleep(lambda: (order.append("last"), reactor.before_sleep(lambda: order.append("very last"))))
+    order.append("its owner")
+    reactor.post(lambda _: order.append("next turn"))
+    reactor.turn(0)
+    assert order == ["its owner", "last", "very last", "next turn"]
+    reactor.turn(0)
+    assert len(order) == 4
+    reactor.close()
