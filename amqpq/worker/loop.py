@@ -1,7 +1,8 @@
 """The worker's loop: takes deliveries, gives them to the pool, settles what comes back, and stops as it promised.
 
-One thread owns all of this and never runs user code, so heartbeats (the transport's threads) and settling (this one) go on
-whatever tasks do. Each turn takes everything that has happened, then gives works out, then publishes, then acknowledges.
+One thread owns all of this, the sockets of its connections included, and never runs user code, so heartbeats and settling go on
+whatever tasks do. Each turn takes everything that has happened, then gives works out, then publishes, then acknowledges; what
+it sends leaves before the next one.
 
 The order of stopping:
 
