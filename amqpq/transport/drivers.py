@@ -31,6 +31,12 @@ class Turns(Protocol):
     def pass_on(self, driver: Driver) -> bool:
         """Start the next driver, where there is to be one; then `driver` has nothing to do any more."""
 
+    def beat(self) -> None:
+        """Send a heartbeat where one is due; from any thread."""
+
+    beat_seconds: float
+    """How often to see to that; 0 is never."""
+
     @property
     def patience(self) -> float | None:
         """How long to sleep when nothing happens, seconds; None for ever."""
@@ -160,6 +166,9 @@ class OwnThread:
 class AtHome:
     """A loop for many connections.
 
+    A loop may be held up, by a write to a log that nobody reads for instance. So a thread that does nothing else sees to the
+    heartbeats: a broker that misses them gives the deliveries of this connection to others, who would run them a second time.
+
     Args:
         turns: The connection.
         sock: Its socket.
@@ -177,6 +186,7 @@ class AtHome:
         self._due = False  # a turn is under way, or comes before the loop sleeps
         self._for_room = False  # the loop looks for room in the kernel's buffer, too
         self._alarm: Alarm | None = None
+        self._gone = threading.Event()
 
     def start(self) -> None:
         """Begin; from any thread."""
@@ -210,6 +220,8 @@ class AtHome:
         self._here = True
         self.ident = threading.get_ident()
         self._home.watch(self._sock, self._ready)
+        if self._turns.beat_seconds:
+            threading.Thread(target=self._beat, name="amqpq-heartbeat", daemon=True).start()
         self._turn(readable=True)
 
     def _let_go(self) -> None:
@@ -218,6 +230,11 @@ class AtHome:
         if self._alarm is not None:
             self._alarm.cancel()
         self._here, self._left, self._alarm, self.ident = False, True, None, -1
+        self._gone.set()
+
+    def _beat(self) -> None:
+        while not self._gone.wait(self._turns.beat_seconds):
+            self._turns.beat()
 
     def _ready(self, events: int) -> None:
         self._turn(readable=bool(events & selectors.EVENT_READ))

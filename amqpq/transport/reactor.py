@@ -83,6 +83,7 @@ class Reactor:
         self._on_data = on_data
         self._on_end = on_end
         self._heartbeat_seconds = heartbeat_seconds
+        self.beat_seconds = heartbeat_seconds / 2
         self._heartbeat = heartbeat
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
@@ -113,10 +114,16 @@ class Reactor:
             home: The loop; None for a thread of its own again.
         """
         with self._lock:
+            driver = self._driver
             if self._ended:
                 return
-            self._next = OwnThread(self, self._sock, self._name) if home is None else AtHome(self, self._sock, home)
-            driver = self._driver
+            if home is not None:
+                self._next = AtHome(self, self._sock, home)
+            elif isinstance(driver, OwnThread):
+                self._next = None  # it has not left yet
+                return
+            else:
+                self._next = OwnThread(self, self._sock, self._name)
         driver.leave()
 
     @property
@@ -227,7 +234,8 @@ class Reactor:
 
     def turn(self, *, readable: bool) -> bool:
         """Do what there is to do; answer whether the connection goes on. Any error ends it."""
-        if readable or self._tls or self._unread:
+        # A process that was suspended, or a loop that was held up, must read what lies in the socket before it judges.
+        if readable or self._tls or self._unread or 0 < self._heartbeat_seconds * 2 < self._silence:
             self._read()
         while self._calls:
             self._guarded(self._calls.popleft())
@@ -239,6 +247,11 @@ class Reactor:
             return False
         self._check_time(readable=readable)
         return True
+
+    def beat(self) -> None:
+        """Send a heartbeat if nothing else has left for half the interval; from any thread."""
+        if time.monotonic() - self._last_sent >= self.beat_seconds and not self._full:
+            self.send(self._heartbeat)
 
     def end(self, reason: BaseException | None) -> None:
         """Close the socket, and tell who waits."""
@@ -356,11 +369,10 @@ class Reactor:
         interval = self._heartbeat_seconds
         if not interval:
             return
-        # A turn in which something was readable proves nothing is lost; and a process that was suspended must first
-        # read what lies in the socket before it judges.
-        if not readable and now - self._last_received > interval * 2:
+        # A turn in which something was readable proves nothing is lost.
+        if not readable and self._silence > interval * 2:
             raise TimeoutError(
-                f"nothing was heard from the broker for {now - self._last_received:.1f} s (heartbeat {interval:g} s)"
+                f"nothing was heard from the broker for {self._silence:.1f} s (heartbeat {interval:g} s)"
             )
         if now - self._last_sent >= interval / 2:
             if self._out:  # the broker does not read; one more heartbeat would not help
@@ -368,6 +380,11 @@ class Reactor:
             else:
                 self.send(self._heartbeat)
                 self._flush()
+
+    @property
+    def _silence(self) -> float:
+        """How long nothing was received, seconds."""
+        return time.monotonic() - self._last_received
 
     def _guarded(self, callback: Callable[[], object]) -> None:
         """Run foreign code: an error in it must not end the connection of everyone else."""

@@ -31,6 +31,9 @@ class WorkerProcess:
     def __init__(self, url: str, *arguments: str) -> None:
         self._lines: list[str] = []
         self._heard = threading.Condition()
+        self.listening = threading.Event()
+        """While this is not set nobody reads what the worker says."""
+        self.listening.set()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "amqpq", "worker", "-A", "shop", *arguments],
             cwd=APPS,
@@ -46,6 +49,7 @@ class WorkerProcess:
         assert self.process.stdout is not None
         with self.process.stdout:
             for line in self.process.stdout:
+                self.listening.wait()
                 with self._heard:
                     self._lines.append(line)
                     self._heard.notify_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,29 @@ def test_a_task_that_yields_to_nobody_does_not_cost_the_connection(
     shop.send_task(f"crowd.{task}", (HELD_UP_SECONDS,)).get(timeout=WAIT_SECONDS)
     assert connections() == before
     assert shop.send_task("crowd.add", (1, 2)).get(timeout=WAIT_SECONDS) == 3
+    assert worker.stop() == 0
+    assert "reconnecting" not in worker.text
+
+
+@pytest.mark.slow
+def test_a_log_that_nobody_reads_does_not_cost_the_connection(
+    shop: App, start_worker: Starter, connections: Callable[[], set[str]]
+) -> None:
+    """A terminal that was stopped, a collector that hangs: the worker stands still, the broker sees the same connections."""
+    worker = start_worker(*options("prefork"))
+    until(lambda: len(connections()) == 2)
+    before = connections()
+    worker.listening.clear()
+    with shop.batch():
+        for number in range(1000):
+            shop.send_task("crowd.add", (number, 1), ignore_result=True)
+    last = shop.send_task("crowd.add", (1, 1))
+    threading.Event().wait(HELD_UP_SECONDS)
+    with pytest.raises(TimeoutError):
+        last.get(timeout=0.5)
+    assert connections() == before
+    worker.listening.set()
+    assert last.get(timeout=WAIT_SECONDS) == 2
     assert worker.stop() == 0
     assert "reconnecting" not in worker.text
 

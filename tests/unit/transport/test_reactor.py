@@ -404,6 +404,24 @@ def test_a_full_buffer_does_not_hold_the_loop(lone: Peer, monkeypatch: pytest.Mo
     loop.close()
 
 
+def test_a_loop_that_is_held_up_does_not_stop_the_heart(turning: Turning, lone: Peer) -> None:
+    """Heartbeats go on while something holds the loop, and what it had sent leaves; afterwards it judges nobody dead."""
+    lone.home = turning.loop
+    reactor = lone.reactor(heartbeat_seconds=0.2)
+    assert names_of_threads(lone)[-1] == turning.name
+    held, free = threading.Event(), threading.Event()
+    turning.loop.post(lambda _: (reactor.send(b"result"), held.set(), free.wait(DEADLINE_SECONDS)))
+    assert held.wait(DEADLINE_SECONDS)
+    heard = lone.end.recv(100)
+    while not heard.endswith(b"result" + b"beat" * 5):
+        lone.end.sendall(b".")
+        heard += lone.end.recv(100)
+    assert not free.is_set()
+    free.set()
+    turning.call(lambda: None)
+    assert lone.ended.empty()
+
+
 def test_the_loop_is_let_go_by_a_connection_that_has_ended(turning: Turning, lone: Peer) -> None:
     """After the end the loop sleeps: nothing is watched, no timer rings, and a move is nothing."""
     lone.home = turning.loop
